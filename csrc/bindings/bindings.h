@@ -1,0 +1,15 @@
+// One registration function per room; each is defined in its own file.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace lora_mmap::bindings {
+
+void register_errors();
+void register_safetensors(pybind11::module_& m);
+void register_keys(pybind11::module_& m);
+void register_stream(pybind11::module_& m);
+void register_fuse(pybind11::module_& m);
+void register_probe(pybind11::module_& m);
+
+}  // namespace lora_mmap::bindings

@@ -1,0 +1,56 @@
+#include <pybind11/pybind11.h>
+
+#include "base/error.h"
+#include "bindings/bindings.h"
+
+namespace py = pybind11;
+
+namespace lora_mmap::bindings {
+namespace {
+
+const char* exception_name(Fault fault) {
+  switch (fault) {
+    case Fault::header:
+      return "HeaderError";
+    case Fault::read:
+      return "ReadError";
+    case Fault::closed:
+      return "ClosedError";
+    case Fault::pattern:
+      return "PatternError";
+    case Fault::argument:
+      return "ArgumentError";
+  }
+  return "LoraMmapError";
+}
+
+void raise(const Error& error) {
+  try {
+    const py::object type = py::module_::import("lora_mmap.errors").attr(exception_name(error.fault()));
+    PyErr_SetString(type.ptr(), error.what());
+  } catch (py::error_already_set& failed) {
+    failed.restore();
+  }
+}
+
+// OSError(errno, text, filename) picks FileNotFoundError, PermissionError, IsADirectoryError ... by itself.
+void raise(const OsError& error) {
+  const py::tuple arguments = py::make_tuple(error.code(), error.what(), error.path());
+  PyErr_SetObject(PyExc_OSError, arguments.ptr());
+}
+
+}  // namespace
+
+void register_errors() {
+  py::register_local_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const Error& error) {
+      raise(error);
+    } catch (const OsError& error) {
+      raise(error);
+    }
+  });
+}
+
+}  // namespace lora_mmap::bindings

@@ -1,0 +1,12 @@
+#include "bindings/bindings.h"
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Native core of lora_mmap: safetensors headers, key patterns, streaming and fusion. Torch-free.";
+  using namespace lora_mmap::bindings;
+  register_errors();
+  register_safetensors(m);
+  register_keys(m);
+  register_stream(m);
+  register_fuse(m);
+  register_probe(m);
+}

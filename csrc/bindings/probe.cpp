@@ -1,0 +1,7 @@
+#include "bindings/bindings.h"
+
+namespace lora_mmap::bindings {
+
+void register_probe(pybind11::module_&) {}
+
+}  // namespace lora_mmap::bindings
