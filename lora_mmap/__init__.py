@@ -1,3 +1,24 @@
 """LoRA adapters from disk into a model's weights in one pass, and out again bit for bit."""
 
+from .adapter import Adapter, open_adapter
+from .compose import check, compose, reset
+from .families import register_family
+from .loras_v2 import compose_loras_v2, reset_lora_v2, set_lora_strength_v2, update_lora_params_v2
+from .report import Report
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Adapter",
+    "Report",
+    "__version__",
+    "check",
+    "compose",
+    "compose_loras_v2",
+    "open_adapter",
+    "register_family",
+    "reset",
+    "reset_lora_v2",
+    "set_lora_strength_v2",
+    "update_lora_params_v2",
+]

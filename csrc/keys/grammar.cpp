@@ -1,0 +1,95 @@
+#include "keys/grammar.h"
+
+#include <set>
+
+#include "base/error.h"
+
+namespace lora_mmap::keys {
+namespace {
+
+void refuse_twins(const std::vector<Pattern>& patterns, const char* what) {
+  std::set<std::string> seen;
+  for (const Pattern& pattern : patterns)
+    if (!seen.insert(pattern.text()).second)
+      throw Error(Fault::pattern,
+                  std::string("[register_family] ") + what + " '" + pattern.text() + "' is listed twice");
+}
+
+Automaton compile_suffixes(const std::vector<Pattern>& suffixes) {
+  AutomatonBuilder builder;
+  for (uint32_t i = 0; i < suffixes.size(); ++i) builder.add_reversed(suffixes[i], Separators::exact, i);
+  return builder.compile();
+}
+
+Automaton compile_stems(const std::vector<Pattern>& prefixes, const std::vector<Rule>& rules) {
+  AutomatonBuilder builder;
+  uint32_t tag = 0;
+  for (const Pattern& prefix : prefixes) builder.add(prefix, Separators::exact, tag++, true);
+  for (const Rule& rule : rules) builder.add(rule.pattern, Separators::either, tag++);
+  return builder.compile();
+}
+
+// A stem that begins with as many nested prefixes as this is no adapter's.
+constexpr size_t kMaxStarts = 16;
+
+}  // namespace
+
+Grammar::Grammar(std::vector<Pattern> suffixes, std::vector<Pattern> prefixes, std::vector<Rule> rules)
+    : suffixes_(std::move(suffixes)),
+      rules_(std::move(rules)),
+      n_prefixes_(static_cast<uint32_t>(prefixes.size())) {
+  refuse_twins(suffixes_, "suffix");
+  refuse_twins(prefixes, "prefix");
+  suffix_ = compile_suffixes(suffixes_);
+  stem_ = compile_stems(prefixes, rules_);
+}
+
+void Grammar::classify(std::string_view key, KeyMatch& match) const {
+  match.suffix = -1;
+  match.infix = {};
+  match.rules.clear();
+  match.starts.clear();
+  if (!find_suffix(key, match)) return;
+  if (match.stem.size() > 1 && match.stem.back() == '_') match.stem.remove_suffix(1);
+  walk_stem(match.stem, match);
+}
+
+// The longest suffix wins: `.lora_A.weight` over `.weight`.
+bool Grammar::find_suffix(std::string_view key, KeyMatch& match) const {
+  Automaton::State state = Automaton::kStart;
+  for (size_t at = key.size(); at-- > 1;) {
+    state = suffix_.next(state, key[at]);
+    if (state == Automaton::kDead) break;
+    const auto tags = suffix_.tags(state);
+    if (tags.empty()) continue;
+    match.suffix = static_cast<int32_t>(tags.front());
+    match.stem = key.substr(0, at);
+  }
+  if (match.suffix < 0) return false;
+  const Pattern& suffix = suffixes_[static_cast<size_t>(match.suffix)];
+  if (!suffix.captures().empty()) {
+    std::vector<std::string_view> values;
+    if (suffix.match(key.substr(match.stem.size()), Separators::exact, values)) match.infix = values.front();
+  }
+  return true;
+}
+
+void Grammar::walk_stem(std::string_view stem, KeyMatch& match) const {
+  match.starts.push_back({0, -1});
+  Automaton::State state = Automaton::kStart;
+  for (size_t at = 0; at < stem.size(); ++at) {
+    state = stem_.next(state, stem[at]);
+    if (state == Automaton::kDead) return;
+    const auto tags = stem_.tags(state);
+    if (tags.empty()) continue;
+    const size_t end = at + 1;
+    if (end == stem.size()) {
+      for (const uint32_t tag : tags)
+        if (tag >= n_prefixes_) match.rules.push_back(tag - n_prefixes_);
+    } else if (tags.front() < n_prefixes_ && match.starts.size() < kMaxStarts) {
+      match.starts.push_back({static_cast<uint32_t>(end), static_cast<int32_t>(tags.front())});
+    }
+  }
+}
+
+}  // namespace lora_mmap::keys

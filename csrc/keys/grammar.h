@@ -1,0 +1,67 @@
+// All key tables compiled: what an adapter key ends in (its role), which prefixes it may begin with, and
+// which family rules its module path fits. Immutable after construction; any number of threads may classify
+// with it.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "keys/automaton.h"
+#include "keys/pattern.h"
+
+namespace lora_mmap::keys {
+
+// One way to write a rule's path in a model. All targets of one alternative must exist for it to apply.
+struct Alternative {
+  std::vector<Template> paths;
+};
+
+struct Rule {
+  Pattern pattern;
+  std::vector<Alternative> alternatives;
+};
+
+// Where a module path may begin inside a key.
+struct Start {
+  uint32_t offset;
+  int32_t prefix;  // index into the prefix table; -1 at the beginning of the key
+};
+
+struct KeyMatch {
+  int32_t suffix = -1;     // index into the suffix table; -1: no known suffix, the rest is meaningless
+  std::string_view stem;   // the key without its suffix and without a '_' that some trainers leave at the end
+  std::string_view infix;  // what the suffix captured, e.g. a PEFT adapter name
+  std::vector<Start> starts;    // ascending; the first is {0, -1}
+  std::vector<uint32_t> rules;  // those the stem fits from one of the starts, ascending
+};
+
+class Grammar {
+ public:
+  // Throws Error(Fault::pattern) for two suffixes or prefixes that are the same text.
+  Grammar(std::vector<Pattern> suffixes, std::vector<Pattern> prefixes, std::vector<Rule> rules);
+
+  // Every byte of the key is looked at once: the suffix from the end, the stem from the beginning.
+  void classify(std::string_view key, KeyMatch& match) const;
+
+  // True when `path` (a stem without its prefix) fits rule `rule`; `values` receives the captures.
+  bool captures(uint32_t rule, std::string_view path, std::vector<std::string_view>& values) const {
+    return rules_[rule].pattern.match(path, Separators::either, values);
+  }
+
+  const Rule& rule(uint32_t index) const { return rules_[index]; }
+  size_t states() const { return suffix_.states() + stem_.states(); }
+  size_t nbytes() const { return suffix_.nbytes() + stem_.nbytes(); }
+
+ private:
+  bool find_suffix(std::string_view key, KeyMatch& match) const;
+  void walk_stem(std::string_view stem, KeyMatch& match) const;
+
+  std::vector<Pattern> suffixes_;
+  std::vector<Rule> rules_;
+  uint32_t n_prefixes_;
+  Automaton suffix_;  // over reversed keys
+  Automaton stem_;    // tags below n_prefixes_ are prefixes, the others rules
+};
+
+}  // namespace lora_mmap::keys

@@ -1,0 +1,34 @@
+#include "keys/model_names.h"
+
+#include <algorithm>
+
+namespace lora_mmap::keys {
+
+std::string flatten(std::string_view path) {
+  std::string flat(path);
+  std::replace(flat.begin(), flat.end(), '.', '_');
+  return flat;
+}
+
+ModelNames::ModelNames(std::vector<std::string> names, const std::vector<bool>& alive)
+    : names_(std::move(names)) {
+  for (uint32_t id = 0; id < names_.size(); ++id) {
+    if (!alive[id]) continue;
+    exact_.emplace(names_[id], id);
+    flattened_[flatten(names_[id])].push_back(id);
+  }
+}
+
+std::optional<uint32_t> ModelNames::exact(std::string_view name) const {
+  const auto found = exact_.find(name);
+  if (found == exact_.end()) return std::nullopt;
+  return found->second;
+}
+
+std::span<const uint32_t> ModelNames::flattened(std::string_view name_with_underscores) const {
+  const auto found = flattened_.find(name_with_underscores);
+  if (found == flattened_.end()) return {};
+  return found->second;
+}
+
+}  // namespace lora_mmap::keys

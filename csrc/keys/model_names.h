@@ -1,0 +1,43 @@
+// The canonical module names of one model, found by their exact spelling or with dots written as underscores.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+namespace lora_mmap::keys {
+
+class ModelNames {
+ public:
+  // Names are identified by their position. Those with `alive[i]` false are known but never found: the module
+  // exists and takes no part in the forward pass.
+  ModelNames(std::vector<std::string> names, const std::vector<bool>& alive);
+  ModelNames(const ModelNames&) = delete;
+  ModelNames& operator=(const ModelNames&) = delete;
+
+  std::optional<uint32_t> exact(std::string_view name) const;
+
+  // Several names may flatten to the same text; all are given.
+  std::span<const uint32_t> flattened(std::string_view name_with_underscores) const;
+
+  size_t size() const { return names_.size(); }
+
+ private:
+  struct Hash {
+    using is_transparent = void;
+    size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
+  };
+
+  std::vector<std::string> names_;
+  std::unordered_map<std::string_view, uint32_t> exact_;  // views into names_
+  std::unordered_map<std::string, std::vector<uint32_t>, Hash, std::equal_to<>> flattened_;
+};
+
+// `path` with every '.' written as '_'.
+std::string flatten(std::string_view path);
+
+}  // namespace lora_mmap::keys

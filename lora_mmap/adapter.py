@@ -1,0 +1,219 @@
+"""An adapter that is open: its tensors listed, its keys classified, nothing of its bulk read yet."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from .adapter_metadata import CONFIG_NAME, AdapterMetadata, read_metadata
+from .errors import AdapterError, ClosedError
+from .families import tables
+from .tensor_source import FileTensors, MemoryTensors
+
+if TYPE_CHECKING:
+    from .pairing import Pair, Unfit
+
+_PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt"})
+_FOLDER_NAMES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors", "adapter_model.bin")
+
+class Group(NamedTuple):
+    """The tensors of one module: ``members`` are (suffix table index, tensor index), ``starts`` (offset, prefix)."""
+
+    stem: str
+    infix: str
+    starts: tuple[tuple[int, int], ...]
+    members: tuple[tuple[int, int], ...]
+    rules: tuple[int, ...]
+
+
+class Adapter:
+    """One LoRA: format, dialect, family, ranks, alphas and byte counts, with tensors read on demand.
+
+    Safe to share between threads. Keys are classified once, when the adapter is opened.
+    """
+
+    def __init__(self, source: FileTensors | MemoryTensors, label: str, path: Path | None) -> None:
+        self.source = source
+        self.label = label
+        self.path = path
+        self._closed = False
+        self.tables = tables()
+        self.classification = self.tables.grammar.classify(source.names)
+        self.groups = [Group(*group) for group in self.classification.groups()]
+        self.metadata: AdapterMetadata = read_metadata(source.metadata, path)
+        self.pairs: list[Pair | Unfit] | None = None  # filled by pairing.pair_up, once
+        self._alphas: dict[int, float] | None = None
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.source.names)
+
+    def __enter__(self) -> Adapter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Adapter {self.label}: {len(self)} tensors, {self.dialect}>"
+
+    def keys(self) -> list[str]:
+        """All tensor names, in file order."""
+        return list(self.source.names)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Reads one tensor into CPU memory of its own, at its own dtype. Raises KeyError, ClosedError or ReadError."""
+        self.require_open("Adapter.tensor")
+        return self.source.tensor(self.source.names.index(name) if name in self.source.names else _missing(name, self))
+
+    def close(self) -> None:
+        """Releases the file. Further reads raise ClosedError; closing twice is fine."""
+        self._closed = True
+        self.source.close()
+
+    def require_open(self, function: str) -> None:
+        if self._closed:
+            raise ClosedError(f"[{function}] {self.label}: the adapter was closed")
+
+    def role(self, suffix: int) -> str:
+        return self.tables.suffixes[suffix].role
+
+    def alphas(self) -> dict[int, float]:
+        """The values of all alpha tensors, by tensor index; read once."""
+        with self._lock:
+            if self._alphas is None:
+                indices = [
+                    tensor for group in self.groups for suffix, tensor in group.members if self.role(suffix) == "alpha"
+                ]
+                for index in indices:
+                    self._require_one_element(index)
+                self._alphas = dict(zip(indices, self.source.scalars(indices), strict=True))
+            return self._alphas
+
+    def _require_one_element(self, index: int) -> None:
+        shape = self.source.shapes[index]
+        if any(size != 1 for size in shape):
+            raise AdapterError(
+                f"[open_adapter] {self.label}: tensor '{self.source.names[index]}' is an alpha of shape {list(shape)}, "
+                "expected one element"
+            )
+
+    def component(self, group: Group, start: int | None = None) -> str | None:
+        """The pipeline component that the prefixes up to ``start`` (all of them by default) name, if any."""
+        found = None
+        for _, prefix in group.starts[: None if start is None else start + 1]:
+            if prefix >= 0:
+                found = self.tables.prefixes[prefix].component or found
+        return found
+
+    @cached_property
+    def group_components(self) -> list[str | None]:
+        """The pipeline component that each group's prefixes name, or None where they do not tell."""
+        return [self.component(group) for group in self.groups]
+
+    @cached_property
+    def mixes_components(self) -> bool:
+        """True when the keys speak of several pipeline components (a UNet and its text encoders, say)."""
+        prefixes = {prefix for group in self.groups for _, prefix in group.starts if prefix >= 0}
+        return len({self.tables.prefixes[prefix].component for prefix in prefixes} - {None}) > 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(self.source.nbytes)
+
+    @cached_property
+    def dialect(self) -> str:
+        """The commonest prefix and spelling, e.g. ``lora_unet_ + lora_down/lora_up (kohya)``."""
+        votes: Counter[tuple[str, str, str]] = Counter()
+        for group in self.groups:
+            spelling = self.tables.suffixes[group.members[0][0]].spelling
+            spelling = next(
+                (s for suffix, _ in group.members if (s := self.tables.suffixes[suffix].spelling)), spelling
+            )
+            prefix = self.tables.prefixes[group.starts[-1][1]] if len(group.starts) > 1 else None
+            text = group.stem[: group.starts[-1][0]]
+            votes[text, spelling or "-", prefix.dialect if prefix else "bare"] += 1
+        if not votes:
+            return "none"
+        (text, spelling, name), _ = votes.most_common(1)[0]
+        return f"{text + ' + ' if text else ''}{spelling} ({name})"
+
+    @cached_property
+    def family(self) -> str | None:
+        """The family most of whose marks the keys carry, or None where no table knows them."""
+        votes: Counter[str] = Counter()
+        for group in self.groups:
+            for rule in group.rules:
+                votes.update(self.tables.rules[rule].marks)
+        return votes.most_common(1)[0][0] if votes else None
+
+    def describe(self) -> dict[str, Any]:
+        """Everything the keys tell, as plain data: no model, no tensor data besides the alphas is read."""
+        from .describe import describe
+
+        return describe(self)
+
+
+def _missing(name: str, adapter: Adapter) -> int:
+    raise KeyError(f"[Adapter.tensor] {adapter.label}: no tensor '{name}' among {len(adapter)}")
+
+
+def open_adapter(source: str | os.PathLike[str] | Mapping[str, torch.Tensor]) -> Adapter:
+    """Opens a LoRA: reads and parses its header, classifies its keys. Reads no tensor data.
+
+    ``source`` is a ``.safetensors`` file, a folder as PEFT or diffusers save it, a ``.pt``, ``.pth``, ``.bin`` or
+    ``.ckpt`` file (unpickled with ``weights_only=True``), or a flat dict of tensors (copied at their own dtype).
+
+    Raises FileNotFoundError, PermissionError, IsADirectoryError and other OSErrors; HeaderError where the file is no
+    valid safetensors file; AdapterError where it holds something else than a flat dict of tensors.
+    """
+    if isinstance(source, Mapping):
+        return Adapter(MemoryTensors(source, "dict", "dict"), f"dict of {len(source)} tensors", None)
+    try:
+        path = Path(os.fspath(source))
+    except TypeError:
+        raise AdapterError(
+            f"[open_adapter] expected a path or a dict of tensors, got {type(source).__name__}"
+        ) from None
+    if path.is_dir():
+        path = _inside_folder(path)
+    if path.suffix.lower() in _PICKLE_SUFFIXES:
+        return Adapter(MemoryTensors(_unpickle(path), str(path), "pickle", path.stat().st_size), str(path), path)
+    return Adapter(FileTensors(str(path)), str(path), path)
+
+
+def _inside_folder(folder: Path) -> Path:
+    for name in _FOLDER_NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) == 1:
+        return files[0]
+    found = "several: " + ", ".join(file.name for file in files) if files else "none"
+    raise IsADirectoryError(
+        f"[open_adapter] {folder} is a folder: expected {' or '.join(_FOLDER_NAMES)} (with {CONFIG_NAME}) or one "
+        f".safetensors file in it, found {found}"
+    )
+
+
+def _unpickle(path: Path) -> Mapping[str, Any]:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        raise AdapterError(
+            f"[open_adapter] {path}: torch.load(weights_only=True) refused it: {str(error).splitlines()[0]}"
+        ) from error
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping):
+        raise AdapterError(f"[open_adapter] {path}: holds a {type(loaded).__name__}, expected a dict of tensors")
+    return loaded

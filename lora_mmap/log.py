@@ -1,0 +1,55 @@
+"""What goes to the log: format detection and the report at INFO, one line per module when ``nunchaku_log=1``.
+
+Nothing is formatted unless somebody listens.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from .plan import ABSENT, APPLIED, UNSUPPORTED
+
+if TYPE_CHECKING:
+    from .adapter import Adapter
+    from .report import Report
+
+logger = logging.getLogger("lora_mmap")
+
+
+def opened(adapter: Adapter) -> None:
+    """One line about what was detected; from the parse that the fusion uses, so it costs no second read."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "%s: %s, %s, family %s, %d tensors, %d modules, %.1f MB",
+            adapter.label,
+            adapter.source.format,
+            adapter.dialect,
+            adapter.family or "unknown",
+            len(adapter),
+            len(adapter.groups),
+            adapter.nbytes / 1e6,
+        )
+
+
+def skipped(source: object, strength: float) -> None:
+    """An adapter left out for its strength."""
+    if logger.isEnabledFor(logging.INFO):
+        name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
+        logger.info("%s: skipped, strength %g is negligible", name, strength)
+
+
+def report(result: Report) -> None:
+    """The card, and with ``nunchaku_log=1`` in the environment a line per module."""
+    if not result and any(entry.outcomes for entry in result.plan.entries):
+        logger.warning("no key of the adapters found a place in the model: nothing was applied")
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    logger.info("composition\n%s", result)
+    if os.environ.get("nunchaku_log") == "1":
+        for entry in result.plan.entries:
+            for group, outcome in zip(entry.adapter.groups, entry.outcomes, strict=True):
+                if outcome.status in (APPLIED, ABSENT, UNSUPPORTED):
+                    modules = ", ".join(landing.module for landing in outcome.landings)
+                    logger.info("%s: %s %s", group.stem, outcome.status, modules or outcome.reason)

@@ -1,0 +1,177 @@
+"""What a composition did, or would do: truthful, per key and per module, printable and as plain data."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from .adapter import Adapter
+from .pairing import Pair, pair_up
+from .plan import ABSENT, APPLIED, IGNORED, MALFORMED, SKIPPED, UNSUPPORTED, EntryPlan, Plan
+from .report_card import card
+
+_NEAREST_LIMIT = 20  # unmatched modules that get a list of similar names
+
+
+@dataclass
+class Report:
+    """True when at least one module was (or, from ``check``, would be) changed by an adapter.
+
+    ``bytes_read`` counts headers, alphas and factors read from files during the call; ``files_opened`` and
+    ``keys_classified`` likewise. ``stages`` are wall-clock seconds. ``restore`` maps a tier to its modules and bytes.
+    ``memory`` is in bytes: ``staging`` and ``transient`` are freed by now, ``restore`` and ``retained`` are held.
+    """
+
+    plan: Plan
+    module_names: list[str]
+    dry_run: bool = False
+    bytes_read: int = 0
+    files_opened: int = 0
+    headers_parsed: int = 0
+    keys_classified: int = 0
+    stages: dict[str, float] = field(default_factory=dict)
+    restore: dict[str, dict[str, int]] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.plan.weights)
+
+    def __str__(self) -> str:
+        return card(self)
+
+    @property
+    def applied(self) -> int:
+        """Factor pairs applied, over all adapters."""
+        return sum(entry.count(APPLIED) for entry in self.plan.entries)
+
+    @property
+    def unmatched(self) -> list[str]:
+        """Module paths, as the files write them, that have no place in the model."""
+        return [
+            entry.adapter.groups[i].stem
+            for entry in self.plan.entries
+            for i, outcome in enumerate(entry.outcomes)
+            if outcome.status == ABSENT
+        ]
+
+    @cached_property
+    def nearest(self) -> dict[str, list[str]]:
+        """For the first unmatched module paths: the model's modules with the most similar names."""
+        flat = {name.replace(".", "_"): name for name in self.module_names}
+        found: dict[str, list[str]] = {}
+        for entry in self.plan.entries:
+            for group, outcome in zip(entry.adapter.groups, entry.outcomes, strict=True):
+                if outcome.status == ABSENT and group.stem not in found and len(found) < _NEAREST_LIMIT:
+                    path = group.stem[group.starts[-1][0] :].replace(".", "_")
+                    found[group.stem] = [flat[name] for name in difflib.get_close_matches(path, flat, n=3)]
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report as plain data, JSON-serialisable. Built on demand."""
+        keys: dict[str, Any] = {}
+        adapters = []
+        for entry in self.plan.entries:
+            own = _keys(entry, self.dry_run)
+            keys = {**own, **keys}
+            adapters.append({**_adapter(entry), "keys": own})
+        return {
+            "applied": self.applied,
+            "dry_run": self.dry_run,
+            "adapters": adapters,
+            "modules": self._modules(),
+            "unmatched": [{"module": stem, "nearest": self.nearest.get(stem, [])} for stem in self.unmatched],
+            "bytes_read": self.bytes_read,
+            "files_opened": self.files_opened,
+            "headers_parsed": self.headers_parsed,
+            "keys_classified": self.keys_classified,
+            "stages": dict(self.stages),
+            "restore": {tier: dict(cost) for tier, cost in self.restore.items()},
+            "memory": dict(self.memory),
+            "keys": keys,
+        }
+
+    def _modules(self) -> dict[str, Any]:
+        modules: dict[str, Any] = {}
+        for position, entry in enumerate(self.plan.entries):
+            pairs = pair_up(entry.adapter) if entry.count(APPLIED) else []
+            for pair, outcome in zip(pairs, entry.outcomes, strict=False):
+                if outcome.status != APPLIED or not isinstance(pair, Pair):
+                    continue
+                for landing in outcome.landings:
+                    terms = modules.setdefault(landing.module, {"outcome": APPLIED, "terms": []})["terms"]
+                    terms.append(
+                        {
+                            "adapter": position,
+                            "rank": pair.rank,
+                            "scale": entry.strength * pair.scale,
+                            "alpha": pair.scale_source,
+                            "rows": list(landing.rows) if landing.rows else None,
+                        }
+                    )
+        return modules
+
+
+def _adapter(entry: EntryPlan) -> dict[str, Any]:
+    adapter = entry.adapter
+    return {
+        "label": adapter.label,
+        "format": adapter.source.format,
+        "dialect": adapter.dialect,
+        "family": adapter.family,
+        "strength": entry.strength,
+        "scales": scales(adapter),
+        "tensors": len(adapter),
+        "bytes": adapter.nbytes,
+        "outcomes": {
+            status: entry.count(status)
+            for status in (APPLIED, ABSENT, UNSUPPORTED, IGNORED, SKIPPED, MALFORMED)
+            if entry.count(status)
+        },
+        "unknown_keys": len(adapter.classification.unknown),
+    }
+
+
+def scales(adapter: Adapter) -> list[dict[str, Any]]:
+    """The distinct (rank, alpha / rank, where alpha came from) of an adapter, with how many modules have each."""
+    counts: dict[tuple[int, float, str], int] = {}
+    for pair in pair_up(adapter):
+        if isinstance(pair, Pair):
+            key = (pair.rank, pair.scale, pair.scale_source)
+            counts[key] = counts.get(key, 0) + 1
+    return [
+        {"rank": rank, "scale": scale, "alpha": source, "modules": count}
+        for (rank, scale, source), count in sorted(counts.items(), key=lambda item: -item[1])
+    ]
+
+
+# How DESIGN's five outcomes of a key follow from what became of its group.
+_KEY_OUTCOMES = {APPLIED: "applied", ABSENT: "absent", UNSUPPORTED: "unsupported"}
+
+
+def _keys(entry: EntryPlan, dry_run: bool) -> dict[str, Any]:
+    adapter = entry.adapter
+    names = adapter.source.names
+    result: dict[str, Any] = {
+        names[tensor]: {"outcome": "unknown", "targets": [], "reason": "no known suffix"}
+        for tensor in adapter.classification.unknown
+    }
+    for group, outcome in zip(adapter.groups, entry.outcomes, strict=True):
+        for suffix, tensor in group.members:
+            role = adapter.role(suffix)
+            result[names[tensor]] = {
+                "outcome": _KEY_OUTCOMES.get(outcome.status, "ignored"),
+                "targets": [
+                    {
+                        "module": landing.module,
+                        "role": role,
+                        "rows": list(landing.rows) if landing.rows else None,
+                        "cols": None,
+                        "layout": None,
+                    }
+                    for landing in outcome.landings
+                ],
+                "reason": outcome.reason,
+            }
+    return result

@@ -1,0 +1,88 @@
+"""The report as a boxed card of plain text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .plan import ABSENT, APPLIED, SKIPPED, UNSUPPORTED, EntryPlan
+
+if TYPE_CHECKING:
+    from .report import Report
+
+_WIDTH = 100
+
+
+def card(report: Report) -> str:
+    """The card that ``print(report)`` shows and the log carries at INFO."""
+    lines = [_headline(report)]
+    for entry in report.plan.entries:
+        lines += _entry(entry)
+    lines += _unmatched(report)
+    if not report.dry_run:
+        lines += _costs(report)
+    return _boxed("lora_mmap", lines)
+
+
+def megabytes(nbytes: float) -> str:
+    """Bytes as decimal MB or GB."""
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
+
+
+def _headline(report: Report) -> str:
+    total = sum(len(entry.outcomes) for entry in report.plan.entries)
+    verb = "would be applied" if report.dry_run else "applied"
+    weights = len(report.plan.weights)
+    if not report:
+        return f"nothing {verb}: 0 of {total} modules found in the model"
+    return f"{report.applied} of {total} modules {verb}, to {weights} weights"
+
+
+def _entry(entry: EntryPlan) -> list[str]:
+    from .report import scales
+
+    adapter = entry.adapter
+    name = Path(adapter.label).name if adapter.path else adapter.label
+    counts = ", ".join(
+        f"{count} {status}" for status in (APPLIED, ABSENT, UNSUPPORTED, SKIPPED) if (count := entry.count(status))
+    )
+    unknown = len(adapter.classification.unknown)
+    lines = [f"{name}  x {entry.strength:g}: {counts or 'no modules'}" + (f", {unknown} unknown keys" if unknown else "")]
+    lines.append(f"   {adapter.source.format}, {adapter.family or 'no known family'}, {adapter.dialect}")
+    if entry.count(SKIPPED) < len(entry.outcomes):
+        kinds = scales(adapter)
+        shown = "; ".join(f"rank {k['rank']}, alpha/rank {k['scale']:g}, {k['alpha']}" for k in kinds[:2])
+        lines.append(f"   {shown}" + (f"; and {len(kinds) - 2} more" if len(kinds) > 2 else ""))
+    reasons: dict[str, int] = {}
+    for outcome in entry.outcomes:
+        if outcome.status in (UNSUPPORTED, ABSENT) and outcome.reason:
+            text = f"{outcome.status}: {outcome.reason}"
+            reasons[text] = reasons.get(text, 0) + 1
+    lines += [f"   {count} {reason}" for reason, count in list(reasons.items())[:3]]
+    return lines
+
+
+def _unmatched(report: Report) -> list[str]:
+    lines = []
+    for stem, names in list(report.nearest.items())[:3]:
+        lines.append(f"   no place for '{stem}'" + (f", nearest is '{names[0]}'" if names else ""))
+    return lines
+
+
+def _costs(report: Report) -> list[str]:
+    stages = " | ".join(f"{name} {seconds * 1e3:.1f} ms" for name, seconds in report.stages.items())
+    tiers = ", ".join(
+        f"{tier}: {cost['modules']} modules, {megabytes(cost['bytes'])}" for tier, cost in report.restore.items()
+    )
+    return [
+        f"read {megabytes(report.bytes_read)}, {report.files_opened} files opened, {report.keys_classified} keys classified",
+        stages,
+        f"restore {tiers or 'nothing to undo'}; staging {megabytes(report.memory.get('staging', 0))}",
+    ]
+
+
+def _boxed(title: str, lines: list[str]) -> str:
+    shown = [line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…" for line in lines]
+    width = max(len(line) for line in [title + "  ", *shown])
+    top = f"╭─ {title} {'─' * (width - len(title) - 1)}╮"
+    return "\n".join([top, *(f"│ {line:<{width}} │" for line in shown), f"╰{'─' * (width + 2)}╯"])

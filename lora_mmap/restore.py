@@ -1,0 +1,76 @@
+"""Copies of weights as they were, and the way back. This version's one restore tier is a plain copy (``backup``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from . import _C
+from .errors import ModelError
+from .geometry import Geometry
+
+TIERS = ("auto", "backup", "none")
+
+
+@dataclass(slots=True)
+class Saved:
+    """The bytes of one weight at one moment, in ``memory`` (shared by the weights saved together) from ``address``."""
+
+    geometry: Geometry
+    memory: _C.Memory
+    address: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.geometry.nbytes
+
+
+def save(geometries: Sequence[Geometry], threads: int) -> list[Saved]:
+    """Copies the weights' current bytes into one new block of anonymous memory. Raises MemoryError."""
+    total = sum(_aligned(geometry.nbytes) for geometry in geometries)
+    memory = _C.Memory(total, hugepages=True)
+    saved, address = [], memory.address
+    for geometry in geometries:
+        saved.append(Saved(geometry, memory, address))
+        address += _aligned(geometry.nbytes)
+    _C.copy([_rectangle(item, to_weight=False) for item in saved], threads)
+    return saved
+
+
+def put_back(saved: Sequence[Saved], threads: int) -> None:
+    """Writes saved bytes into the weights they came from."""
+    if saved:
+        _C.copy([_rectangle(item, to_weight=True) for item in saved], threads)
+        mark_written(item.geometry.tensor for item in saved)
+
+
+def mark_written(tensors: Iterable[torch.Tensor]) -> None:
+    """Tells autograd that these tensors changed behind its back."""
+    for tensor in tensors:
+        if not tensor.is_inference():
+            torch.autograd.graph.increment_version(tensor)
+
+
+def require_in_place(function: str, saved: Iterable[Saved], current: dict[int, Geometry]) -> None:
+    """Raises ModelError when a weight that was fused into no longer lies where it did (moved, converted, replaced)."""
+    for item in saved:
+        if item.geometry.address not in current:
+            raise ModelError(
+                f"[{function}] weight '{item.geometry.name}.weight' was moved, converted or replaced since it was fused "
+                f"into: expected {item.geometry.dtype} [{item.geometry.rows}, {item.geometry.cols}] at its old place; "
+                "undo before converting a model, or pass force=True to forget what is out of reach"
+            )
+
+
+def _rectangle(item: Saved, to_weight: bool) -> tuple[int, int, int, int, int, int, int, int, int]:
+    geometry = item.geometry
+    weight = (geometry.address, geometry.row_stride, geometry.col_stride)
+    copy = (item.address, geometry.cols, 1)
+    (dst, dst_row, dst_col), (src, src_row, src_col) = (weight, copy) if to_weight else (copy, weight)
+    return dst, src, geometry.rows, geometry.cols, dst_row, dst_col, src_row, src_col, geometry.itemsize
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // 64) * 64

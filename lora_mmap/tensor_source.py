@@ -1,0 +1,147 @@
+"""Where an adapter's tensors lie: in an open safetensors file, or in memory we own. Same questions, same answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from . import _C
+from .errors import AdapterError
+
+_TORCH_NAMES: dict[torch.dtype, str] = {
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+}
+_DTYPES = {name: dtype for dtype, name in _TORCH_NAMES.items()}
+
+# What base/dtype.h can turn into fp32: the element types a factor may have.
+FACTOR_DTYPES = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
+
+
+def dtype_name(dtype: torch.dtype) -> str | None:
+    """safetensors' name of a torch dtype, or None where it has none here."""
+    return _TORCH_NAMES.get(dtype)
+
+
+class TensorSource(Protocol):
+    """Tensors by index: names, element types (safetensors' names), shapes and byte counts, in storage order."""
+
+    names: list[str]
+    dtypes: list[str]
+    shapes: list[tuple[int, ...]]
+    nbytes: list[int]
+    metadata: dict[str, str] | None
+    format: str
+
+    def scalars(self, indices: list[int]) -> list[float]:
+        """The values of one-element tensors."""
+        ...
+
+    def tensor(self, index: int) -> torch.Tensor:
+        """One tensor in memory of its own."""
+        ...
+
+    def close(self) -> None:
+        """Releases the file or the memory."""
+        ...
+
+
+class FileTensors:
+    """An open safetensors file: the header is read and parsed once, tensors are read when somebody wants them."""
+
+    format = "safetensors"
+
+    def __init__(self, path: str) -> None:
+        self.file = _C.File(path)
+        try:
+            self.header = self.file.read_header()
+        except BaseException:
+            self.file.close()
+            raise
+        self.names = self.header.names()
+        self.dtypes = self.header.dtypes()
+        self.shapes = self.header.shapes()
+        self.nbytes = self.header.nbytes()
+        self.offsets = self.header.offsets()
+        self.metadata = self.header.metadata
+
+    def scalars(self, indices: list[int]) -> list[float]:
+        return self.file.read_scalars(self.header, indices)
+
+    def tensor(self, index: int) -> torch.Tensor:
+        dtype = _DTYPES.get(self.dtypes[index])
+        if dtype is None:
+            raise AdapterError(
+                f"[Adapter.tensor] {self.file.path}: tensor '{self.names[index]}' has dtype {self.dtypes[index]}, "
+                f"expected one of {', '.join(sorted(_DTYPES))}"
+            )
+        result = torch.empty(self.shapes[index], dtype=dtype)
+        if result.numel():
+            self.file.read_into(result.data_ptr(), self.nbytes[index], self.offsets[index])
+        return result
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class MemoryTensors:
+    """Tensors that somebody handed over (a dict, an unpickled file). Always copied, at their own dtype, to the CPU."""
+
+    metadata: dict[str, str] | None = None
+
+    def __init__(self, tensors: Mapping[str, Any], where: str, format: str, file_nbytes: int = 0) -> None:
+        self.format = format
+        self.file_nbytes = file_nbytes
+        self.names = list(tensors)
+        self._tensors = [_own_copy(name, value, where) for name, value in tensors.items()]
+        self.dtypes = [_TORCH_NAMES[tensor.dtype] for tensor in self._tensors]
+        self.shapes = [tuple(tensor.shape) for tensor in self._tensors]
+        self.nbytes = [tensor.nbytes for tensor in self._tensors]
+        self.addresses = [tensor.data_ptr() for tensor in self._tensors]
+
+    def scalars(self, indices: list[int]) -> list[float]:
+        return [float(self._tensors[index].item()) for index in indices]
+
+    def tensor(self, index: int) -> torch.Tensor:
+        return self._tensors[index].clone()
+
+    def close(self) -> None:
+        self._tensors = []
+
+
+def _own_copy(name: object, value: object, where: str) -> torch.Tensor:
+    if not isinstance(name, str):
+        raise AdapterError(f"[open_adapter] {where}: key {name!r} is a {type(name).__name__}, expected a str")
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, (int, float)):
+        value = torch.tensor(float(value))
+    if not isinstance(value, torch.Tensor):
+        raise AdapterError(
+            f"[open_adapter] {where}: '{name}' is a {type(value).__name__}, expected a tensor; "
+            "an adapter is a flat dict of tensors"
+        )
+    if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+        kind = "meta" if value.is_meta else "quantized" if value.is_quantized else str(value.layout)
+        raise AdapterError(f"[open_adapter] {where}: tensor '{name}' is {kind}, expected dense data")
+    if value.dtype not in _TORCH_NAMES:
+        raise AdapterError(
+            f"[open_adapter] {where}: tensor '{name}' has dtype {value.dtype}, expected one of "
+            f"{', '.join(str(dtype) for dtype in _TORCH_NAMES)}"
+        )
+    return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format).contiguous()
