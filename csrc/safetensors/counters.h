@@ -1,0 +1,26 @@
+// What this process has read so far, for reports and tests. Every field only grows; relaxed atomics, so a
+// snapshot taken while other threads read is approximate.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace lora_mmap::safetensors {
+
+struct Counters {
+  std::atomic<uint64_t> files_opened{0};
+  std::atomic<uint64_t> bytes_read{0};
+  std::atomic<uint64_t> headers_parsed{0};
+  std::atomic<uint64_t> keys_classified{0};
+};
+
+inline Counters& counters() {
+  static Counters instance;
+  return instance;
+}
+
+inline void count(std::atomic<uint64_t>& counter, uint64_t amount = 1) {
+  counter.fetch_add(amount, std::memory_order_relaxed);
+}
+
+}  // namespace lora_mmap::safetensors

@@ -1,0 +1,66 @@
+#include "safetensors/header.h"
+
+#include <cstring>
+
+#include "base/error.h"
+#include "safetensors/counters.h"
+#include "safetensors/file.h"
+#include "safetensors/header_parser.h"
+#include "safetensors/header_rules.h"
+#include "safetensors/violation.h"
+
+namespace lora_mmap::safetensors {
+namespace {
+
+[[noreturn]] void reject(const char* what, const std::string& source, const Violation& violation) {
+  std::string text = std::string(what) + ": " + violation.rule + ": " + source;
+  if (!violation.detail.empty()) text += ": " + violation.detail;
+  throw Error(Fault::header, text);
+}
+
+}  // namespace
+
+Header Header::read(const File& file) {
+  try {
+    require_length_field(file.size());
+    unsigned char length_field[kLengthFieldNbytes];
+    file.read_exact(0, sizeof(length_field), length_field, "the header's length");
+    const uint64_t json_nbytes = checked_json_nbytes(length_field, file.size());
+    auto json = std::make_unique_for_overwrite<char[]>(json_nbytes);
+    file.read_exact(kLengthFieldNbytes, json_nbytes, json.get(), "the header");
+    Header header = HeaderParser::parse(std::move(json), json_nbytes, file.size());
+    count(counters().headers_parsed);
+    return header;
+  } catch (const Violation& violation) {
+    reject("Error while deserializing header", file.path(), violation);
+  }
+}
+
+Header Header::parse(std::string_view file_bytes) {
+  try {
+    require_length_field(file_bytes.size());
+    const auto* const length_field = reinterpret_cast<const unsigned char*>(file_bytes.data());
+    const uint64_t json_nbytes = checked_json_nbytes(length_field, file_bytes.size());
+    auto json = std::make_unique_for_overwrite<char[]>(json_nbytes);
+    std::memcpy(json.get(), file_bytes.data() + kLengthFieldNbytes, json_nbytes);
+    Header header = HeaderParser::parse(std::move(json), json_nbytes, file_bytes.size());
+    count(counters().headers_parsed);
+    return header;
+  } catch (const Violation& violation) {
+    reject("Error while deserializing", "bytes in memory", violation);
+  }
+}
+
+uint64_t Header::element_count(const Tensor& tensor) const {
+  uint64_t count = 1;
+  for (const uint64_t dim : shape(tensor)) count *= dim;
+  return count;
+}
+
+std::optional<size_t> Header::find(std::string_view name) const {
+  const uint32_t place = places_.find(name, [&](uint32_t at) { return tensors_[at].name; });
+  if (place == NameTable::kAbsent) return std::nullopt;
+  return place;
+}
+
+}  // namespace lora_mmap::safetensors
