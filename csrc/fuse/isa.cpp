@@ -1,0 +1,54 @@
+#include "fuse/isa.h"
+
+#include <cstdlib>
+
+#include "base/error.h"
+#include "fuse/packed.h"
+#include "fuse/scalar.h"
+#include "fuse/tile_avx2.h"
+
+namespace lora_mmap {
+namespace {
+
+bool cpu_has_avx2() {
+#if defined(__x86_64__)
+  // The F16C bit is not among __builtin_cpu_supports' names in every compiler we build with, but every CPU
+  // with AVX2 and FMA has it.
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+  return false;
+#endif
+}
+
+std::vector<const Kernel*> find_kernels() {
+  std::vector<const Kernel*> found;
+  if (const TileOps* ops = avx2_tile_ops(); ops && cpu_has_avx2()) {
+    static const PackedKernel avx2("avx2", *ops);
+    found.push_back(&avx2);
+  }
+  static const ScalarKernel scalar;
+  found.push_back(&scalar);
+  return found;
+}
+
+}  // namespace
+
+const std::vector<const Kernel*>& available_kernels() {
+  static const std::vector<const Kernel*> kernels = find_kernels();
+  return kernels;
+}
+
+const Kernel& choose_kernel(const std::optional<std::string>& name) {
+  const char* forced = std::getenv("LORA_MMAP_ISA");
+  const std::string wanted = name ? *name : (forced ? forced : "");
+  if (wanted.empty()) return *available_kernels().front();
+  std::string known;
+  for (const Kernel* kernel : available_kernels()) {
+    if (kernel->name() == wanted) return *kernel;
+    known.append(known.empty() ? "" : ", ").append(kernel->name());
+  }
+  throw Error(Fault::argument, std::string(name ? "[fuse] isa" : "[fuse] LORA_MMAP_ISA") + " is '" + wanted +
+                                   "': this CPU and build have " + known);
+}
+
+}  // namespace lora_mmap

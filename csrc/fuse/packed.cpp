@@ -1,0 +1,214 @@
+#include "fuse/packed.h"
+
+#include <algorithm>
+
+#include "fuse/copy.h"
+#include "fuse/factor.h"
+
+namespace lora_mmap {
+namespace {
+
+constexpr int64_t kRankBlock = TileOps::kUpStride;
+
+int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+int64_t compute_nbytes(const Job& job) {
+  return job.dtype == DType::F64 ? 8 : 4;
+}
+
+// Where no row of the weight is contiguous, a block is fused in a contiguous copy.
+bool is_staged(const Job& job) {
+  return job.weight_col_stride != 1 || job.base_col_stride != 1;
+}
+
+// Offsets into a worker's scratch for a block of `rows` x `cols`.
+struct Layout {
+  size_t down = 0;  // A of one rank block, in panels
+  size_t up;        // B * scale of one rank block
+  size_t row;       // one row of a factor, gathered or converted
+  size_t partial;   // accumulators, when there are several rank blocks
+  size_t stage;     // the block itself, when it is staged
+  size_t nbytes;
+
+  Layout(const TileOps& ops, const Job& job, int64_t rows, int64_t cols) {
+    const int64_t size = compute_nbytes(job);
+    const int64_t rank = total_rank(job);
+    const int64_t padded_cols = round_up(cols, ops.panel_nbytes / size);
+    const int64_t padded_rows = round_up(rows, ops.rows);
+    up = static_cast<size_t>(std::min(rank, kRankBlock) * padded_cols * size);
+    row = up + static_cast<size_t>(padded_rows * kRankBlock * size);
+    partial = row + static_cast<size_t>(std::max(padded_cols, kRankBlock) * 8);
+    stage = partial + static_cast<size_t>(rank > kRankBlock ? padded_rows * padded_cols * size : 0);
+    nbytes = stage + static_cast<size_t>(is_staged(job) ? round_up(rows * cols * size, 64) : 0);
+  }
+};
+
+// A block of a job on its way through the rank blocks.
+class BlockFusion {
+ public:
+  BlockFusion(const TileOps& ops, const Job& job, const Block& block, Workspace& workspace)
+      : ops_(ops),
+        job_(job),
+        block_(block),
+        size_(compute_nbytes(job)),
+        rank_(total_rank(job)),
+        layout_(ops, job, block.rows, block.cols),
+        workspace_(workspace),
+        scratch_(workspace.reserve(layout_.nbytes)) {}
+
+  bool run() {
+    if (is_staged(job_)) return run_staged();
+    const int64_t base = block_.row * job_.base_row_stride + block_.col;
+    const int64_t weight = block_.row * job_.weight_row_stride + block_.col;
+    return fuse(element_at(job_.base, job_.dtype, base), job_.base_row_stride,
+                const_cast<std::byte*>(element_at(job_.weight, job_.dtype, weight)), job_.weight_row_stride);
+  }
+
+ private:
+  bool run_staged() {
+    const int64_t nbytes = dtype_bits(job_.dtype) / 8;
+    const int64_t base = block_.row * job_.base_row_stride + block_.col * job_.base_col_stride;
+    const int64_t weight = block_.row * job_.weight_row_stride + block_.col * job_.weight_col_stride;
+    std::byte* stage = scratch_ + layout_.stage;
+    copy_rect({stage, element_at(job_.base, job_.dtype, base), block_.rows, block_.cols, block_.cols, 1,
+               job_.base_row_stride, job_.base_col_stride, nbytes});
+    const bool overflow = fuse(stage, block_.cols, stage, block_.cols);
+    copy_rect({const_cast<std::byte*>(element_at(job_.weight, job_.dtype, weight)), stage, block_.rows,
+               block_.cols, job_.weight_row_stride, job_.weight_col_stride, block_.cols, 1, nbytes});
+    return overflow;
+  }
+
+  bool fuse(const std::byte* base, int64_t base_stride, std::byte* weight, int64_t weight_stride) {
+    const int64_t nbytes = dtype_bits(job_.dtype) / 8;
+    const int64_t padded_cols = round_up(block_.cols, ops_.panel_nbytes / size_);
+    bool overflow = false;
+    int64_t begin = 0;
+    do {
+      const int64_t end = std::min(begin + kRankBlock, rank_);
+      pack(begin, end);
+      for (int64_t row = 0; row < block_.rows; row += ops_.rows) {
+        overflow |= ops_.sweep(job_.dtype, {.up = scratch_ + layout_.up + row * kRankBlock * size_,
+                                            .down = scratch_ + layout_.down,
+                                            .rank = end - begin,
+                                            .rows = std::min(ops_.rows, block_.rows - row),
+                                            .cols = block_.cols,
+                                            .base = base + row * base_stride * nbytes,
+                                            .weight = weight + row * weight_stride * nbytes,
+                                            .base_row_stride = base_stride,
+                                            .weight_row_stride = weight_stride,
+                                            .partial = scratch_ + layout_.partial + row * padded_cols * size_,
+                                            .first = begin == 0,
+                                            .last = end == rank_});
+      }
+      begin = end;
+    } while (begin < rank_);
+    return overflow;
+  }
+
+  // Ranks [begin, end) of all terms laid end to end. Blocks come in the order of their rows within a range of
+  // columns, so A is often still there from the block before.
+  void pack(int64_t begin, int64_t end) {
+    const Workspace::Packed wanted{&job_, block_.col};
+    const bool keep = rank_ <= kRankBlock;
+    const bool down_is_packed = keep && workspace_.packed == wanted;
+    workspace_.packed = keep ? wanted : Workspace::Packed{};
+    int64_t first = 0;
+    for (const Term& term : job_.terms) {
+      const int64_t from = std::max(begin - first, int64_t{0});
+      const int64_t to = std::min(end - first, term.rank);
+      if (from < to) {
+        if (!down_is_packed) pack_down(term, from, to, first + from - begin, end - begin);
+        pack_up(term, from, to, first + from - begin);
+      }
+      first += term.rank;
+    }
+  }
+
+  // Rows [from, to) of the term's A become rows `slot`... of every panel of `block_rank` rows.
+  void pack_down(const Term& term, int64_t from, int64_t to, int64_t slot, int64_t block_rank) {
+    const int32_t* map = term.col_map ? term.col_map + block_.col : nullptr;
+    for (int64_t r = from; r < to; ++r, ++slot) {
+      const int64_t first = r * term.down_row_stride + (map ? 0 : block_.col);
+      const Row row =
+          readable(term.down_dtype, element_at(term.down, term.down_dtype, first), map, block_.cols);
+      ops_.pack_down(job_.dtype, row.dtype, row.data, block_.cols,
+                     scratch_ + layout_.down + slot * ops_.panel_nbytes, block_rank * ops_.panel_nbytes);
+    }
+  }
+
+  void pack_up(const Term& term, int64_t from, int64_t to, int64_t slot) {
+    for (int64_t m = 0; m < block_.rows; ++m) {
+      const int64_t up_row = term.row_map ? term.row_map[block_.row + m] : block_.row + m;
+      const std::byte* data = element_at(term.up, term.up_dtype, up_row * term.up_row_stride + from);
+      const Row row = readable(term.up_dtype, data, nullptr, to - from);
+      ops_.pack_up(job_.dtype, row.dtype, row.data, to - from, term.scale,
+                   scratch_ + layout_.up + (m * kRankBlock + slot) * size_);
+    }
+  }
+
+  struct Row {
+    DType dtype;
+    const void* data;
+  };
+
+  // The row as it stands where the tile operations can read it, or a copy that they can.
+  Row readable(DType dtype, const void* data, const int32_t* map, int64_t count) {
+    std::byte* copy = scratch_ + layout_.row;
+    const bool wide = job_.dtype == DType::F64;
+    const bool direct =
+        wide ? dtype == DType::F64 : dtype == DType::F16 || dtype == DType::BF16 || dtype == DType::F32;
+    if (direct && !map) return {dtype, data};
+    if (direct) {
+      gather_factor_row(dtype, data, map, count, copy);
+      return {dtype, copy};
+    }
+    if (wide) {
+      read_factor_row(dtype, data, map, count, reinterpret_cast<double*>(copy));
+      return {DType::F64, copy};
+    }
+    read_factor_row(dtype, data, map, count, reinterpret_cast<float*>(copy));
+    return {DType::F32, copy};
+  }
+
+  const TileOps& ops_;
+  const Job& job_;
+  const Block& block_;
+  const int64_t size_;
+  const int64_t rank_;
+  const Layout layout_;
+  Workspace& workspace_;
+  std::byte* scratch_;
+};
+
+}  // namespace
+
+Tiling PackedKernel::tiling(const Job& job, size_t scratch_limit) const {
+  constexpr int64_t kRows = 192;               // B of a rank block: 96 KiB
+  constexpr int64_t kDownNbytes = 128 * 1024;  // A of a rank block: with B it stays in L2
+  constexpr int64_t kColumnStep = 64;          // whole cache lines of a 16-bit weight
+  constexpr int64_t kMostCols = 4096;
+  const int64_t size = compute_nbytes(job);
+  const int64_t rank = std::max<int64_t>(std::min(total_rank(job), kRankBlock), 1);
+  const bool wide_blocks = !is_staged(job);
+  int64_t rows = std::min(kRows, round_up(job.rows, ops_.rows));
+  int64_t cols = std::min(kDownNbytes / (rank * size), wide_blocks ? kMostCols : 256);
+  while (true) {
+    // Even chunks: no sliver at the end.
+    const int64_t chunks = (job.cols + cols - 1) / cols;
+    const int64_t even = std::min(round_up((job.cols + chunks - 1) / chunks, kColumnStep), job.cols);
+    const size_t nbytes = Layout(ops_, job, rows, even).nbytes;
+    if (nbytes <= scratch_limit || (rows <= ops_.rows && cols <= kColumnStep)) return {rows, even, nbytes};
+    if (rows * kRankBlock > cols * rank && rows > ops_.rows)
+      rows = round_up(rows / 2, ops_.rows);
+    else
+      cols = std::max(cols / 2, kColumnStep);
+  }
+}
+
+bool PackedKernel::fuse(const Job& job, const Block& block, Workspace& workspace) const {
+  return BlockFusion(ops_, job, block, workspace).run();
+}
+
+}  // namespace lora_mmap

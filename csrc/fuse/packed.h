@@ -1,0 +1,66 @@
+// The fast kernel: factors packed to the compute type (fp32, fp64 for F64 weights), the weight swept once per
+// rank block in register tiles. What depends on the instruction set is a TileOps; everything else is here.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "fuse/kernel.h"
+
+namespace lora_mmap {
+
+// One group of rows of a block against all its columns, for one rank block.
+struct Sweep {
+  const void* up;    // B * scale: `rows` rows, TileOps::kUpStride elements apart
+  const void* down;  // A: panels of [rank][panel columns], in the order of the columns
+  int64_t rank;
+  int64_t rows;  // 1 .. TileOps::rows
+  int64_t cols;
+  const void* base;           // unit column stride
+  void* weight;               // unit column stride
+  int64_t base_row_stride;    // in elements
+  int64_t weight_row_stride;  // in elements
+  void* partial;              // accumulators between rank blocks: a full tile per panel
+  bool first;                 // accumulators start at zero, not at `partial`
+  bool last;                  // they go to the weight, not to `partial`
+};
+
+// What an instruction set provides. All function pointers and sizes are its own choice; plain C++ types only,
+// so that nothing inline is instantiated with its compiler flags.
+struct TileOps {
+  // Row stride of packed B. A constant, so that the broadcasts of a tile share one pointer and the rows are
+  // immediate displacements.
+  static constexpr int64_t kUpStride = 128;
+
+  int64_t rows;          // of a register tile
+  int64_t panel_nbytes;  // columns of a register tile, in bytes of the compute type
+
+  // Converts `count` elements of one row of A (`source`, any alignment) to the compute type of `weight`, in
+  // the column order its sweep wants, writing panels `panel_stride` bytes apart; the tail of the last panel
+  // becomes zeros. Only for F16, BF16 and F32 (F64 for F64 weights).
+  void (*pack_down)(DType weight, DType source_dtype, const void* source, int64_t count, void* panels,
+                    int64_t panel_stride);
+
+  // out[i] = source[i] * scale for `count` elements, each rounded once to the compute type. Same source types
+  // as pack_down; `out` is aligned to the compute type only: terms follow one another at any rank.
+  void (*pack_up)(DType weight, DType source_dtype, const void* source, int64_t count, double scale,
+                  void* out);
+
+  // True when a result is not finite where the base was.
+  bool (*sweep)(DType weight, const Sweep& sweep);
+};
+
+class PackedKernel final : public Kernel {
+ public:
+  // `name` and `ops` must outlive the kernel.
+  PackedKernel(std::string_view name, const TileOps& ops) : name_(name), ops_(ops) {}
+  std::string_view name() const override { return name_; }
+  Tiling tiling(const Job& job, size_t scratch_limit) const override;
+  bool fuse(const Job& job, const Block& block, Workspace& workspace) const override;
+
+ private:
+  std::string_view name_;
+  const TileOps& ops_;
+};
+
+}  // namespace lora_mmap
