@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt"})
 _FOLDER_NAMES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors", "adapter_model.bin")
 
+
 class Group(NamedTuple):
     """The tensors of one module: ``members`` are (suffix table index, tensor index), ``starts`` (offset, prefix)."""
 
@@ -46,7 +47,9 @@ class Adapter:
         self.path = path
         self._closed = False
         self.tables = tables()
-        self.classification = self.tables.grammar.classify(source.names)
+        self.classification = self.tables.grammar.classify(
+            source.header if isinstance(source, FileTensors) else source.names
+        )
         self.groups = [Group(*group) for group in self.classification.groups()]
         self.metadata: AdapterMetadata = read_metadata(source.metadata, path)
         self.pairs: list[Pair | Unfit] | None = None  # filled by pairing.pair_up, once

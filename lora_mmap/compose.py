@@ -45,7 +45,8 @@ def compose(
     Args:
         model: any ``nn.Module`` on the CPU with float16, bfloat16, float32 or float64 weights.
         adapters: ``(source, strength)`` or ``(source, strength, anything)``; a source is whatever
-            :func:`open_adapter` takes, or an open :class:`Adapter` (which stays open). ``|strength| < 1e-5`` is skipped.
+            :func:`open_adapter` takes, or an open :class:`Adapter` (which stays open).
+            ``|strength| < 1e-5`` is skipped.
         strict: raise when some key of an adapter finds no home in the model.
         restore: ``"auto"`` and ``"backup"`` keep a copy of what is touched, for :func:`reset`; ``"none"`` commits and
             forgets: the fused weights are the new pristine ones.
@@ -208,7 +209,9 @@ def _report(
 def _open_entries(function: str, adapters: Entries, opened: list[Adapter]) -> list[tuple[Adapter, float]]:
     """Opens every distinct source once; ``opened`` receives those that we have to close."""
     if isinstance(adapters, (str, bytes, os.PathLike, Mapping)) or not isinstance(adapters, Iterable):
-        raise ArgumentError(f"[{function}] adapters is a {type(adapters).__name__}, expected a list of (source, strength)")
+        raise ArgumentError(
+            f"[{function}] adapters is a {type(adapters).__name__}, expected a list of (source, strength)"
+        )
     known: dict[object, Adapter] = {}
     entries = []
     for position, entry in enumerate(adapters):
@@ -255,8 +258,8 @@ def _refuse_shared(root: nn.Module, plan: Plan) -> None:
     key = other_owner(root, set(plan.weights))
     if key is not None:
         raise ModelError(
-            f"[compose] weight '{plan.weights[key].geometry.name}.weight' is fused into through another model object that "
-            "shares it; reset that one first, or compose through it"
+            f"[compose] weight '{plan.weights[key].geometry.name}.weight' is fused into through another model object "
+            "that shares it; reset that one first, or compose through it"
         )
 
 

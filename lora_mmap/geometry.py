@@ -122,8 +122,8 @@ def _refuse_self_overlap(geometry: Geometry) -> None:
     (small, count), (large, outer) = sorted(axes, key=lambda axis: axis[0])
     if (small == 0 and count > 1) or (outer > 1 and large <= small * (count - 1)):
         raise ModelError(
-            f"[compose] weight '{geometry.name}.weight': rows {geometry.rows} with stride {geometry.row_stride}, columns "
-            f"{geometry.cols} with stride {geometry.col_stride} share elements, expected one place per element"
+            f"[compose] weight '{geometry.name}.weight': rows {geometry.rows} with stride {geometry.row_stride}, "
+            f"columns {geometry.cols} with stride {geometry.col_stride} share elements, expected one place per element"
         )
 
 

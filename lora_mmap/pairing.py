@@ -74,7 +74,9 @@ class _Pairing:
                 return Unfit(index, "unsupported", f"{UNSUPPORTED[algorithm]} is not supported yet")
             if entry.role in roles:
                 twin = self.names[roles[entry.role]]
-                return Unfit(index, "malformed", f"'{twin}' and '{self.names[tensor]}' are both its {entry.role} factor")
+                return Unfit(
+                    index, "malformed", f"'{twin}' and '{self.names[tensor]}' are both its {entry.role} factor"
+                )
             roles[entry.role] = tensor
         down, up = roles.get("down"), roles.get("up")
         if down is None or up is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 from .adapter import Adapter
@@ -50,7 +51,7 @@ class WeightPlan:
             return [(*first, self.terms)]
         edges = sorted({edge for term in self.terms for edge in term.rows})
         bands = []
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in pairwise(edges):
             covering = [term for term in self.terms if term.rows[0] <= begin and end <= term.rows[1]]
             if covering:
                 bands.append((begin, end, covering))

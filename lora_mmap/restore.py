@@ -58,8 +58,8 @@ def require_in_place(function: str, saved: Iterable[Saved], current: dict[int, G
     for item in saved:
         if item.geometry.address not in current:
             raise ModelError(
-                f"[{function}] weight '{item.geometry.name}.weight' was moved, converted or replaced since it was fused "
-                f"into: expected {item.geometry.dtype} [{item.geometry.rows}, {item.geometry.cols}] at its old place; "
+                f"[{function}] weight '{item.geometry.name}.weight' was moved, converted or replaced since it was "
+                f"fused into: expected {item.geometry.dtype} [{item.geometry.rows}, {item.geometry.cols}] in place; "
                 "undo before converting a model, or pass force=True to forget what is out of reach"
             )
 

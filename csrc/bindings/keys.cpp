@@ -3,6 +3,7 @@
 #include "bindings/bindings.h"
 #include "keys/groups.h"
 #include "keys/resolve.h"
+#include "safetensors/header.h"
 
 namespace py = pybind11;
 
@@ -34,18 +35,31 @@ std::shared_ptr<Grammar> make_grammar(const std::vector<std::string>& suffixes,
   return std::make_shared<Grammar>(parse_all(suffixes), parse_all(prefixes), std::move(rules));
 }
 
-// Groups together with the names they point into.
+// Groups together with whatever owns the names they point into.
 struct Classification {
   std::vector<std::string> names;
+  std::shared_ptr<const safetensors::Header> header;
   Groups groups;
 };
 
-std::unique_ptr<Classification> classify(const std::shared_ptr<Grammar>& grammar,
-                                         std::vector<std::string> names) {
+std::unique_ptr<Classification> classify_names(const std::shared_ptr<Grammar>& grammar,
+                                               std::vector<std::string> names) {
   auto result = std::make_unique<Classification>();
   result->names = std::move(names);
   const std::vector<std::string_view> views(result->names.begin(), result->names.end());
-  py::gil_scoped_release unlocked;
+  const py::gil_scoped_release unlocked;
+  result->groups = classify_all(grammar, views);
+  return result;
+}
+
+std::unique_ptr<Classification> classify_header(const std::shared_ptr<Grammar>& grammar,
+                                                std::shared_ptr<const safetensors::Header> header) {
+  const py::gil_scoped_release unlocked;
+  std::vector<std::string_view> views;
+  views.reserve(header->size());
+  for (const safetensors::Tensor& tensor : header->tensors()) views.push_back(tensor.name);
+  auto result = std::make_unique<Classification>();
+  result->header = std::move(header);
   result->groups = classify_all(grammar, views);
   return result;
 }
@@ -86,7 +100,8 @@ py::list resolve_to_python(const Classification& self, const ModelNames& names) 
 void register_keys(py::module_& m) {
   py::class_<Grammar, std::shared_ptr<Grammar>>(m, "Grammar")
       .def(py::init(&make_grammar), py::arg("suffixes"), py::arg("prefixes"), py::arg("rules"))
-      .def("classify", &classify, py::arg("names"))
+      .def("classify", &classify_header, py::arg("header"))
+      .def("classify", &classify_names, py::arg("names"))
       .def_property_readonly("states", &Grammar::states)
       .def_property_readonly("nbytes", &Grammar::nbytes);
   py::class_<Classification>(m, "Classification")

@@ -2,6 +2,8 @@
 
 #include <unordered_map>
 
+#include "safetensors/counters.h"
+
 namespace lora_mmap::keys {
 namespace {
 
@@ -39,6 +41,7 @@ Groups classify_all(std::shared_ptr<const Grammar> grammar, const std::vector<st
     }
     result.groups[entry->second].members.push_back({tensor, static_cast<uint32_t>(match.suffix)});
   }
+  safetensors::count(safetensors::counters().keys_classified, names.size());
   result.grammar = std::move(grammar);
   return result;
 }
