@@ -15,7 +15,7 @@ from torch import nn
 from . import log
 from .adapter import Adapter, open_adapter
 from .errors import ArgumentError, ModelError
-from .geometry import Geometry, geometry_of, refusal
+from .geometry import refusal
 from .model_index import ModelIndex
 from .model_state import Composition, ModelState, other_owner, state_of, threads, unwrap
 from .plan import NEGLIGIBLE, Plan, make_plan
@@ -161,7 +161,7 @@ def _recompose(
     before = {id(adapter): _bytes_read(adapter) for adapter, _ in fresh.entries if adapter not in opened}
     begin = time.perf_counter()
     index = state.index(root)
-    require_in_place("compose", previous.pristine.values(), _addresses(index) if previous.pristine else {})
+    require_in_place("compose", previous.pristine.values(), _addresses(index) if previous.pristine else set())
     plan = make_plan(index, scaled or fresh.entries, fresh.component)
     plan.raise_if_unfit(fresh.strict)
     _refuse_shared(root, plan)
@@ -245,13 +245,9 @@ def _strength(function: str, value: object, what: str) -> float:
     return strength
 
 
-def _addresses(index: ModelIndex) -> dict[int, Geometry]:
-    """The places of all fusable weights of the model as it is now."""
-    places: dict[int, Geometry] = {}
-    for entry in index.weights:
-        if refusal(entry) is None and entry.weight is not None and entry.weight.device.type == "cpu":
-            places[entry.weight.data_ptr()] = geometry_of(entry)
-    return places
+def _addresses(index: ModelIndex) -> set[int]:
+    """Where the weights of the model lie now."""
+    return {entry.weight.data_ptr() for entry in index.weights if refusal(entry) is None and entry.weight is not None}
 
 
 def _refuse_shared(root: nn.Module, plan: Plan) -> None:

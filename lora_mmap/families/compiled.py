@@ -67,7 +67,7 @@ class Tables:
         self.prefixes = PREFIXES
         self.rules = _rules(families)
         self.grammar = _C.Grammar(
-            [suffix.pattern for suffix in SUFFIXES],
+            [(suffix.pattern, suffix.role) for suffix in SUFFIXES],
             [prefix.pattern for prefix in PREFIXES],
             [(rule.pattern, [list(way.paths) for way in rule.alternatives]) for rule in self.rules],
         )
