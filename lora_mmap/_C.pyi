@@ -2,20 +2,9 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import TypeAlias, overload
+from typing import overload
 
-# (down, down_dtype, down_row_stride, up, up_dtype, up_row_stride, rank, scale, row_map or 0, col_map or 0)
-Term: TypeAlias = tuple[int, str, int, int, str, int, int, float, int, int]
-# (weight, base, rows, cols, weight row and col stride, base row and col stride, dtype, terms)
-Job: TypeAlias = tuple[int, int, int, int, int, int, int, int, str, list[Term]]
-# (dst, src, rows, cols, dst row and col stride, src row and col stride, element_nbytes)
-Rect: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
-# (down, up, alpha or -1, rows, cols, rank): tensor indices and the matrix that the factors make
-PlainPair: TypeAlias = tuple[int, int, int, int, int, int]
-# (outcome: 0 found, 1 absent, 2 several; start; rule or -1; alternative or -1; module indices)
-Resolution: TypeAlias = tuple[int, int, int, int, tuple[int, ...]]
-# (stem, infix, ((offset, prefix or -1), ...), ((suffix, tensor), ...), (rule, ...))
-Group: TypeAlias = tuple[str, str, tuple[tuple[int, int], ...], tuple[tuple[int, int], ...], tuple[int, ...]]
+from .native_types import Group, Job, PlainPair, Rect, Resolution
 
 class File:
     def __init__(self, path: str | bytes | PathLike[str]) -> None: ...

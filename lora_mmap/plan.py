@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from . import _C
+from . import native_types
 from .adapter import Adapter
 from .errors import AdapterError, AmbiguousKeyError, ModelError, UnmatchedKeysError
 from .families.compiled import WHOLE, Placement
@@ -91,7 +91,7 @@ class EntryPlan:
     adapter: Adapter
     strength: float
     outcomes: list[Outcome]
-    resolutions: list[_C.Resolution]
+    resolutions: list[native_types.Resolution]
     index: ModelIndex
 
     def landings(self, group: int) -> tuple[Landing, ...]:
@@ -202,7 +202,7 @@ class _Planner:
         return plan
 
     def _place(
-        self, position: int, adapter: Adapter, strength: float, pair: Pair, resolution: _C.Resolution
+        self, position: int, adapter: Adapter, strength: float, pair: Pair, resolution: native_types.Resolution
     ) -> Outcome:
         found, _, rule, alternative, modules = resolution
         if found == _NOT_FOUND:
@@ -232,7 +232,7 @@ class _Planner:
         self,
         adapter: Adapter,
         pairs: Sequence[Pair | Unfit],
-        resolutions: Sequence[_C.Resolution],
+        resolutions: Sequence[native_types.Resolution],
     ) -> dict[int, str]:
         """Groups whose prefix names another pipeline component than the one this model is.
 
@@ -254,7 +254,7 @@ class _Planner:
         self,
         components: Sequence[str | None],
         pairs: Sequence[Pair | Unfit],
-        resolutions: Sequence[_C.Resolution],
+        resolutions: Sequence[native_types.Resolution],
     ) -> str | None:
         hits: Counter[str] = Counter()
         misfits: Counter[str] = Counter()

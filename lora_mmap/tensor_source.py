@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import _C
+from . import _C, native_types
 from .errors import AdapterError
 
 _TORCH_NAMES: dict[torch.dtype, str] = {
@@ -82,7 +82,7 @@ class FileTensors:
     def classify(self, grammar: _C.Grammar) -> _C.Classification:
         return grammar.classify(self.header)
 
-    def pairs(self, classification: _C.Classification) -> list[_C.PlainPair | None]:
+    def pairs(self, classification: _C.Classification) -> list[native_types.PlainPair | None]:
         return classification.pairs()
 
     def scalars(self, indices: list[int]) -> list[float]:
@@ -125,7 +125,7 @@ class MemoryTensors:
     def classify(self, grammar: _C.Grammar) -> _C.Classification:
         return grammar.classify(self.names)
 
-    def pairs(self, classification: _C.Classification) -> list[_C.PlainPair | None]:
+    def pairs(self, classification: _C.Classification) -> list[native_types.PlainPair | None]:
         return classification.pairs(self.dtypes, self.shapes)
 
     def scalars(self, indices: list[int]) -> list[float]:

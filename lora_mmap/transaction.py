@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
-from . import _C
+from . import _C, native_types
 from .errors import FusionOverflowError
 from .model_state import Composition
 from .plan import Plan, Term, WeightPlan
@@ -87,13 +87,15 @@ class _Transaction:
         if overflowed:
             raise self._overflow(owners[overflowed[0]], len({id(owners[job]) for job in overflowed}))
 
-    def _jobs(self, weight: WeightPlan, stream: FactorStream, addresses: dict[tuple[int, int], int]) -> list[_C.Job]:
+    def _jobs(
+        self, weight: WeightPlan, stream: FactorStream, addresses: dict[tuple[int, int], int]
+    ) -> list[native_types.Job]:
         geometry = weight.geometry
         pristine = self.composition.pristine.get(geometry.address)
         base, base_row, base_col = geometry.address, geometry.row_stride, geometry.col_stride
         if pristine is not None:
             base, base_row, base_col = pristine.address, geometry.cols, 1
-        jobs: list[_C.Job] = []
+        jobs: list[native_types.Job] = []
         for begin, end, terms in weight.bands():
             jobs.append(
                 (
@@ -113,7 +115,7 @@ class _Transaction:
 
     def _term(
         self, term: Term, begin: int, weight: WeightPlan, stream: FactorStream, addresses: dict[tuple[int, int], int]
-    ) -> _C.Term:
+    ) -> native_types.Term:
         pair = term.pair
         source = self.plan.entries[term.entry].adapter.source
         up_dtype = source.dtypes[pair.up]

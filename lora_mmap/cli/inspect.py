@@ -1,0 +1,38 @@
+"""``lora-mmap inspect``: one adapter as a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..report_card import megabytes
+
+_SHOWN = 8
+
+
+def show(console: Console, description: dict[str, Any]) -> None:
+    """Prints what :meth:`Adapter.describe` found."""
+    table = Table(title=description["label"], show_header=False, title_justify="left")
+    table.add_row("format", description["format"])
+    table.add_row("dialect", description["dialect"])
+    table.add_row("family", description["family"] or "unknown (own names are matched against the model)")
+    table.add_row("components", ", ".join(description["components"]) or "not named")
+    table.add_row("tensors", f"{description['tensors']} of {', '.join(description['dtypes'])}")
+    table.add_row("modules", str(description["modules"]))
+    table.add_row("bytes", megabytes(description["bytes"]))
+    for scale in description["scales"][:_SHOWN]:
+        text = f"alpha / rank {scale['scale']:g} ({scale['alpha']}), {scale['modules']} modules"
+        table.add_row(f"rank {scale['rank']}", text)
+    if len(description["scales"]) > _SHOWN:
+        table.add_row("", f"and {len(description['scales']) - _SHOWN} more ranks or scales")
+    outcomes = Counter(key["outcome"] for key in description["keys"].values())
+    table.add_row("keys", ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()))
+    console.print(table)
+    troubled = [(name, key) for name, key in description["keys"].items() if key["outcome"] not in ("recognised",)]
+    for name, key in troubled[:_SHOWN]:
+        console.print(f"{key['outcome']}: {name}: {key['reason']}", markup=False, highlight=False)
+    if len(troubled) > _SHOWN:
+        console.print(f"and {len(troubled) - _SHOWN} more keys that are not used")

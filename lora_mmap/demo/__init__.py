@@ -1,0 +1,5 @@
+"""The embedded example behind ``lora-mmap demo``."""
+
+from .run import run
+
+__all__ = ["run"]
