@@ -15,7 +15,7 @@ from .errors import FusionOverflowError
 from .model_state import Composition
 from .plan import Plan, Term, WeightPlan
 from .restore import Saved, mark_written, put_back, save
-from .staging import FactorStream, Window
+from .staging import Factor, FactorStream, Window
 
 
 @dataclass(slots=True)
@@ -87,8 +87,8 @@ class _Transaction:
         if overflowed:
             raise self._overflow(owners[overflowed[0]], len({id(owners[job]) for job in overflowed}))
 
-    def _jobs(
-        self, weight: WeightPlan, stream: FactorStream, addresses: dict[tuple[int, int], int]
+        def _jobs(
+        self, weight: WeightPlan, stream: FactorStream, addresses: dict[Factor, int]
     ) -> list[native_types.Job]:
         geometry = weight.geometry
         pristine = self.composition.pristine.get(geometry.address)
@@ -114,7 +114,7 @@ class _Transaction:
         return jobs
 
     def _term(
-        self, term: Term, begin: int, weight: WeightPlan, stream: FactorStream, addresses: dict[tuple[int, int], int]
+        self, term: Term, begin: int, weight: WeightPlan, stream: FactorStream, addresses: dict[Factor, int]
     ) -> native_types.Term:
         pair = term.pair
         source = self.plan.entries[term.entry].adapter.source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -53,7 +53,7 @@ def doctor() -> None:
     show(Console())
 
 
-def _describe(file: Path) -> dict[str, object]:
+def _describe(file: Path) -> dict[str, Any]:
     from ..adapter import open_adapter
 
     with open_adapter(file) as adapter:

@@ -15,17 +15,18 @@ def digest(model: nn.Module) -> str:
     """SHA-256 over the bytes of all parameters, in order."""
     sha = hashlib.sha256()
     for parameter in model.parameters():
-        sha.update(parameter.detach().contiguous().view(torch.uint8).numpy())
+        sha.update(memoryview(parameter.detach().contiguous().view(torch.uint8).numpy()))
     return sha.hexdigest()
 
 
-def excess(
-    weight: torch.Tensor, base: torch.Tensor, terms: Sequence[tuple[torch.Tensor, torch.Tensor, float]]
-) -> float:
+Term = tuple[torch.Tensor, torch.Tensor, float]  # up, down, scale
+
+
+def excess(weight: torch.Tensor, base: torch.Tensor, terms: Sequence[Term]) -> float:
     """The largest error against float64, as a multiple of what the contract allows; at most 1 is right.
 
     Allowed per element: one unit in the last place of the result (the one rounding) plus R * 2^-24 * sum of the
-    magnitudes of all products (fp32 accumulation over the total rank R). ``terms`` are (up, down, scale).
+    magnitudes of all products (fp32 accumulation over the total rank R).
     """
     worst = 0.0
     rank = sum(down.shape[0] for _, down, _ in terms)

@@ -16,6 +16,9 @@ from .adapters import Factors
 from .check import digest, excess
 from .models import QWEN_WIDTH, qwen_image, sdxl_unet
 
+# What each file holds, with its strength.
+Written = list[tuple[dict[str, Factors], float]]
+
 # Where the split projections of a file land in the fused weights of the Qwen-Image-shaped model.
 _QWEN_PARTS = {
     "attn.to_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
@@ -75,7 +78,7 @@ def _prove(
     begin = time.perf_counter()
     report = compose(model, entries)
     seconds = time.perf_counter() - begin
-    console.print(str(report), markup=False, highlight=False)
+    console.print(str(report), markup=False, highlight=False, soft_wrap=True)
     worst = max(
         excess(
             module.weight,
@@ -90,11 +93,10 @@ def _prove(
     )
     changed = digest(model) != before
     reset(model)
-    restored = digest(model) == before
+    after = digest(model)
+    restored = after == before
     console.print(f"composed in {seconds * 1e3:.0f} ms; largest error {worst:.3f} of what one rounding allows")
-    console.print(
-        f"after reset: SHA-256 {digest(model)[:16]}…, {'identical to' if restored else 'DIFFERENT from'} before"
-    )
+        console.print(f"after reset: SHA-256 {after[:16]}…, {'identical to' if restored else 'DIFFERENT from'} before")
     return bool(report) and changed and restored and worst <= 1.0 and not report.unmatched
 
 
@@ -116,7 +118,7 @@ def _split(model: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
     return modules
 
 
-def _fuse_parts(written: list[tuple[dict[str, Factors], float]]) -> list[tuple[dict[str, Factors], float]]:
+def _fuse_parts(written: Written) -> Written:
     """The same effect in the fused model's names: downs stacked, ups block-diagonal."""
     result = []
     for factors, strength in written:
@@ -126,7 +128,16 @@ def _fuse_parts(written: list[tuple[dict[str, Factors], float]]) -> list[tuple[d
                 if name.endswith(parts[0]):
                     stem = name.removesuffix(parts[0])
                     pieces = [fused.pop(stem + part) for part in parts]
-                    up = torch.block_diag(*(piece[0] for piece in pieces))
+                    up = _block_diagonal([piece[0] for piece in pieces])
                     fused[stem + whole] = (up, torch.cat([piece[1] for piece in pieces]), pieces[0][2])
         result.append((fused, strength))
     return result
+
+
+def _block_diagonal(blocks: list[torch.Tensor]) -> torch.Tensor:
+    whole = torch.zeros(sum(len(block) for block in blocks), sum(block.shape[1] for block in blocks))
+    row = col = 0
+    for block in blocks:
+        whole[row : row + len(block), col : col + block.shape[1]] = block
+        row, col = row + len(block), col + block.shape[1]
+    return whole
