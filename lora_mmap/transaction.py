@@ -87,9 +87,7 @@ class _Transaction:
         if overflowed:
             raise self._overflow(owners[overflowed[0]], len({id(owners[job]) for job in overflowed}))
 
-        def _jobs(
-        self, weight: WeightPlan, stream: FactorStream, addresses: dict[Factor, int]
-    ) -> list[native_types.Job]:
+    def _jobs(self, weight: WeightPlan, stream: FactorStream, addresses: dict[Factor, int]) -> list[native_types.Job]:
         geometry = weight.geometry
         pristine = self.composition.pristine.get(geometry.address)
         base, base_row, base_col = geometry.address, geometry.row_stride, geometry.col_stride

@@ -67,12 +67,7 @@ def _sdxl(console: Console, folder: Path) -> bool:
     return _prove(console, model, entries, [(kohya, 1.0), (old, 0.6)])
 
 
-def _prove(
-    console: Console,
-    model: nn.Module,
-    entries: list[tuple[Path, float]],
-    written: list[tuple[dict[str, Factors], float]],
-) -> bool:
+def _prove(console: Console, model: nn.Module, entries: list[tuple[Path, float]], written: Written) -> bool:
     before = digest(model)
     pristine = {name: module.weight.detach().clone() for name, module in _weighted(model)}
     begin = time.perf_counter()
@@ -96,7 +91,7 @@ def _prove(
     after = digest(model)
     restored = after == before
     console.print(f"composed in {seconds * 1e3:.0f} ms; largest error {worst:.3f} of what one rounding allows")
-        console.print(f"after reset: SHA-256 {after[:16]}…, {'identical to' if restored else 'DIFFERENT from'} before")
+    console.print(f"after reset: SHA-256 {after[:16]}…, {'identical to' if restored else 'DIFFERENT from'} before")
     return bool(report) and changed and restored and worst <= 1.0 and not report.unmatched
 
 
