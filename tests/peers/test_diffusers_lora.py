@@ -173,7 +173,7 @@ def test_at_least_as_close_as_fuse_lora(case, base, dtype, tmp_path):
     pristine = copy.deepcopy(base).to(dtype)
     ours, theirs = copy.deepcopy(pristine), copy.deepcopy(pristine)
     lora_mmap.compose(ours, [(tmp_path, 1.0)])
-    theirs.load_lora_adapter(tmp_path, prefix=None)
+    theirs.load_lora_adapter(tmp_path, prefix=None, weight_name="pytorch_lora_weights.safetensors")
     theirs.fuse_lora()
     theirs.unload_lora()
     terms = terms_of(trained, ALPHA / R)
