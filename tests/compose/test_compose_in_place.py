@@ -82,6 +82,8 @@ def test_inference_tensors_are_composed_and_restored():
     assert torch.equal(model[0].weight, pristine)
 
 
+# torch's own, on the first import of its compiler.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel], ids=["compile", "data parallel"])
 def test_a_wrapper_and_its_model_share_one_state(small, wrap, sha256):
     before = sha256(small)
@@ -97,6 +99,7 @@ def test_a_wrapper_and_its_model_share_one_state(small, wrap, sha256):
     assert sha256(small) == before
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_a_compiled_model_needs_no_new_graph(small):
     """The compiled graph reads the same storage: the output follows the weights, nothing is compiled again."""
     graphs = []
