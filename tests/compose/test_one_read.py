@@ -146,6 +146,17 @@ def test_a_strength_change_opens_parses_and_classifies_nothing(tmp_path):
     assert report.bytes_read == rchar <= 6 * (3 * 96 + 80 * 3 + 1) * 4
 
 
+def test_several_windows_and_threads_read_every_byte_once(tmp_path):
+    """Enough for several windows, each cut into pieces that threads read side by side."""
+    model = nn.Sequential(*(nn.Linear(2048, 512, bias=False) for _ in range(4)))
+    tensors = keyed(adapter_for(model, map(str, range(4)), 512), alpha=1)
+    path = write(tmp_path / "large.safetensors", tensors)
+    assert path.stat().st_size > 2 * staging.WINDOW_NBYTES
+    report, rchar = read_by_kernel(lambda: lora_mmap.compose(model, [(path, 1e-3)]))
+    assert report.bytes_read == rchar == path.stat().st_size
+    assert report.memory["staging"] <= 2 * staging.WINDOW_NBYTES
+
+
 def traced(folder, tmp_path):
     """{path: {"open": times, "read": [(offset, nbytes)], "mmap": times}} of one run, and what the run printed."""
     script = Path(__file__).with_name("read_and_compose.py")
