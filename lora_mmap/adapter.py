@@ -15,7 +15,7 @@ import torch
 
 from .adapter_metadata import CONFIG_NAME, AdapterMetadata, read_metadata
 from .errors import AdapterError, ClosedError
-from .families import tables
+from .families import key_tables
 from .tensor_source import FileTensors, MemoryTensors
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Adapter:
         self.label = label
         self.path = path
         self._closed = False
-        self.tables = tables()
+        self.tables = key_tables()
         self.classification = source.classify(self.tables.grammar)
         self.metadata: AdapterMetadata = read_metadata(source.metadata, path)
         self.pairs: list[Pair | Unfit] | None = None  # filled by pairing.pair_up, once

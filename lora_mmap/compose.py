@@ -15,8 +15,8 @@ from torch import nn
 from . import log
 from .adapter import Adapter, open_adapter
 from .errors import ArgumentError, ModelError
-from .geometry import refusal
-from .model_index import ModelIndex
+from .geometry import Geometry, look_at
+from .model_index import IndexedWeight, ModelIndex
 from .model_state import Composition, ModelState, other_owner, state_of, threads, unwrap
 from .plan import NEGLIGIBLE, Plan, make_plan
 from .report import Report
@@ -90,7 +90,7 @@ def reset(model: nn.Module, *, force: bool = False) -> bool:
         composition = state.composition
         if not composition.pristine and not composition.entries:
             return False
-        current = _addresses(state.index(root))
+        current = _places(state.index(root))
         if not force:
             require_in_place("reset", composition.pristine.values(), current)
         reachable = [saved for saved in composition.pristine.values() if saved.geometry.address in current]
@@ -161,7 +161,7 @@ def _recompose(
     before = {id(adapter): _bytes_read(adapter) for adapter, _ in fresh.entries if adapter not in opened}
     begin = time.perf_counter()
     index = state.index(root)
-    require_in_place("compose", previous.pristine.values(), _addresses(index) if previous.pristine else set())
+    require_in_place("compose", previous.pristine.values(), _places(index) if previous.pristine else {})
     plan = make_plan(index, scaled or fresh.entries, fresh.component)
     plan.raise_if_unfit(fresh.strict)
     _refuse_shared(root, plan)
@@ -245,9 +245,14 @@ def _strength(function: str, value: object, what: str) -> float:
     return strength
 
 
-def _addresses(index: ModelIndex) -> set[int]:
-    """Where the weights of the model lie now."""
-    return {entry.weight.data_ptr() for entry in index.weights if refusal(entry) is None and entry.weight is not None}
+def _places(index: ModelIndex) -> dict[int, Geometry]:
+    """The fusable weights of the model by their present address."""
+    looks = (look_at(entry) for entry in index.weights if _on_cpu(entry))
+    return {look.address: look for look in looks if isinstance(look, Geometry)}
+
+
+def _on_cpu(entry: IndexedWeight) -> bool:
+    return entry.weight is not None and entry.weight.device.type == "cpu"
 
 
 def _refuse_shared(root: nn.Module, plan: Plan) -> None:

@@ -16,8 +16,6 @@ from .tensor_source import dtype_name
 
 _FUSABLE = {torch.float16: 2, torch.bfloat16: 2, torch.float32: 4, torch.float64: 8}
 
-Key = tuple[int, int, int, int, int, str]
-
 
 @dataclass(slots=True)
 class Geometry:
@@ -35,12 +33,11 @@ class Geometry:
     dtype: str
     shape: torch.Size
     strides: tuple[int, ...]
+    torch_dtype: torch.dtype
     column_map: npt.NDArray[np.int32] | None = None
-    key: Key = field(init=False)  # names the storage region: tied weights share it
     end: int = field(init=False)  # one past the last byte it may touch
 
     def __post_init__(self) -> None:
-        self.key = (self.address, self.rows, self.cols, self.row_stride, self.col_stride, self.dtype)
         last = (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride
         self.end = self.address + (last + 1) * self.itemsize
 
@@ -49,26 +46,22 @@ class Geometry:
         """Bytes of the elements themselves, without padding between rows."""
         return self.rows * self.cols * self.itemsize
 
-    def is_current(self) -> bool:
-        """False once the weight was moved, converted or viewed differently."""
-        weight = self.weight
-        return (
-            weight.data_ptr() == self.address
-            and weight.shape == self.shape
-            and weight.stride() == self.strides
-            and _FUSABLE.get(weight.dtype) == self.itemsize
-            and dtype_name(weight.dtype) == self.dtype
-        )
+    def same_form(self, other: Geometry) -> bool:
+        """True when both describe the same elements in the same places."""
+        mine = (self.address, self.rows, self.cols, self.row_stride, self.col_stride, self.dtype)
+        return mine == (other.address, other.rows, other.cols, other.row_stride, other.col_stride, other.dtype)
 
 
 def refusal(entry: IndexedWeight) -> str | None:
     """Why this weight cannot be fused into, whatever the factors; None if it can."""
-    if entry.refusal or entry.weight is None:
-        return entry.refusal
     weight = entry.weight
+    if entry.refusal or weight is None:
+        return entry.refusal or "it has no weight now"
     data = weight.data
     if type(data) is not torch.Tensor:
         return f"its weight is a {type(data).__name__}, expected a plain tensor"
+    if not data.numel():
+        return f"its weight is empty: shape {list(data.shape)}"
     if data.is_meta:
         return "its weight is on the meta device: there is nothing to fuse into"
     if data.dtype not in _FUSABLE:
@@ -83,15 +76,23 @@ def look_at(entry: IndexedWeight) -> Geometry | str:
 
     Raises ModelError for a device or storage that no kernel can write to.
     """
-    known = entry.geometry
-    if known is not None and known.is_current():
+    known: Geometry | None = entry.geometry
+    weight = entry.parameters.get("weight")
+    if (
+        known is not None
+        and weight is known.weight
+        and weight.data_ptr() == known.address
+        and weight.shape == known.shape
+        and weight.stride() == known.strides
+        and weight.dtype is known.torch_dtype
+    ):
         return known
     entry.geometry = None
     reason = refusal(entry)
     if reason:
         return reason
-    entry.geometry = geometry_of(entry)
-    return entry.geometry
+    entry.geometry = known = geometry_of(entry)
+    return known
 
 
 def geometry_of(entry: IndexedWeight) -> Geometry:
@@ -109,7 +110,9 @@ def geometry_of(entry: IndexedWeight) -> Geometry:
     address = weight.data_ptr()
     if weight.is_contiguous() and not entry.transposed:
         cols = math.prod(shape[1:])
-        return Geometry(entry.name, weight, address, shape[0], cols, cols, 1, itemsize, dtype, shape, strides)
+        return Geometry(
+            entry.name, weight, address, shape[0], cols, cols, 1, itemsize, dtype, shape, strides, weight.dtype
+        )
     if len(shape) == 2:
         rows, cols = shape
         row_stride, col_stride = strides
@@ -121,7 +124,19 @@ def geometry_of(entry: IndexedWeight) -> Geometry:
         row_stride, col_stride = strides[0], 1
         column_map = _memory_order(entry, weight)
     result = Geometry(
-        entry.name, weight, address, rows, cols, row_stride, col_stride, itemsize, dtype, shape, strides, column_map
+        entry.name,
+        weight,
+        address,
+        rows,
+        cols,
+        row_stride,
+        col_stride,
+        itemsize,
+        dtype,
+        shape,
+        strides,
+        weight.dtype,
+        column_map,
     )
     _refuse_self_overlap(result)
     return result

@@ -23,6 +23,9 @@ _FUSED_PROJECTIONS = {
 }
 
 
+_TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
 @dataclass(slots=True)
 class IndexedWeight:
     """One module with a weight. ``parameters`` is the module's own parameter dict; ``refusal`` says why it cannot be
@@ -30,11 +33,14 @@ class IndexedWeight:
 
     name: str
     parameters: dict[str, Any]
-    weight: torch.Tensor | None
-    kind: str
     transposed: bool = False
     refusal: str | None = None
     geometry: Any = None  # geometry.py's description of the weight when it was last looked at
+
+    @property
+    def weight(self) -> torch.Tensor | None:
+        """The module's present weight."""
+        return self.parameters.get("weight")
 
 
 class ModelIndex:
@@ -52,12 +58,12 @@ class ModelIndex:
         )
 
     def is_current(self) -> bool:
-        """False once a module or a parameter was added, removed or replaced, or projections were fused or unfused."""
+        """False once a module was added, removed or replaced, or projections were fused or unfused.
+
+        Replaced parameters need no new index: every look at a weight takes the module's present one.
+        """
         for modules, children in self._children:
             if (modules or children) and list(modules.values()) != children:
-                return False
-        for entry in self.weights:
-            if entry.parameters.get("weight") is not entry.weight:
                 return False
         return all(bool(getattr(module, "fused_projections", False)) == flag for module, flag in self._fused)
 
@@ -89,25 +95,14 @@ class ModelIndex:
 
 def _describe(module: nn.Module, name: str) -> IndexedWeight | None:
     """The index entry of one module, or None where it has nothing a factor pair could belong to."""
+    parameters = module._parameters
     if "parametrizations" in module._modules:
-        return IndexedWeight(name, module._parameters, None, "parametrized", refusal="its weight is parametrized")
-    weight = module._parameters.get("weight")
+        return IndexedWeight(name, parameters, refusal="its weight is parametrized")
+    weight = parameters.get("weight")
     if weight is None or weight.dim() < 2:
         return None
-    entry = IndexedWeight(name, module._parameters, weight, _kind(module, weight))
-    entry.transposed = entry.kind == "conv1d_transposed"
-    if entry.kind in ("embedding", "conv_transpose"):
-        entry.refusal = f"{type(module).__name__} is not supported yet"
-    return entry
-
-
-def _kind(module: nn.Module, weight: torch.Tensor) -> str:
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-        return "embedding"
-    if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
-        return "conv_transpose"
-    if weight.dim() == 2:
-        # transformers.pytorch_utils.Conv1D: a Linear that keeps its weight as [in, out].
-        is_conv1d = type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers.")
-        return "conv1d_transposed" if is_conv1d else "linear"
-    return "conv"
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag, *_TRANSPOSED_CONVOLUTIONS)):
+        return IndexedWeight(name, parameters, refusal=f"{type(module).__name__} is not supported yet")
+    # transformers.pytorch_utils.Conv1D: a Linear that keeps its weight as [in, out].
+    is_conv1d = type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers.")
+    return IndexedWeight(name, parameters, transposed=is_conv1d)

@@ -11,7 +11,6 @@ from torch import nn
 
 from .adapter import Adapter
 from .errors import ArgumentError
-from .geometry import Key
 from .model_index import ModelIndex
 from .restore import Saved
 
@@ -22,7 +21,7 @@ class Composition:
 
     entries: list[tuple[Adapter, float]] = field(default_factory=list)
     owned: list[Adapter] = field(default_factory=list)
-    pristine: dict[Key, Saved] = field(default_factory=dict)
+    pristine: dict[int, Saved] = field(default_factory=dict)  # by address
     restore: str = "auto"
     strict: bool = False
     component: str | None = None
@@ -55,13 +54,10 @@ def unwrap(function: str, model: object) -> nn.Module:
     """The module itself, without torch.compile's or DataParallel's wrapper, so that all of them share one state."""
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"[{function}] model is a {type(model).__name__}, expected a torch.nn.Module")
-    while True:
-        if isinstance(model._modules.get("_orig_mod"), nn.Module):
-            model = model._modules["_orig_mod"]
-        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        else:
-            return model
+    inner = model._modules.get("_orig_mod")
+    if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        inner = model.module
+    return model if inner is None else unwrap(function, inner)
 
 
 def state_of(model: nn.Module) -> ModelState:
@@ -73,14 +69,14 @@ def state_of(model: nn.Module) -> ModelState:
         return state
 
 
-def other_owner(model: nn.Module, keys: set[Key]) -> Key | None:
-    """A storage region among ``keys`` that another live model object has a composition in, if there is one."""
+def other_owner(model: nn.Module, addresses: set[int]) -> int | None:
+    """An address among ``addresses`` where another live model object has a composition, if there is one."""
     with _registry_lock:
         states = [state for other, state in _registry.items() if other is not model]
     for state in states:
-        for key in list(state.composition.pristine):
-            if key in keys:
-                return key
+        for address in list(state.composition.pristine):
+            if address in addresses:
+                return address
     return None
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+from . import _C
 from .adapter import Adapter
-from .errors import AdapterError, AmbiguousKeyError, UnmatchedKeysError
+from .errors import AdapterError, AmbiguousKeyError, ModelError, UnmatchedKeysError
 from .families.compiled import WHOLE, Placement
-from .geometry import Geometry, Key, look_at, refuse_overlaps
+from .geometry import Geometry, look_at, refuse_overlaps
 from .model_index import ModelIndex
 from .pairing import Pair, Unfit, pair_up
 
@@ -79,8 +80,8 @@ class Outcome(NamedTuple):
 # The pair is the whole of the module that its name says.
 _DIRECT = Outcome(APPLIED)
 # How the native core answers: outcome, start, rule, alternative, modules.
-Resolution = tuple[int, int, int, int, tuple[int, ...]]
-_FOUND, _NOT_FOUND, _SEVERAL = 0, 1, 2
+
+_FOUND, _NOT_FOUND, _SEVERAL = 0, 1, 2  # a resolution's first field
 
 
 @dataclass(slots=True)
@@ -90,7 +91,7 @@ class EntryPlan:
     adapter: Adapter
     strength: float
     outcomes: list[Outcome]
-    resolutions: list[Resolution]
+    resolutions: list[_C.Resolution]
     index: ModelIndex
 
     def landings(self, group: int) -> tuple[Landing, ...]:
@@ -109,7 +110,7 @@ class Plan:
     """All entries with their outcomes, all weights with their terms."""
 
     entries: list[EntryPlan]
-    weights: dict[Key, WeightPlan]
+    weights: dict[int, WeightPlan]  # by address
 
     def raise_if_unfit(self, strict: bool) -> None:
         """Raises for what makes an adapter unusable; with ``strict`` also for anything that would not be applied."""
@@ -147,7 +148,7 @@ class _Planner:
     def __init__(self, index: ModelIndex, component: str | None) -> None:
         self.index = index
         self.component = component
-        self._weights: dict[Key, WeightPlan] = {}
+        self._weights: dict[int, WeightPlan] = {}
         self._weights_by_module: dict[int, WeightPlan] = {}
         self._refusals: dict[int, str] = {}
 
@@ -177,7 +178,7 @@ class _Planner:
                 outcomes.append(Outcome(pair.kind, pair.reason))
         return EntryPlan(adapter, strength, outcomes, resolutions, self.index)
 
-    def weights(self) -> dict[Key, WeightPlan]:
+    def weights(self) -> dict[int, WeightPlan]:
         """The weights that terms fall on."""
         weights = {key: weight for key, weight in self._weights.items() if weight.terms}
         refuse_overlaps([weight.geometry for weight in weights.values()])
@@ -189,13 +190,20 @@ class _Planner:
         if isinstance(geometry, str):
             self._refusals[module] = geometry
             return None
-        plan = self._weights.get(geometry.key)
+        plan = self._weights.get(geometry.address)
         if plan is None:
-            plan = self._weights[geometry.key] = WeightPlan(geometry)
+            plan = self._weights[geometry.address] = WeightPlan(geometry)
+        elif not plan.geometry.same_form(geometry):
+            raise ModelError(
+                f"[compose] weights '{plan.geometry.name}.weight' and '{geometry.name}.weight' begin at the same "
+                "address with different shapes, strides or dtypes, expected separate or fully tied weights"
+            )
         self._weights_by_module[module] = plan
         return plan
 
-    def _place(self, position: int, adapter: Adapter, strength: float, pair: Pair, resolution: Resolution) -> Outcome:
+    def _place(
+        self, position: int, adapter: Adapter, strength: float, pair: Pair, resolution: _C.Resolution
+    ) -> Outcome:
         found, _, rule, alternative, modules = resolution
         if found == _NOT_FOUND:
             return Outcome(ABSENT, "no module of the model has this name")
@@ -224,7 +232,7 @@ class _Planner:
         self,
         adapter: Adapter,
         pairs: Sequence[Pair | Unfit],
-        resolutions: Sequence[Resolution],
+        resolutions: Sequence[_C.Resolution],
     ) -> dict[int, str]:
         """Groups whose prefix names another pipeline component than the one this model is.
 
@@ -246,7 +254,7 @@ class _Planner:
         self,
         components: Sequence[str | None],
         pairs: Sequence[Pair | Unfit],
-        resolutions: Sequence[Resolution],
+        resolutions: Sequence[_C.Resolution],
     ) -> str | None:
         hits: Counter[str] = Counter()
         misfits: Counter[str] = Counter()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from .adapter import Adapter
+from .describe import scales
 from .pairing import Pair, pair_up
 from .plan import ABSENT, APPLIED, IGNORED, MALFORMED, SKIPPED, UNSUPPORTED, EntryPlan, Plan
 from .report_card import card
@@ -73,7 +73,7 @@ class Report:
         keys: dict[str, Any] = {}
         adapters = []
         for entry in self.plan.entries:
-            own = _keys(entry, self.dry_run)
+            own = _keys(entry)
             keys = {**own, **keys}
             adapters.append({**_adapter(entry), "keys": own})
         return {
@@ -133,24 +133,11 @@ def _adapter(entry: EntryPlan) -> dict[str, Any]:
     }
 
 
-def scales(adapter: Adapter) -> list[dict[str, Any]]:
-    """The distinct (rank, alpha / rank, where alpha came from) of an adapter, with how many modules have each."""
-    counts: dict[tuple[int, float, str], int] = {}
-    for pair in pair_up(adapter):
-        if isinstance(pair, Pair):
-            key = (pair.rank, pair.scale, pair.scale_source)
-            counts[key] = counts.get(key, 0) + 1
-    return [
-        {"rank": rank, "scale": scale, "alpha": source, "modules": count}
-        for (rank, scale, source), count in sorted(counts.items(), key=lambda item: -item[1])
-    ]
-
-
-# How DESIGN's five outcomes of a key follow from what became of its group.
+# How the five outcomes of a key follow from what became of its group.
 _KEY_OUTCOMES = {APPLIED: "applied", ABSENT: "absent", UNSUPPORTED: "unsupported"}
 
 
-def _keys(entry: EntryPlan, dry_run: bool) -> dict[str, Any]:
+def _keys(entry: EntryPlan) -> dict[str, Any]:
     adapter = entry.adapter
     names = adapter.source.names
     result: dict[str, Any] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .describe import scales
 from .plan import ABSENT, APPLIED, SKIPPED, UNSUPPORTED, EntryPlan
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ def _headline(report: Report) -> str:
 
 
 def _entry(entry: EntryPlan) -> list[str]:
-    from .report import scales
-
     adapter = entry.adapter
     name = Path(adapter.label).name if adapter.path else adapter.label
     counts = ", ".join(

@@ -54,10 +54,11 @@ def mark_written(tensors: Iterable[torch.Tensor]) -> None:
             torch.autograd.graph.increment_version(tensor)
 
 
-def require_in_place(function: str, saved: Iterable[Saved], current: set[int]) -> None:
+def require_in_place(function: str, saved: Iterable[Saved], current: dict[int, Geometry]) -> None:
     """Raises ModelError when a weight that was fused into no longer lies where it did (moved, converted, replaced)."""
     for item in saved:
-        if item.geometry.address not in current:
+        now = current.get(item.geometry.address)
+        if now is None or not now.same_form(item.geometry):
             raise ModelError(
                 f"[{function}] weight '{item.geometry.name}.weight' was moved, converted or replaced since it was "
                 f"fused into: expected {item.geometry.dtype} [{item.geometry.rows}, {item.geometry.cols}] in place; "

@@ -101,18 +101,16 @@ class FactorStream:
 
     def _wanted_ranges(self) -> list[list[tuple[int, int]]]:
         """Per adapter, the ranges somebody reads at some time: gaps that hold one are not read through."""
-        wanted: list[list[tuple[int, int]]] = []
-        needed: list[set[int]] = [set() for _ in self.adapters]
+        needed: list[set[int]] = [set(adapter.alphas()) for adapter in self.adapters]
         for window in self.windows:
             for adapter, tensor in window.factors:
                 needed[adapter].add(tensor)
-        for position, adapter in enumerate(self.adapters):
-            source = adapter.source
-            if isinstance(source, MemoryTensors):
-                wanted.append([])
-                continue
-            tensors = needed[position] | adapter.alphas().keys()
-            wanted.append(sorted((source.offsets[tensor], source.nbytes[tensor]) for tensor in tensors))
+        wanted: list[list[tuple[int, int]]] = []
+        for opened, tensors in zip(self.adapters, needed, strict=True):
+            source = opened.source
+            wanted.append([])
+            if isinstance(source, FileTensors):
+                wanted[-1] = sorted((source.offsets[tensor], source.nbytes[tensor]) for tensor in tensors)
         return wanted
 
     def _make_windows(self, weights: list[WeightPlan]) -> list[Window]:

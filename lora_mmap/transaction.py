@@ -12,7 +12,6 @@ from types import FrameType
 
 from . import _C
 from .errors import FusionOverflowError
-from .geometry import Key
 from .model_state import Composition
 from .plan import Plan, Term, WeightPlan
 from .restore import Saved, mark_written, put_back, save
@@ -53,7 +52,7 @@ class _Transaction:
         self.keep = restore != "none"
         self.threads = threads
         self.measured = Measured()
-        self.before: dict[Key, Saved] = {}
+        self.before: dict[int, Saved] = {}  # by address
 
     def run(self) -> Measured:
         stream = FactorStream(self.plan.entries, self.plan.weights.values(), self.threads)
@@ -76,7 +75,7 @@ class _Transaction:
             addresses = stream.load(window)
         with self.measured.stage("save"):
             geometries = [weight.geometry for weight in window.weights]
-            self.before.update((saved.geometry.key, saved) for saved in save(geometries, self.threads))
+            self.before.update((saved.geometry.address, saved) for saved in save(geometries, self.threads))
         with self.measured.stage("fuse"):
             jobs, owners = [], []
             for weight in window.weights:
@@ -90,7 +89,7 @@ class _Transaction:
 
     def _jobs(self, weight: WeightPlan, stream: FactorStream, addresses: dict[tuple[int, int], int]) -> list[_C.Job]:
         geometry = weight.geometry
-        pristine = self.composition.pristine.get(geometry.key)
+        pristine = self.composition.pristine.get(geometry.address)
         base, base_row, base_col = geometry.address, geometry.row_stride, geometry.col_stride
         if pristine is not None:
             base, base_row, base_col = pristine.address, geometry.cols, 1

@@ -8,12 +8,16 @@ namespace {
 using Outcome = Resolution::Outcome;
 
 bool find_by_name(std::string_view path, const ModelNames& names, Resolution& result) {
-  if (const auto id = names.exact(path)) {
-    result.modules = {*id};
-    result.outcome = Outcome::resolved;
-    return true;
+  const bool dotted = path.find('.') != std::string_view::npos;
+  if (dotted) {
+    if (const auto id = names.exact(path)) {
+      result.modules = {*id};
+      result.outcome = Outcome::resolved;
+      return true;
+    }
   }
-  const auto ids = names.flattened(flatten(path));
+  // A path without dots is its own flattened form.
+  const auto ids = dotted ? names.flattened(flatten(path)) : names.flattened(path);
   if (ids.empty()) return false;
   result.modules.assign(ids.begin(), ids.end());
   result.outcome = ids.size() == 1 ? Outcome::resolved : Outcome::ambiguous;

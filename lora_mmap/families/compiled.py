@@ -115,7 +115,7 @@ _families: tuple[Family, ...] = (qwen_image.FAMILY,)
 _tables: Tables | None = None
 
 
-def tables() -> Tables:
+def key_tables() -> Tables:
     """The compiled tables; compiled on first use and again after :func:`register_family`."""
     global _tables
     with _lock:
