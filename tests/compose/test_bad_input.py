@@ -108,7 +108,7 @@ TENSOR_FAULTS = {
     ),
     "alpha NaN": (lambda m: altered(m, first__alpha=torch.tensor(NAN)), AdapterError, ["first", "alpha", "nan"]),
     "alpha inf": (lambda m: altered(m, first__alpha=torch.tensor(INF)), AdapterError, ["first", "alpha", "inf"]),
-    "alpha of two": (lambda m: altered(m, first__alpha=torch.ones(2)), AdapterError, ["first.alpha", "[2]"]),
+    "alpha of two": (lambda m: altered(m, first__alpha=torch.ones(2)), AdapterError, ["first.alpha", "one element"]),
     "NaN in down": (lambda m: with_value(m, "second.lora_A.weight", NAN), FusionOverflowError, ["second.weight"]),
     "NaN in up": (lambda m: with_value(m, "second.lora_B.weight", NAN), FusionOverflowError, ["second.weight"]),
     "inf in down": (lambda m: with_value(m, "conv.lora_A.weight", INF), FusionOverflowError, ["conv.weight"]),

@@ -262,6 +262,18 @@ def test_a_part_of_a_weight_after_the_whole():
     assert torch.equal(model.whole.weight, pristine)
 
 
+def test_a_view_of_a_weight_elsewhere_in_the_model_does_not_block_reset():
+    """Two forms of one storage at one address: what was composed through the one can be undone."""
+    model = nn.Module()
+    model.whole, model.part = nn.Linear(9, 12, bias=False), nn.Linear(9, 4, bias=False)
+    model.part.weight = nn.Parameter(model.whole.weight.data[:4])
+    pristine = model.whole.weight.detach().clone()
+    assert lora_mmap.compose(model, [(keyed({"whole": factors(12, 9)}), 1.0)])
+    assert lora_mmap.compose(model, [(keyed({"whole": factors(12, 9, seed=2)}), 1.0)])
+    assert lora_mmap.reset(model)
+    assert torch.equal(model.whole.weight, pristine)
+
+
 def test_overlapping_weights_in_one_composition_are_refused():
     model = nn.Module()
     model.whole, model.part = nn.Linear(9, 12, bias=False), nn.Linear(9, 4, bias=False)

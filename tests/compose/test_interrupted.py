@@ -100,25 +100,36 @@ def test_a_real_ctrl_c(model, path, monkeypatch, name, number):
         lora_mmap.compose(model, [(path, 1.0)])
 
 
-def test_ctrl_c_during_the_commit(model, path, monkeypatch):
-    """Either it came too late and the composition stands, or everything is as before: never a mixture."""
-    on_call(monkeypatch, transaction, "put_back", 1, lambda: os.kill(os.getpid(), signal.SIGINT), after=True)
-    with pytest.raises(KeyboardInterrupt):
-        lora_mmap.compose(model, [(path, 1.0)])
+@pytest.mark.parametrize("moment", ["commit", "report"])
+@pytest.mark.parametrize("state", ["pristine", "composed"])
+def test_too_late_to_stop(small, tmp_path, monkeypatch, sha256, state, moment):
+    """An interrupt once the weights are written: all as before or all composed, never a mixture, and usable either way."""
+    from lora_mmap import log
+
+    pristine, twin = sha256(small), copy.deepcopy(small)
+    path = write(tmp_path / "adapter.safetensors", keyed(adapter_for(small, MODULES, seed=6)))
+    lora_mmap.compose(twin, [(path, 1.0)])
+    if state == "composed":
+        lora_mmap.compose(small, [(keyed(adapter_for(small, ["first", "point"], seed=5)), 0.7)])
+    allowed = {sha256(small), sha256(twin)}
+    with monkeypatch.context() as patch:
+        if moment == "commit":
+            on_call(patch, transaction, "put_back", 1, lambda: os.kill(os.getpid(), signal.SIGINT), after=True)
+        else:
+            on_call(patch, log, "report", 1, raiser(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            lora_mmap.compose(small, [(path, 1.0)])
+    now = sha256(small)
+    assert now in allowed, "a mixture of two compositions"
+    lora_mmap.set_lora_strength_v2(small, 1.0)
+    assert sha256(small) == now
+    lora_mmap.reset(small)
+    assert sha256(small) == pristine
 
 
 def test_commit_that_fails(model, path, monkeypatch):
     on_call(monkeypatch, transaction, "put_back", 1, raiser(MemoryError))
     with pytest.raises(MemoryError):
-        lora_mmap.compose(model, [(path, 1.0)])
-
-
-def test_report_that_fails(model, path, monkeypatch):
-    """Nothing that comes after the weights may leave them changed and the caller with an error."""
-    from lora_mmap import log
-
-    on_call(monkeypatch, log, "report", 1, raiser(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
         lora_mmap.compose(model, [(path, 1.0)])
 
 
