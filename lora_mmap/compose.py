@@ -226,7 +226,12 @@ def _open_entries(function: str, adapters: Entries, opened: list[Adapter]) -> li
             source.require_open(function)
             entries.append((source, strength))
             continue
-        identity = id(source) if isinstance(source, Mapping) else os.path.realpath(os.fspath(source))
+        if not isinstance(source, (str, os.PathLike, Mapping)):
+            raise ArgumentError(
+                f"[{function}] adapters[{position}] source is a {type(source).__name__}, expected a path, a dict of "
+                "tensors or an Adapter"
+            )
+        identity = id(source) if isinstance(source, Mapping) else os.path.realpath(source)
         if identity not in known:
             known[identity] = open_adapter(source)
             opened.append(known[identity])
