@@ -114,7 +114,7 @@ def test_too_late_to_stop(small, tmp_path, monkeypatch, sha256, state, moment):
     allowed = {sha256(small), sha256(twin)}
     with monkeypatch.context() as patch:
         if moment == "commit":
-            on_call(patch, transaction, "put_back", 1, lambda: os.kill(os.getpid(), signal.SIGINT), after=True)
+            on_call(patch, transaction._Transaction, "_commit", 1, lambda: os.kill(os.getpid(), signal.SIGINT))
         else:
             on_call(patch, log, "report", 1, raiser(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -128,7 +128,7 @@ def test_too_late_to_stop(small, tmp_path, monkeypatch, sha256, state, moment):
 
 
 def test_commit_that_fails(model, path, monkeypatch):
-    on_call(monkeypatch, transaction, "put_back", 1, raiser(MemoryError))
+    on_call(monkeypatch, transaction._Transaction, "_commit", 1, raiser(MemoryError))
     with pytest.raises(MemoryError):
         lora_mmap.compose(model, [(path, 1.0)])
 
