@@ -113,5 +113,17 @@ def _config(fields: Mapping[str, Any], source: str, where: str) -> LoraConfig:
         alpha=None if alpha is None else _number(alpha, "lora_alpha", where),
         use_rslora=bool(fields.get("use_rslora")),
         use_dora=bool(fields.get("use_dora")),
-        alpha_pattern={key: _number(value, f"alpha_pattern[{key!r}]", where) for key, value in pattern.items()},
+        alpha_pattern={
+            _pattern(key, where): _number(value, f"alpha_pattern[{key!r}]", where) for key, value in pattern.items()
+        },
     )
+
+
+def _pattern(text: str, where: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise AdapterError(
+            f"[open_adapter] {where}: alpha_pattern has {text!r}, expected a regular expression: {error}"
+        ) from error
+    return text

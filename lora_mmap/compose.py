@@ -226,7 +226,12 @@ def _open_entries(function: str, adapters: Entries, opened: list[Adapter]) -> li
             source.require_open(function)
             entries.append((source, strength))
             continue
-        identity = id(source) if isinstance(source, Mapping) else os.path.realpath(os.fspath(source))
+        if not isinstance(source, (str, os.PathLike, Mapping)):
+            raise ArgumentError(
+                f"[{function}] adapters[{position}] source is a {type(source).__name__}, expected a path, a dict of "
+                "tensors or an Adapter"
+            )
+        identity = id(source) if isinstance(source, Mapping) else os.path.realpath(source)
         if identity not in known:
             known[identity] = open_adapter(source)
             opened.append(known[identity])
@@ -245,10 +250,19 @@ def _strength(function: str, value: object, what: str) -> float:
     return strength
 
 
-def _places(index: ModelIndex) -> dict[int, Geometry]:
-    """The fusable weights of the model by their present address."""
-    looks = (look_at(entry) for entry in index.weights if _on_cpu(entry))
-    return {look.address: look for look in looks if isinstance(look, Geometry)}
+def _places(index: ModelIndex) -> dict[int, list[Geometry]]:
+    """The fusable weights of the model by their present address; views of one storage may share it."""
+    places: dict[int, list[Geometry]] = {}
+    for entry in index.weights:
+        if not _on_cpu(entry):
+            continue
+        try:
+            look = look_at(entry)
+        except ModelError:  # nothing was ever fused into it
+            continue
+        if isinstance(look, Geometry):
+            places.setdefault(look.address, []).append(look)
+    return places
 
 
 def _on_cpu(entry: IndexedWeight) -> bool:

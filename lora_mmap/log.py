@@ -42,7 +42,7 @@ def skipped(source: object, strength: float) -> None:
 
 def report(result: Report) -> None:
     """The card, and with ``nunchaku_log=1`` in the environment a line per module."""
-    if not result and any(entry.count(ABSENT) for entry in result.plan.entries):
+    if not result and any(entry.count(ABSENT) or entry.adapter.classification.unknown for entry in result.plan.entries):
         logger.warning("no key of the adapters found a place in the model: nothing was applied")
     if not logger.isEnabledFor(logging.INFO):
         return

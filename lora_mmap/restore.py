@@ -54,11 +54,10 @@ def mark_written(tensors: Iterable[torch.Tensor]) -> None:
             torch.autograd.graph.increment_version(tensor)
 
 
-def require_in_place(function: str, saved: Iterable[Saved], current: dict[int, Geometry]) -> None:
+def require_in_place(function: str, saved: Iterable[Saved], current: dict[int, list[Geometry]]) -> None:
     """Raises ModelError when a weight that was fused into no longer lies where it did (moved, converted, replaced)."""
     for item in saved:
-        now = current.get(item.geometry.address)
-        if now is None or not now.same_form(item.geometry):
+        if not any(now.same_form(item.geometry) for now in current.get(item.geometry.address, ())):
             raise ModelError(
                 f"[{function}] weight '{item.geometry.name}.weight' was moved, converted or replaced since it was "
                 f"fused into: expected {item.geometry.dtype} [{item.geometry.rows}, {item.geometry.cols}] in place; "

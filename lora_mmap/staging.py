@@ -85,10 +85,10 @@ class FactorStream:
         return addresses
 
     def check_unchanged(self) -> None:
-        """Raises ReadError when a file is not the one that was opened any more."""
+        """Raises ReadError when a file is not the one that was opened any more, ClosedError for a closed adapter."""
         for adapter in self.adapters:
+            adapter.require_open("compose")
             if isinstance(adapter.source, FileTensors):
-                adapter.require_open("compose")
                 adapter.source.file.check_unchanged()
 
     def _plan_staging(

@@ -111,6 +111,7 @@ class MemoryTensors:
 
     def __init__(self, tensors: Mapping[str, Any], where: str, format: str, file_nbytes: int = 0) -> None:
         self.format = format
+        self.where = where
         self.file_nbytes = file_nbytes
         self.names = list(tensors)
         self._tensors = [_own_copy(name, value, where) for name, value in tensors.items()]
@@ -132,7 +133,7 @@ class MemoryTensors:
         for index in indices:
             if self._tensors[index].numel() != 1:
                 raise AdapterError(
-                    f"[open_adapter] tensor '{self.names[index]}': expected one element, got {list(self.shapes[index])}"
+                    f"[open_adapter] {self.where}: tensor '{self.names[index]}': expected one element, got {list(self.shapes[index])}"
                 )
         return [float(self._tensors[index].item()) for index in indices]
 

@@ -77,6 +77,7 @@ class _Transaction:
             geometries = [weight.geometry for weight in window.weights]
             self.before.update((saved.geometry.address, saved) for saved in save(geometries, self.threads))
         with self.measured.stage("fuse"):
+            put_back(self._partly_covered(window), self.threads)
             jobs, owners = [], []
             for weight in window.weights:
                 for job in self._jobs(weight, stream, addresses):
@@ -86,6 +87,16 @@ class _Transaction:
             mark_written(weight.geometry.weight for weight in window.weights)
         if overflowed:
             raise self._overflow(owners[overflowed[0]], len({id(owners[job]) for job in overflowed}))
+
+    def _partly_covered(self, window: Window) -> list[Saved]:
+        """Pristine bytes of weights some of whose rows only the previous composition may have covered."""
+        pristine = self.composition.pristine
+        return [
+            pristine[weight.geometry.address]
+            for weight in window.weights
+            if weight.geometry.address in pristine
+            and sum(end - begin for begin, end, _ in weight.bands()) < weight.geometry.rows
+        ]
 
     def _jobs(self, weight: WeightPlan, stream: FactorStream, addresses: dict[Factor, int]) -> list[native_types.Job]:
         geometry = weight.geometry

@@ -15,7 +15,7 @@ def digest(model: nn.Module) -> str:
     """SHA-256 over the bytes of all parameters, in order."""
     sha = hashlib.sha256()
     for parameter in model.parameters():
-        sha.update(memoryview(parameter.detach().contiguous().view(torch.uint8).numpy()))
+        sha.update(parameter.detach().contiguous().view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 
