@@ -1,6 +1,7 @@
 """LoRA adapters from disk into a model's weights in one pass, and out again bit for bit."""
 
-from .adapter import Adapter, open_adapter
+from .adapter import Adapter
+from .adapter_sources import open_adapter
 from .compose import check, compose, reset
 from .families import register_family
 from .loras_v2 import compose_loras_v2, reset_lora_v2, set_lora_strength_v2, update_lora_params_v2

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import pickle
 import threading
 from collections import Counter
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from .adapter_metadata import CONFIG_NAME, AdapterMetadata, read_metadata
-from .errors import AdapterError, ClosedError
+from .adapter_metadata import AdapterMetadata, read_metadata
+from .errors import ClosedError
 from .families import key_tables
 from .tensor_source import FileTensors, MemoryTensors
 
 if TYPE_CHECKING:
     from .pairing import Pair, Unfit
-
-_PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt"})
-_FOLDER_NAMES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors", "adapter_model.bin")
 
 
 class Group(NamedTuple):
@@ -158,54 +152,3 @@ class Adapter:
 
 def _missing(name: str, adapter: Adapter) -> int:
     raise KeyError(f"[Adapter.tensor] {adapter.label}: no tensor '{name}' among {len(adapter)}")
-
-
-def open_adapter(source: str | os.PathLike[str] | Mapping[str, torch.Tensor]) -> Adapter:
-    """Opens a LoRA: reads and parses its header, classifies its keys. Reads no tensor data.
-
-    ``source`` is a ``.safetensors`` file, a folder as PEFT or diffusers save it, a ``.pt``, ``.pth``, ``.bin`` or
-    ``.ckpt`` file (unpickled with ``weights_only=True``), or a flat dict of tensors (copied at their own dtype).
-
-    Raises FileNotFoundError, PermissionError, IsADirectoryError and other OSErrors; HeaderError where the file is no
-    valid safetensors file; AdapterError where it holds something else than a flat dict of tensors.
-    """
-    if isinstance(source, Mapping):
-        return Adapter(MemoryTensors(source, "dict", "dict"), f"dict of {len(source)} tensors", None)
-    try:
-        path = Path(os.fspath(source))
-    except TypeError:
-        raise AdapterError(
-            f"[open_adapter] expected a path or a dict of tensors, got {type(source).__name__}"
-        ) from None
-    if path.is_dir():
-        path = _inside_folder(path)
-    if path.suffix.lower() in _PICKLE_SUFFIXES:
-        return Adapter(MemoryTensors(_unpickle(path), str(path), "pickle", path.stat().st_size), str(path), path)
-    return Adapter(FileTensors(str(path)), str(path), path)
-
-
-def _inside_folder(folder: Path) -> Path:
-    for name in _FOLDER_NAMES:
-        if (folder / name).is_file():
-            return folder / name
-    files = sorted(folder.glob("*.safetensors"))
-    if len(files) == 1:
-        return files[0]
-    found = "several: " + ", ".join(file.name for file in files) if files else "none"
-    raise IsADirectoryError(
-        f"[open_adapter] {folder} is a folder: expected {' or '.join(_FOLDER_NAMES)} (with {CONFIG_NAME}) or one "
-        f".safetensors file in it, found {found}"
-    )
-
-
-def _unpickle(path: Path) -> Mapping[str, Any]:
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise AdapterError(f"[open_adapter] {path}: torch.load(weights_only=True) refused it: {reason}") from error
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping):
-        raise AdapterError(f"[open_adapter] {path}: holds a {type(loaded).__name__}, expected a dict of tensors")
-    return loaded

@@ -79,12 +79,17 @@ def read_metadata(header_metadata: Mapping[str, str] | None, path: Path | None) 
                 by_component.setdefault(None, {})[key] = value
         for component, fields in by_component.items():
             configs[component] = _config(fields, METADATA_KEY, where)
-    if path is not None and path.name.startswith("adapter_model."):
-        config_path = path.with_name(CONFIG_NAME)
-        if config_path.is_file():
-            fields = _parse(config_path.read_text(encoding="utf-8"), str(config_path))
-            configs[None] = _config(fields, CONFIG_NAME, str(config_path))
+    config_path = config_beside(path) if path is not None else None
+    if config_path is not None:
+        fields = _parse(config_path.read_text(encoding="utf-8"), str(config_path))
+        configs[None] = _config(fields, CONFIG_NAME, str(config_path))
     return AdapterMetadata(configs)
+
+
+def config_beside(path: Path) -> Path | None:
+    """PEFT's configuration for an adapter file that PEFT saved, if it is there."""
+    config = path.with_name(CONFIG_NAME)
+    return config if path.name.startswith("adapter_model.") and config.is_file() else None
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import math
-import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from typing import Any
 
-import torch
 from torch import nn
 
 from . import log
-from .adapter import Adapter, open_adapter
+from .adapter import Adapter
+from .entries import AnySource, Entries, finite_strength, open_entries
 from .errors import ArgumentError, ModelError
 from .geometry import Geometry, look_at
 from .model_index import IndexedWeight, ModelIndex
 from .model_state import Composition, ModelState, other_owner, state_of, threads, unwrap
-from .plan import NEGLIGIBLE, Plan, make_plan
+from .plan import Plan, make_plan
 from .report import Report
 from .restore import TIERS, put_back, require_in_place
 from .tensor_source import FileTensors, MemoryTensors
 from .transaction import apply, uninterrupted
-
-AdapterSource = str | os.PathLike[str] | Mapping[str, torch.Tensor] | Adapter
-Entries = Sequence[tuple[AdapterSource, float] | tuple[AdapterSource, float, Any]]
 
 
 def compose(
@@ -67,7 +61,7 @@ def compose(
     with ExitStack() as on_failure:
         opened: list[Adapter] = []
         on_failure.callback(_close_all, opened)
-        entries = _open_entries("compose", adapters, opened)
+        entries = open_entries("compose", adapters, opened)
         seconds = time.perf_counter() - begin
         state = state_of(root)
         with state.lock:
@@ -103,7 +97,7 @@ def reset(model: nn.Module, *, force: bool = False) -> bool:
 
 def check(
     model: nn.Module,
-    adapters: AdapterSource | Entries,
+    adapters: AnySource | Entries,
     *,
     strict: bool = False,
     component: str | None = None,
@@ -117,7 +111,7 @@ def check(
     opened: list[Adapter] = []
     try:
         begin = time.perf_counter()
-        entries = _open_entries("check", listed, opened)
+        entries = open_entries("check", listed, opened)
         stages = {"open": time.perf_counter() - begin}
         state = state_of(root)
         with state.lock:
@@ -138,7 +132,7 @@ def set_multiplier(model: nn.Module, multiplier: float) -> Report | None:
     Opens, parses and classifies nothing: factors are read again from the files that are still open.
     """
     root = unwrap("set_lora_strength_v2", model)
-    strength = _strength("set_lora_strength_v2", multiplier, "strength")
+    strength = finite_strength("set_lora_strength_v2", multiplier, "strength")
     state = state_of(root)
     with state.lock:
         composition = state.composition
@@ -206,50 +200,6 @@ def _report(
     )
 
 
-def _open_entries(function: str, adapters: Entries, opened: list[Adapter]) -> list[tuple[Adapter, float]]:
-    """Opens every distinct source once; ``opened`` receives those that we have to close."""
-    if isinstance(adapters, (str, bytes, os.PathLike, Mapping)) or not isinstance(adapters, Iterable):
-        raise ArgumentError(
-            f"[{function}] adapters is a {type(adapters).__name__}, expected a list of (source, strength)"
-        )
-    known: dict[object, Adapter] = {}
-    entries = []
-    for position, entry in enumerate(adapters):
-        if not isinstance(entry, (tuple, list)) or not 2 <= len(entry) <= 3:
-            raise ArgumentError(f"[{function}] adapters[{position}] is {entry!r:.80}, expected (source, strength)")
-        source = entry[0]
-        strength = _strength(function, entry[1], f"adapters[{position}] strength")
-        if abs(strength) < NEGLIGIBLE:
-            log.skipped(source, strength)
-            continue
-        if isinstance(source, Adapter):
-            source.require_open(function)
-            entries.append((source, strength))
-            continue
-        if not isinstance(source, (str, os.PathLike, Mapping)):
-            raise ArgumentError(
-                f"[{function}] adapters[{position}] source is a {type(source).__name__}, expected a path, a dict of "
-                "tensors or an Adapter"
-            )
-        identity = id(source) if isinstance(source, Mapping) else os.path.realpath(source)
-        if identity not in known:
-            known[identity] = open_adapter(source)
-            opened.append(known[identity])
-            log.opened(known[identity])
-        entries.append((known[identity], strength))
-    return entries
-
-
-def _strength(function: str, value: object, what: str) -> float:
-    try:
-        strength = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise ArgumentError(f"[{function}] {what} is {value!r}, expected a number") from None
-    if not math.isfinite(strength):
-        raise ArgumentError(f"[{function}] {what} is {strength}, expected a finite number")
-    return strength
-
-
 def _places(index: ModelIndex) -> dict[int, list[Geometry]]:
     """The fusable weights of the model by their present address; views of one storage may share it."""
     places: dict[int, list[Geometry]] = {}
@@ -299,4 +249,4 @@ def _close_all(adapters: Iterable[Adapter]) -> None:
         adapter.close()
 
 
-__all__ = ["AdapterSource", "Entries", "check", "compose", "reset", "set_multiplier"]
+__all__ = ["AnySource", "Entries", "check", "compose", "reset", "set_multiplier"]

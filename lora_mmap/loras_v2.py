@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from .compose import AdapterSource, Entries, compose, reset, set_multiplier
+from .compose import compose, reset, set_multiplier
+from .entries import AnySource, Entries
 from .report import Report
 
 logger = logging.getLogger("lora_mmap")
@@ -34,7 +35,7 @@ def compose_loras_v2(
     return compose(model, lora_configs)
 
 
-def update_lora_params_v2(model: nn.Module, lora: AdapterSource, strength: float = 1.0, **kwargs: Any) -> Report:
+def update_lora_params_v2(model: nn.Module, lora: AnySource, strength: float = 1.0, **kwargs: Any) -> Report:
     """Replaces whatever is composed into ``model`` by one adapter; other arguments as for :func:`compose_loras_v2`."""
     return compose_loras_v2(model, [(lora, strength)], **kwargs)
 

@@ -41,12 +41,13 @@ class Term(NamedTuple):
 class WeightPlan:
     """One storage region and the terms that fall on it, in the order of the contract."""
 
-    __slots__ = ("cols", "geometry", "rows", "terms")
+    __slots__ = ("cols", "geometry", "has_kernel", "rows", "terms")
 
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
         self.rows = geometry.rows
         self.cols = geometry.cols
+        self.has_kernel = len(geometry.shape) > 2
         self.terms: list[Term] = []
 
     def bands(self) -> list[tuple[int, int, list[Term]]]:
@@ -167,7 +168,12 @@ class _Planner:
                 # The name says the module and the pair is all of it: nearly every pair of nearly every file.
                 if resolution[0] == _FOUND and resolution[2] < 0:
                     weight = self._weights_by_module.get(resolution[4][0]) or self._look_up(resolution[4][0])
-                    if weight is not None and pair.rows == weight.rows and pair.cols == weight.cols:
+                    if (
+                        weight is not None
+                        and not weight.has_kernel
+                        and pair.rows == weight.rows
+                        and pair.cols == weight.cols
+                    ):
                         if pair.scale != 0:
                             weight.terms.append(Term(position, pair, strength * pair.scale, 0, pair.rows, 0))
                         outcomes.append(_DIRECT)
@@ -218,7 +224,7 @@ class _Planner:
             if weight is None:
                 return Outcome(UNSUPPORTED, f"module '{name}': {self._refusals[module]}")
             cut = _cut(pair, placement, weight.geometry)
-            if cut is None:
+            if cut is None or not _same_kernel(adapter, pair, weight.geometry):
                 return Outcome(MISFIT, _misfit(adapter, pair, placement, weight.geometry, name))
             begin, end, up_row = cut
             terms.append((weight, Term(position, pair, strength * pair.scale, begin, end, up_row)))
@@ -289,6 +295,12 @@ def _cut(pair: Pair, placement: Placement, geometry: Geometry) -> tuple[int, int
     if placement.side == "target":
         return (begin, end, 0) if end - begin == pair.rows else None
     return (0, geometry.rows, begin) if end - begin == geometry.rows else None
+
+
+def _same_kernel(adapter: Adapter, pair: Pair, geometry: Geometry) -> bool:
+    """False for a convolution's factor whose kernel is another one with as many elements. 2-D factors are flattened."""
+    down = adapter.source.shapes[pair.down]
+    return len(down) == 2 or len(geometry.shape) == 2 or tuple(geometry.shape[1:]) == down[1:]
 
 
 def _misfit(adapter: Adapter, pair: Pair, placement: Placement, geometry: Geometry, module: str) -> str:

@@ -54,7 +54,7 @@ def doctor() -> None:
 
 
 def _describe(file: Path) -> dict[str, Any]:
-    from ..adapter import open_adapter
+    from ..adapter_sources import open_adapter
 
     with open_adapter(file) as adapter:
         return adapter.describe()
