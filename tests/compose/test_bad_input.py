@@ -55,7 +55,11 @@ def with_value(model, key, value):
 # Each: (what is wrong, source made from model and folder, class, words of the message besides function and file).
 TENSOR_FAULTS = {
     "up missing": (lambda m: altered(m, first__lora_B__weight=None), AdapterError, ["first.lora_A.weight", "no up"]),
-    "down missing": (lambda m: altered(m, first__lora_A__weight=None), AdapterError, ["first.lora_B.weight", "no down"]),
+    "down missing": (
+        lambda m: altered(m, first__lora_A__weight=None),
+        AdapterError,
+        ["first.lora_B.weight", "no down"],
+    ),
     "only alpha": (
         lambda m: altered(m, first__lora_A__weight=None, first__lora_B__weight=None),
         AdapterError,
@@ -130,7 +134,11 @@ FILES = {
     "empty file": (b"", HeaderError, []),
     "seven bytes": (b"1234567", HeaderError, []),
     "text file": (b"<!doctype html><html>Sign in to download this file</html>\n" * 9, HeaderError, []),
-    "git lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 90868376\n", HeaderError, []),
+    "git lfs pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 90868376\n",
+        HeaderError,
+        [],
+    ),
     "truncated in the header": (raw_safetensors(HEADER, b"1234")[:20], HeaderError, []),
     "truncated in the data": (raw_safetensors(HEADER, b"12"), HeaderError, []),
     "unknown dtype": (
@@ -298,7 +306,17 @@ def test_scale_that_overflows(model):
 
 @pytest.mark.parametrize(
     "adapters",
-    ["a.safetensors", None, 3, {"a": 1}, [("a.safetensors",)], ["a.safetensors"], [("a", 1.0, None, None)], [(3, 1.0)], [(None, 1.0)]],
+    [
+        "a.safetensors",
+        None,
+        3,
+        {"a": 1},
+        [("a.safetensors",)],
+        ["a.safetensors"],
+        [("a", 1.0, None, None)],
+        [(3, 1.0)],
+        [(None, 1.0)],
+    ],
     ids=repr,
 )
 def test_impossible_arguments(model, adapters):
@@ -311,7 +329,9 @@ def test_unknown_restore_tier(model):
         lora_mmap.compose(model, [(good(model), 1.0)], restore="maybe")
 
 
-@pytest.mark.parametrize("value", [3.5j, "text", None, [1.0], torch.zeros(2).to_sparse(), torch.empty(2, device="meta")])
+@pytest.mark.parametrize(
+    "value", [3.5j, "text", None, [1.0], torch.zeros(2).to_sparse(), torch.empty(2, device="meta")]
+)
 def test_dict_with_something_else_than_tensors(model, value):
     tensors = good(model) | {"third.lora_A.weight": value}
     with pytest.raises(AdapterError) as error:
@@ -326,7 +346,7 @@ def test_overflow_of_the_weight_dtype(small, sha256, kind):
     pristine = sha256(model)
     largest = torch.finfo(model.first.weight.dtype).max
     down, up = torch.zeros(1, 37), torch.zeros(29, 1)
-    down[0, 36], up[28, 0] = largest ** 0.5, largest ** 0.5
+    down[0, 36], up[28, 0] = largest**0.5, largest**0.5
     tensors = good(model) | keyed({"second": (down, up)}, alpha=1)
     lora_mmap.compose(model, [(tensors, 0.5)])
     composed = sha256(model)

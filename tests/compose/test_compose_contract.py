@@ -62,8 +62,8 @@ def test_several_adapters_sum_with_one_rounding(small, tmp_path):
 def fused_sequentially(weight, terms):
     """The contract to the letter, in numpy: fma in rank order by way of float64 and one rounding each.
 
-    float32 products are exact in float64; adding a float32 there and rounding to float32 once more can differ from a true
-    fma only in double rounding, so tests choose values with few bits, where it cannot.
+    float32 products are exact in float64; adding a float32 there and rounding to float32 can differ from a true fma
+    only in double rounding, so tests choose values with few bits, where it cannot.
     """
     acc = torch.zeros_like(weight, dtype=torch.float32)
     for down, up, scale in terms:
@@ -79,7 +79,9 @@ def test_the_order_of_adapters_is_the_order_of_the_sum():
     nn.init.zeros_(layer.weight)
     model = nn.Sequential(layer)
     big, tiny = torch.ones(1, 1), torch.full((1, 1), 2.0**-24)
-    entries = {name: {"0.lora_A.weight": torch.ones(1, 1), "0.lora_B.weight": b} for name, b in (("big", big), ("tiny", tiny))}
+    entries = {
+        name: {"0.lora_A.weight": torch.ones(1, 1), "0.lora_B.weight": b} for name, b in (("big", big), ("tiny", tiny))
+    }
     lora_mmap.compose(model, [(entries["big"], 1.0), (entries["tiny"], 1.0), (entries["tiny"], 1.0)])
     assert layer.weight.item() == 1.0
     lora_mmap.compose(model, [(entries["tiny"], 1.0), (entries["tiny"], 1.0), (entries["big"], 1.0)])
@@ -279,7 +281,9 @@ def test_overlapping_weights_in_one_composition_are_refused():
     model.whole, model.part = nn.Linear(9, 12, bias=False), nn.Linear(9, 4, bias=False)
     model.part.weight = nn.Parameter(model.whole.weight.data[:4])
     pristine = model.whole.weight.detach().clone()
-    with pytest.raises(lora_mmap.errors.ModelError, match=r"\[compose\].*'whole\.weight' and 'part\.weight'.*separate or fully tied"):
+    with pytest.raises(
+        lora_mmap.errors.ModelError, match=r"\[compose\].*'whole\.weight' and 'part\.weight'.*separate or fully tied"
+    ):
         lora_mmap.compose(model, [(keyed({"whole": factors(12, 9), "part": factors(4, 9)}), 1.0)])
     assert torch.equal(model.whole.weight, pristine)
 

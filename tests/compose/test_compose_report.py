@@ -96,7 +96,16 @@ def test_the_card_is_a_box_that_says_what_happened(small, mixed, tmp_path):
     assert lines[-1][0] + lines[-1][-1] == "╰╯"
     assert len({len(line) for line in lines}) == 1
     assert all(line[0] == line[-1] == "│" for line in lines[1:-1])
-    for word in ("style.safetensors", "2 applied", "1 absent", "1 unsupported", "1 unknown", "blocks.7.gone", "LoHa", "x 0.5"):
+    for word in (
+        "style.safetensors",
+        "2 applied",
+        "1 absent",
+        "1 unsupported",
+        "1 unknown",
+        "blocks.7.gone",
+        "LoHa",
+        "x 0.5",
+    ):
         assert word in card, word
 
 

@@ -53,7 +53,7 @@ def test_different_models_share_an_adapter(small, tmp_path, kind, sha256):
 
 def test_one_model_ends_in_one_of_the_results(small, monkeypatch, sha256):
     monkeypatch.setattr(staging, "WINDOW_NBYTES", 1)
-    sources = [lora_mmap.open_adapter(keyed(adapter_for(small, MODULES[i:] , seed=i))) for i in range(3)]
+    sources = [lora_mmap.open_adapter(keyed(adapter_for(small, MODULES[i:], seed=i))) for i in range(3)]
     pristine, results = sha256(small), set()
     for source in sources:
         model = copy.deepcopy(small)

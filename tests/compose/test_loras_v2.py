@@ -138,4 +138,6 @@ def test_awq_choice_is_accepted(small, choice):
 
 def test_nothing_applied_is_false_where_upstream_said_true(small):
     assert not lora_mmap.compose_loras_v2(small, [])
-    assert not lora_mmap.compose_loras_v2(small, [({"x.lora_A.weight": torch.ones(1, 2), "x.lora_B.weight": torch.ones(2, 1)}, 1.0)])
+    assert not lora_mmap.compose_loras_v2(
+        small, [({"x.lora_A.weight": torch.ones(1, 2), "x.lora_B.weight": torch.ones(2, 1)}, 1.0)]
+    )

@@ -79,7 +79,9 @@ def test_native_counters_agree(tmp_path):
 
 def test_what_no_module_needs_is_not_read(tmp_path):
     """A large tensor between needed ones is read around, a small one may be read through."""
-    paths = adapters(tmp_path, 1, {"99.lora_A.weight": torch.zeros(64, 4096), "99.lora_B.weight": torch.zeros(4096, 64)})
+    paths = adapters(
+        tmp_path, 1, {"99.lora_A.weight": torch.zeros(64, 4096), "99.lora_B.weight": torch.zeros(4096, 64)}
+    )
     (path,) = paths
     report, rchar = read_by_kernel(lambda: lora_mmap.compose(linears(), [(path, 1.0)]))
     needed = header_nbytes(path) + 6 * (3 * 96 + 80 * 3 + 1) * 4
@@ -164,8 +166,20 @@ def traced(folder, tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "nunchaku_log": "1"}
     calls = "open,openat,openat2,read,pread64,readv,preadv,preadv2,mmap,lseek,sendfile,copy_file_range"
     run = subprocess.run(
-        ["strace", "-f", "-yy", "-qq", "--seccomp-bpf", "-e", f"trace={calls}", "-o", str(log), sys.executable, str(script)]
-        + [str(folder)],
+        [
+            "strace",
+            "-f",
+            "-yy",
+            "-qq",
+            "--seccomp-bpf",
+            "-e",
+            f"trace={calls}",
+            "-o",
+            str(log),
+            sys.executable,
+            str(script),
+            str(folder),
+        ],
         env=environment,
         capture_output=True,
         text=True,

@@ -206,7 +206,10 @@ def test_fused_projections_of_qwen_image(with_metadata, tmp_path, sha256):
         attention = f"transformer_blocks.{index}.attn."
         fused = {"to_qkv": ["to_q", "to_k", "to_v"], "to_added_qkv": ADDED}
         for whole, parts in fused.items():
-            weight, pristine = model.get_submodule(attention + whole).weight, base.get_submodule(attention + whole).weight
+            weight, pristine = (
+                model.get_submodule(attention + whole).weight,
+                base.get_submodule(attention + whole).weight,
+            )
             for part, new, old in zip(parts, weight.chunk(3), pristine.chunk(3), strict=True):
                 assert not torch.equal(new, old)
                 assert_one_rounding(new, old, [terms[attention + part]], attention + part)

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_conv1d_swaps_the_roles_of_the_factors(tmp_path, dtype, sha256):
     torch.manual_seed(0)
-    config = transformers.GPT2Config(n_embd=24, n_layer=2, n_head=2, n_positions=16, vocab_size=50, bos_token_id=0, eos_token_id=1)
+    config = transformers.GPT2Config(
+        n_embd=24, n_layer=2, n_head=2, n_positions=16, vocab_size=50, bos_token_id=0, eos_token_id=1
+    )
     base = transformers.GPT2Model(config).eval()
     lora = peft.LoraConfig(r=5, lora_alpha=3, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
     trained = peft.get_peft_model(copy.deepcopy(base), lora)

@@ -51,9 +51,7 @@ def train(model, steps=3):
 def saved(request, bert, tmp_path_factory):
     """A folder that PEFT's save_pretrained wrote."""
     torch.manual_seed(1)
-    model = peft.get_peft_model(
-        copy.deepcopy(bert), peft.LoraConfig(target_modules=TARGETS, **CONFIGS[request.param])
-    )
+    model = peft.get_peft_model(copy.deepcopy(bert), peft.LoraConfig(target_modules=TARGETS, **CONFIGS[request.param]))
     train(model)
     folder = tmp_path_factory.mktemp(request.param)
     model.save_pretrained(folder)
