@@ -1,7 +1,7 @@
 """The arithmetic contract as a bound: how far a fused weight may lie from the same sum in float64.
 
-|W' - ref| <= ulp(W') + R * eps * sum |terms|, elementwise, with eps = 2^-24 (float64 weights: 2^-53) and R the rank of all
-adapters together.
+|W' - ref| <= ulp(W') + R * eps * sum |terms|, elementwise, with eps = 2^-24 (float64 weights: 2^-53) and R the rank of
+all adapters together.
 """
 
 import numpy as np

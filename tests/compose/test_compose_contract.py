@@ -62,8 +62,8 @@ def test_several_adapters_sum_with_one_rounding(small, tmp_path):
 def fused_sequentially(weight, terms):
     """The contract to the letter, in numpy: fma in rank order by way of float64 and one rounding each.
 
-    float32 products are exact in float64; adding a float32 there and rounding to float32 once more can differ from a true
-    fma only in double rounding, so tests choose values with few bits, where it cannot.
+    float32 products are exact in float64; adding a float32 there and rounding to float32 can differ from a true fma
+    only in double rounding, so tests choose values with few bits, where it cannot.
     """
     acc = torch.zeros_like(weight, dtype=torch.float32)
     for down, up, scale in terms:

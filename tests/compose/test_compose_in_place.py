@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import weakref
 
 import pytest
@@ -56,7 +57,7 @@ def test_version_counter_tells_of_every_write(small):
     ):
         change()
         versions.append(small.first.weight._version)
-    assert all(later > earlier for earlier, later in zip(versions, versions[1:], strict=False))
+    assert all(later > earlier for earlier, later in itertools.pairwise(versions))
 
 
 def test_autograd_notices_a_weight_changed_after_forward(small):

@@ -1,4 +1,4 @@
-"""What only shows while a composition is under way: it rolls back to the exact bytes before, and the model stays usable."""
+"""What only shows while a composition is under way: rolled back to the exact bytes before, still usable."""
 
 import copy
 import os
@@ -103,7 +103,7 @@ def test_a_real_ctrl_c(model, path, monkeypatch, name, number):
 @pytest.mark.parametrize("moment", ["commit", "report"])
 @pytest.mark.parametrize("state", ["pristine", "composed"])
 def test_too_late_to_stop(small, tmp_path, monkeypatch, sha256, state, moment):
-    """An interrupt once the weights are written: all as before or all composed, never a mixture, and usable either way."""
+    """An interrupt once the weights are written: all as before or all composed, never a mixture, and usable."""
     from lora_mmap import log
 
     pristine, twin = sha256(small), copy.deepcopy(small)

@@ -178,8 +178,8 @@ def traced(folder, tmp_path):
             str(log),
             sys.executable,
             str(script),
-        ]
-        + [str(folder)],
+            str(folder),
+        ],
         env=environment,
         capture_output=True,
         text=True,
