@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 
 from torch import nn
 
@@ -12,14 +11,16 @@ from . import log
 from .adapter import Adapter
 from .entries import AnySource, Entries, finite_strength, open_entries
 from .errors import ArgumentError, ModelError
-from .geometry import Geometry, look_at
+from .families.prefixes import components
+from .geometry import Geometry, Occupied, look_at
+from .interrupts import HeldInterrupts
 from .model_index import IndexedWeight, ModelIndex
-from .model_state import Composition, ModelState, other_owner, state_of, threads, unwrap
+from .model_state import Composition, ModelState, other_compositions, state_of, threads, unwrap
 from .plan import Plan, make_plan
 from .report import Report
-from .restore import TIERS, put_back, require_in_place
+from .restore import TIERS, Saved, put_back, require_in_place
 from .tensor_source import FileTensors, MemoryTensors
-from .transaction import apply, uninterrupted
+from .transaction import apply
 
 
 def compose(
@@ -57,18 +58,19 @@ def compose(
     root = unwrap("compose", model)
     if restore not in TIERS:
         raise ArgumentError(f"[compose] restore is {restore!r}, expected one of {', '.join(map(repr, TIERS))}")
+    if component is not None and component not in (known := components()):
+        raise ArgumentError(f"[compose] component is {component!r}, expected one of {', '.join(map(repr, known))}")
     begin = time.perf_counter()
-    with ExitStack() as on_failure:
-        opened: list[Adapter] = []
-        on_failure.callback(_close_all, opened)
-        entries = open_entries("compose", adapters, opened)
-        seconds = time.perf_counter() - begin
-        state = state_of(root)
+    state = state_of(root)
+    fresh = Composition(restore=restore, strict=strict, component=component)
+    try:
+        fresh.entries = open_entries("compose", adapters, fresh.owned)
+        stages = {"open": time.perf_counter() - begin}
         with state.lock:
-            fresh = Composition(entries, opened, {}, restore, strict, component)
-            report = _recompose(root, state, fresh, opened, {"open": seconds})
-        on_failure.pop_all()
-    return report
+            return _recompose(root, state, fresh, fresh.owned, stages)
+    finally:
+        if state.composition is not fresh:
+            _close_all(fresh.owned)
 
 
 def reset(model: nn.Module, *, force: bool = False) -> bool:
@@ -88,7 +90,7 @@ def reset(model: nn.Module, *, force: bool = False) -> bool:
         if not force:
             require_in_place("reset", composition.pristine.values(), current)
         reachable = [saved for saved in composition.pristine.values() if saved.geometry.address in current]
-        with uninterrupted():
+        with HeldInterrupts():
             put_back(reachable, threads())
             state.composition = Composition()
         _close_all(composition.owned)
@@ -158,11 +160,14 @@ def _recompose(
     require_in_place("compose", previous.pristine.values(), _places(index) if previous.pristine else {})
     plan = make_plan(index, scaled or fresh.entries, fresh.component)
     plan.raise_if_unfit(fresh.strict)
-    _refuse_shared(root, plan)
+    _refuse_crossing(plan, previous, other_compositions(root))
     stages["plan"] = time.perf_counter() - begin
-    measured = apply(plan, previous, fresh.restore, threads())
-    fresh.pristine = previous.pristine
-    state.composition = fresh if fresh.restore != "none" else Composition()
+
+    def commit(pristine: dict[int, Saved]) -> None:
+        fresh.pristine = pristine
+        state.composition = fresh if fresh.restore != "none" else Composition()
+
+    measured = apply(plan, previous.pristine, fresh.restore != "none", threads(), commit)
     if previous is not fresh:
         _close_all(previous.owned)
     report = _report(plan, index, opened, {**stages, **measured.seconds}, before)
@@ -175,8 +180,6 @@ def _recompose(
         "file_backed": 0,
     }
     log.report(report)
-    if fresh.restore == "none":
-        _close_all(fresh.owned)
     return report
 
 
@@ -219,13 +222,24 @@ def _on_cpu(entry: IndexedWeight) -> bool:
     return entry.weight is not None and entry.weight.device.type == "cpu"
 
 
-def _refuse_shared(root: nn.Module, plan: Plan) -> None:
-    key = other_owner(root, set(plan.weights))
-    if key is not None:
-        raise ModelError(
-            f"[compose] weight '{plan.weights[key].geometry.name}.weight' is fused into through another model object "
-            "that shares it; reset that one first, or compose through it"
-        )
+def _refuse_crossing(plan: Plan, previous: Composition, others: list[Composition]) -> None:
+    """Raises ModelError where a planned weight shares bytes with one that is fused into under another form, or through
+    another model object: neither could be undone on its own."""
+    mine = Occupied([saved.geometry for saved in previous.pristine.values()])
+    theirs = Occupied([saved.geometry for other in others for saved in other.pristine.values()])
+    for weight in plan.weights.values():
+        planned = weight.geometry
+        for held in mine.crossing(planned):
+            if not planned.same_form(held):
+                raise ModelError(
+                    f"[compose] weight '{planned.name}.weight' shares bytes with '{held.name}.weight', which is fused "
+                    "into as another shape; reset first"
+                )
+        for _ in theirs.crossing(planned):
+            raise ModelError(
+                f"[compose] weight '{planned.name}.weight' is fused into through another model object that shares it; "
+                "reset that one first, or compose through it"
+            )
 
 
 def _restore_cost(composition: Composition) -> dict[str, dict[str, int]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -50,6 +52,10 @@ class Geometry:
         """True when both describe the same elements in the same places."""
         mine = (self.address, self.rows, self.cols, self.row_stride, self.col_stride, self.dtype)
         return mine == (other.address, other.rows, other.cols, other.row_stride, other.col_stride, other.dtype)
+
+    def crosses(self, other: Geometry) -> bool:
+        """True when some byte may belong to both."""
+        return self.address < other.end and other.address < self.end and not _interleaved(self, other)
 
 
 def refusal(entry: IndexedWeight) -> str | None:
@@ -168,11 +174,28 @@ def _refuse_self_overlap(geometry: Geometry) -> None:
         )
 
 
+class Occupied:
+    """Weights by the memory they lie in."""
+
+    def __init__(self, geometries: Iterable[Geometry]) -> None:
+        self._sorted = sorted(geometries, key=attrgetter("address"))
+        self._addresses = [geometry.address for geometry in self._sorted]
+        self._longest = max((geometry.end - geometry.address for geometry in self._sorted), default=0)
+
+    def crossing(self, other: Geometry) -> Iterator[Geometry]:
+        """Those that may share a byte with ``other``, itself included if it is among them."""
+        position = bisect_left(self._addresses, other.end)
+        while position and self._addresses[position - 1] > other.address - self._longest:
+            position -= 1
+            if self._sorted[position].crosses(other):
+                yield self._sorted[position]
+
+
 def refuse_overlaps(geometries: list[Geometry]) -> None:
     """Raises ModelError where two different weights share some of their bytes: the sum would depend on the order."""
     reach: Geometry | None = None
     for geometry in sorted(geometries, key=attrgetter("address")):
-        if reach is not None and geometry.address < reach.end and not _interleaved(reach, geometry):
+        if reach is not None and reach.crosses(geometry):
             raise ModelError(
                 f"[compose] weights '{reach.name}.weight' and '{geometry.name}.weight' overlap in memory without being "
                 "the same region, expected separate or fully tied weights"

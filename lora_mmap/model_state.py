@@ -69,15 +69,11 @@ def state_of(model: nn.Module) -> ModelState:
         return state
 
 
-def other_owner(model: nn.Module, addresses: set[int]) -> int | None:
-    """An address among ``addresses`` where another live model object has a composition, if there is one."""
+def other_compositions(model: nn.Module) -> list[Composition]:
+    """What is composed into other live model objects."""
     with _registry_lock:
         states = [state for other, state in _registry.items() if other is not model]
-    for state in states:
-        for address in list(state.composition.pristine):
-            if address in addresses:
-                return address
-    return None
+    return [state.composition for state in states if state.composition.pristine]
 
 
 def threads() -> int:

@@ -133,7 +133,8 @@ class MemoryTensors:
         for index in indices:
             if self._tensors[index].numel() != 1:
                 raise AdapterError(
-                    f"[open_adapter] {self.where}: tensor '{self.names[index]}': expected one element, got {list(self.shapes[index])}"
+                    f"[open_adapter] {self.where}: tensor '{self.names[index]}': expected one element, "
+                    f"got {list(self.shapes[index])}"
                 )
         return [float(self._tensors[index].item()) for index in indices]
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 
 from . import _C, native_types
 from .errors import FusionOverflowError
-from .model_state import Composition
+from .interrupts import HeldInterrupts
 from .plan import Plan, Term, WeightPlan
 from .restore import Saved, mark_written, put_back, save
 from .staging import Factor, FactorStream, Window
@@ -35,37 +32,42 @@ class Measured:
             self.seconds[name] += time.perf_counter() - begin
 
 
-def apply(plan: Plan, composition: Composition, restore: str, threads: int) -> Measured:
+def apply(
+    plan: Plan, pristine: Mapping[int, Saved], keep: bool, threads: int, commit: Callable[[dict[int, Saved]], None]
+) -> Measured:
     """Writes pristine + sum of all terms into the weights of ``plan`` and brings back those that only the previous
-    composition had touched. ``composition.pristine`` is updated as the last step.
+    composition had touched. ``pristine`` holds the bytes of all weights that are not pristine now, by address.
 
-    Raises ReadError (a file changed or ended early), FusionOverflowError (a result is not finite) or whatever
-    interrupted it; every weight then holds the bytes it held before.
+    ``commit`` is called once, when every weight is written, with the same for the new state (empty unless ``keep``);
+    no interrupt arrives between the last write and its return. Raises ReadError (a file changed or ended early),
+    FusionOverflowError (a result is not finite) or whatever interrupted it; if that was before ``commit``, every weight
+    holds the bytes it held before.
     """
-    return _Transaction(plan, composition, restore, threads).run()
+    with HeldInterrupts() as interrupts:
+        return _Transaction(plan, pristine, keep, threads).run(interrupts, commit)
 
 
 class _Transaction:
-    def __init__(self, plan: Plan, composition: Composition, restore: str, threads: int) -> None:
+    def __init__(self, plan: Plan, pristine: Mapping[int, Saved], keep: bool, threads: int) -> None:
         self.plan = plan
-        self.composition = composition
-        self.keep = restore != "none"
+        self.pristine = pristine
+        self.keep = keep
         self.threads = threads
         self.measured = Measured()
         self.before: dict[int, Saved] = {}  # by address
 
-    def run(self) -> Measured:
+    def run(self, interrupts: HeldInterrupts, commit: Callable[[dict[int, Saved]], None]) -> Measured:
         stream = FactorStream(self.plan.entries, self.plan.weights.values(), self.threads)
         stream.check_unchanged()
         try:
             for window in stream.windows:
                 self._fuse_window(stream, window)
+                interrupts.check()
             stream.check_unchanged()
-            with uninterrupted():
-                self._commit()
+            interrupts.check()
+            self._commit(commit)
         except BaseException:
-            with uninterrupted():
-                put_back(list(self.before.values()), self.threads)
+            put_back(list(self.before.values()), self.threads)
             raise
         self.measured.staging_nbytes = stream.staging_nbytes
         return self.measured
@@ -90,7 +92,7 @@ class _Transaction:
 
     def _partly_covered(self, window: Window) -> list[Saved]:
         """Pristine bytes of weights some of whose rows only the previous composition may have covered."""
-        pristine = self.composition.pristine
+        pristine = self.pristine
         return [
             pristine[weight.geometry.address]
             for weight in window.weights
@@ -100,7 +102,7 @@ class _Transaction:
 
     def _jobs(self, weight: WeightPlan, stream: FactorStream, addresses: dict[Factor, int]) -> list[native_types.Job]:
         geometry = weight.geometry
-        pristine = self.composition.pristine.get(geometry.address)
+        pristine = self.pristine.get(geometry.address)
         base, base_row, base_col = geometry.address, geometry.row_stride, geometry.col_stride
         if pristine is not None:
             base, base_row, base_col = pristine.address, geometry.cols, 1
@@ -144,16 +146,15 @@ class _Transaction:
             0 if columns is None else columns.ctypes.data,
         )
 
-    def _commit(self) -> None:
-        composition, fused = self.composition, self.plan.weights
-        left = [saved for key, saved in composition.pristine.items() if key not in fused]
+    def _commit(self, commit: Callable[[dict[int, Saved]], None]) -> None:
+        left = [saved for address, saved in self.pristine.items() if address not in self.plan.weights]
         with self.measured.stage("restore"):
             put_back(left, self.threads)
-        pristine = {key: composition.pristine.get(key, saved) for key, saved in self.before.items()}
         self.measured.transient_nbytes = sum(
-            saved.nbytes for key, saved in self.before.items() if not self.keep or key in composition.pristine
+            saved.nbytes for address, saved in self.before.items() if not self.keep or address in self.pristine
         )
-        composition.pristine = pristine if self.keep else {}
+        kept = {address: self.pristine.get(address, saved) for address, saved in self.before.items()}
+        commit(kept if self.keep else {})
 
     def _overflow(self, weight: WeightPlan, count: int) -> FusionOverflowError:
         entries = sorted({term.entry for term in weight.terms})
@@ -166,19 +167,3 @@ class _Transaction:
             f"[compose] weight '{weight.geometry.name}.weight' ({weight.geometry.dtype}) would not be finite with "
             f"{adapters}{more}; expected finite results, every weight was put back as it was before"
         )
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Holds a Ctrl-C back until the block is done. Only the main thread can receive one."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[tuple[int, FrameType | None]] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if received and callable(previous):
-            previous(*received[0])

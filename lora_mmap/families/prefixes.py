@@ -34,3 +34,8 @@ PREFIXES: tuple[Prefix, ...] = (
     Prefix("text_model.", None, "CLIP"),
     Prefix("text_model_", None, "CLIP"),
 )
+
+
+def components() -> list[str]:
+    """The pipeline components that prefixes name, each once."""
+    return list(dict.fromkeys(prefix.component for prefix in PREFIXES if prefix.component))
