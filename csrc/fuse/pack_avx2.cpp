@@ -44,7 +44,8 @@ struct F32Source {
 // Every NaN becomes the default one: a payload in the lower 16 bits could carry into the sign when a sum is
 // rounded to BF16 in integers.
 __m256 canonical(__m256 value) {
-  return _mm256_blendv_ps(value, _mm256_set1_ps(__builtin_nanf("")), _mm256_cmp_ps(value, value, _CMP_UNORD_Q));
+  return _mm256_blendv_ps(value, _mm256_set1_ps(__builtin_nanf("")),
+                          _mm256_cmp_ps(value, value, _CMP_UNORD_Q));
 }
 
 Pair canonical(Pair values) {

@@ -64,7 +64,9 @@ struct F16 : Fp32 {
   using Row = Bits<1>;
   static __m256i exponent() { return _mm256_set1_epi16(0x7C00); }
   static __m256i equal(__m256i a, __m256i b) { return _mm256_cmpeq_epi16(a, b); }
-  static Vec low(const Element* from) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))); }
+  static Vec low(const Element* from) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
   static Vec high(const Element* from) { return low(from + 8); }
   static Row round(Vec low, Vec high) {
     return {_mm256_set_m128i(_mm256_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT),
@@ -148,19 +150,20 @@ struct Tile {
   typename F::Vec high[Rows];
 };
 
-// Holds `value` in a register here, with no later load moved above: twelve accumulators leave four registers, and
-// a compiler that interleaves the rows spills.
+// Holds `value` in a register here, with no later load moved above: twelve accumulators leave four registers,
+// and a compiler that interleaves the rows spills.
 template <class Vec>
 [[gnu::always_inline]] inline void pin(Vec& value) {
   asm volatile("" : "+x"(value) : : "memory");
 }
 
-// weight = round(base + acc) for a full tile. A base that is not finite gives a result that is not, so one test
-// of the results finds both what to keep and what overflowed. Every load stands before the first store: rows a
-// multiple of 4 KiB apart look like one address to the load unit, and a load would wait for the store.
+// weight = round(base + acc) for a full tile. A base that is not finite gives a result that is not, so one
+// test of the results finds both what to keep and what overflowed. Every load stands before the first store:
+// rows a multiple of 4 KiB apart look like one address to the load unit, and a load would wait for the store.
 template <class F, int Rows>
 [[gnu::always_inline]] inline bool finish(const typename F::Element* base, int64_t base_stride,
-                                          typename F::Element* weight, int64_t weight_stride, Tile<F, Rows> tile) {
+                                          typename F::Element* weight, int64_t weight_stride,
+                                          Tile<F, Rows> tile) {
 #pragma GCC unroll 6
   for (int i = 0; i < Rows; ++i) {
     const typename F::Element* row = base + i * base_stride;
@@ -192,11 +195,12 @@ template <class F, int Rows>
   return overflow;
 }
 
-// The same for the `cols` columns of an incomplete panel. The rest of the row counts as NaN: kept, and never an
-// overflow.
+// The same for the `cols` columns of an incomplete panel. The rest of the row counts as NaN: kept, and never
+// an overflow.
 template <class F, int Rows>
-[[gnu::noinline]] bool finish_edge(const typename F::Element* base, int64_t base_stride, typename F::Element* weight,
-                                   int64_t weight_stride, int64_t cols, Tile<F, Rows> tile) {
+[[gnu::noinline]] bool finish_edge(const typename F::Element* base, int64_t base_stride,
+                                   typename F::Element* weight, int64_t weight_stride, int64_t cols,
+                                   Tile<F, Rows> tile) {
   const size_t nbytes = static_cast<size_t>(cols) * sizeof(typename F::Element);
   bool overflow = false;
   for (int i = 0; i < Rows; ++i) {
@@ -212,8 +216,9 @@ template <class F, int Rows>
 // Sums over the rank from `partial`, or from zero without one. The accumulators are local arrays, unrolled:
 // they never have an address and stay in registers.
 template <class F, int Rows>
-[[gnu::always_inline]] inline Tile<F, Rows> multiply(const typename F::Scalar* up, const typename F::Scalar* down,
-                                                     int64_t rank, const typename F::Scalar* partial) {
+[[gnu::always_inline]] inline Tile<F, Rows> multiply(const typename F::Scalar* up,
+                                                     const typename F::Scalar* down, int64_t rank,
+                                                     const typename F::Scalar* partial) {
   typename F::Vec low[Rows];
   typename F::Vec high[Rows];
 #pragma GCC unroll 6
@@ -247,8 +252,9 @@ template <class F, int Rows>
 #define PF_BYTES 256
 #endif
 
-// Fetches what the sweep needs `kAhead` bytes of columns later, past the end of the rows from the group of rows
-// below. Six rows are six streams that stop at every page: more than the hardware prefetcher keeps up with.
+// Fetches what the sweep needs `kAhead` bytes of columns later, past the end of the rows from the group of
+// rows below. Six rows are six streams that stop at every page: more than the hardware prefetcher keeps up
+// with.
 template <class F, int Rows>
 [[gnu::always_inline]] inline void prefetch(const Sweep& s, int64_t col) {
   constexpr int64_t kAhead = PF_BYTES / sizeof(typename F::Element);
@@ -282,7 +288,8 @@ bool sweep_rows(const Sweep& sweep) {
     } else if (s.cols - col >= F::kCols) {
       overflow |= finish<F, Rows>(base, s.base_row_stride, weight, s.weight_row_stride, tile);
     } else {
-      overflow |= finish_edge<F, Rows>(base, s.base_row_stride, weight, s.weight_row_stride, s.cols - col, tile);
+      overflow |=
+          finish_edge<F, Rows>(base, s.base_row_stride, weight, s.weight_row_stride, s.cols - col, tile);
     }
     down += s.rank * F::kCols;
     partial += kRows * F::kCols;

@@ -1,10 +1,8 @@
-import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
-import pytest
 import torch
 
 from lora_mmap import _C
@@ -45,24 +43,27 @@ def test_many_python_threads_at_once():
     assert wrong == []
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_child_has_threads_of_its_own():
-    wanted = fused(3, 3)  # the parent's workers exist by now
-    child = os.fork()
-    if child == 0:
-        same = torch.equal(fused(3, 3), wanted)
-        grown = len(os.listdir("/proc/self/task"))
-        os._exit(0 if same and grown == 3 else 1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert torch.equal(fused(3, 3), wanted)
-
-
 def run(code):
     root = Path(__file__).parents[2]
     here = Path(__file__).parent
     prelude = f"import sys; sys.path[:0] = [{str(root)!r}, {str(here)!r}]\n"
     return subprocess.run([sys.executable, "-c", prelude + code], capture_output=True, text=True, timeout=60)
+
+
+def test_a_forked_child_has_threads_of_its_own():
+    done = run(
+        "import os, warnings\n"
+        "from test_thread_pool import fused, torch\n"
+        "warnings.simplefilter('ignore')\n"
+        "torch.set_num_threads(1)  # its own pool does not survive a fork\n"
+        "wanted = fused(3, 3)\n"
+        "child = os.fork()\n"
+        "same = torch.equal(fused(3, 3), wanted)\n"
+        "threads = len(os.listdir('/proc/self/task'))\n"
+        "if child == 0: os._exit(0 if same and threads == 3 else 10 + threads)\n"
+        "print(same, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    assert done.stdout.strip() == "True 0", done.stderr
 
 
 def test_no_more_threads_than_asked():

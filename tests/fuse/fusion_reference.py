@@ -26,8 +26,16 @@ _libm.fma.restype = ctypes.c_double
 _libm.fma.argtypes = [ctypes.c_double] * 3
 _libm.fmaf.restype = ctypes.c_float
 _libm.fmaf.argtypes = [ctypes.c_float] * 3
-libm_fma = np.frompyfunc(_libm.fma, 3, 1)
-libm_fmaf = np.frompyfunc(_libm.fmaf, 3, 1)
+
+
+def libm_fmaf(a, b, c):
+    with np.errstate(all="ignore"):
+        return np.frompyfunc(_libm.fmaf, 3, 1)(a, b, c).astype(np.float32)
+
+
+def fma64(a, b, c):
+    with np.errstate(all="ignore"):
+        return np.frompyfunc(_libm.fma, 3, 1)(a, b, c).astype(np.float64)
 
 
 def fma32(a, b, c):
@@ -46,10 +54,6 @@ def fma32(a, b, c):
         inexact = np.isfinite(total) & np.isfinite(error) & (error != 0) & (bits & 1 == 0)
         step = np.where((error > 0) == (total > 0), 1, -1)
         return np.where(inexact, bits + step, bits).view(np.float64).astype(np.float32)
-
-
-def fma64(a, b, c):
-    return libm_fma(a, b, c).astype(np.float64)
 
 
 @dataclass
