@@ -96,16 +96,31 @@ std::vector<T> read_list(const py::list& list, T (*read)(PyObject*)) {
   return items;
 }
 
+// Runs `work` without the GIL. Not gil_scoped_release: when the interpreter exits under a daemon thread,
+// taking the GIL back unwinds that thread, which a destructor would turn into std::terminate.
+template <class Work>
+void without_gil(Work&& work) {
+  std::exception_ptr failure;
+  PyThreadState* state = PyEval_SaveThread();
+  try {
+    work();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  PyEval_RestoreThread(state);
+  if (failure) std::rethrow_exception(failure);
+}
+
 std::vector<int64_t> fuse_jobs(const py::list& list, int threads, const std::optional<std::string>& isa) {
   const std::vector<Job> jobs = read_list(list, read_job);
-  const py::gil_scoped_release release;
-  return fuse(jobs, threads, isa);
+  std::vector<int64_t> overflowed;
+  without_gil([&] { overflowed = fuse(jobs, threads, isa); });
+  return overflowed;
 }
 
 void copy_rects(const py::list& list, int threads) {
   const std::vector<Rect> rects = read_list(list, read_rect);
-  const py::gil_scoped_release release;
-  copy(rects, threads);
+  without_gil([&] { copy(rects, threads); });
 }
 
 std::vector<std::string> isa_names() {

@@ -14,7 +14,7 @@ namespace lora_mmap {
 namespace {
 
 constexpr size_t kScratchNbytes = size_t{16} << 20;  // of all workers together
-constexpr int kMostThreads = 256;                    // leaves each 64 KiB
+constexpr int kMostThreads = 192;                    // leaves each 85 KiB: enough for the smallest block
 
 [[noreturn]] void refuse(size_t job, const std::string& what) {
   throw Error(Fault::argument, "[fuse] job " + std::to_string(job) + ": " + what);

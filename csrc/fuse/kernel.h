@@ -56,7 +56,7 @@ class Kernel {
   virtual ~Kernel() = default;
   virtual std::string_view name() const = 0;
 
-  // Blocks for `job` that need at most `scratch_limit` bytes per worker (32 KiB at least is assumed).
+  // Blocks for `job` that need at most `scratch_limit` bytes per worker (80 KiB at least is assumed).
   virtual Tiling tiling(const Job& job, size_t scratch_limit) const = 0;
 
   // Fuses one block, under a FloatEnv. True when a result is not finite where the base was.

@@ -41,6 +41,17 @@ struct F32Source {
   static Pair load(const Bits* from) { return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)}; }
 };
 
+// Every NaN becomes the default one: a payload in the lower 16 bits could carry into the sign when a sum is
+// rounded to BF16 in integers.
+__m256 canonical(__m256 value) {
+  return _mm256_blendv_ps(value, _mm256_set1_ps(__builtin_nanf("")),
+                          _mm256_cmp_ps(value, value, _CMP_UNORD_Q));
+}
+
+Pair canonical(Pair values) {
+  return {canonical(values.low), canonical(values.high)};
+}
+
 // A BF16 weight is swept as its even columns, then its odd ones (see tile_avx2.cpp).
 Pair even_odd(Pair natural) {
   const __m256 even = _mm256_shuffle_ps(natural.low, natural.high, 0x88);
@@ -71,7 +82,7 @@ void for_each_16(const void* source, int64_t count, Use use) {
 template <class Source>
 void pack_down_as(bool split, const void* source, int64_t count, char* panels, int64_t panel_stride) {
   const auto store = [&](Pair values, int64_t i) {
-    store_aligned(reinterpret_cast<float*>(panels + i / 16 * panel_stride), values);
+    store_aligned(reinterpret_cast<float*>(panels + i / 16 * panel_stride), canonical(values));
   };
   if (split)
     for_each_16<Source>(source, count, [&](Pair values, int64_t i) { store(even_odd(values), i); });
@@ -93,7 +104,7 @@ template <class Source>
 void pack_up_as(const void* source, int64_t count, float scale, float* out) {
   const __m256 s = _mm256_set1_ps(scale);
   for_each_16<Source>(source, count, [&](Pair values, int64_t i) {
-    const Pair scaled{_mm256_mul_ps(values.low, s), _mm256_mul_ps(values.high, s)};
+    const Pair scaled = canonical(Pair{_mm256_mul_ps(values.low, s), _mm256_mul_ps(values.high, s)});
     if (i + 16 <= count) {
       _mm256_storeu_ps(out + i, scaled.low);
       _mm256_storeu_ps(out + i + 8, scaled.high);

@@ -200,7 +200,8 @@ Tiling PackedKernel::tiling(const Job& job, size_t scratch_limit) const {
     const int64_t even = std::min(round_up((job.cols + chunks - 1) / chunks, kColumnStep), job.cols);
     const size_t nbytes = Layout(ops_, job, rows, even).nbytes;
     if (nbytes <= scratch_limit || (rows <= ops_.rows && cols <= kColumnStep)) return {rows, even, nbytes};
-    if (rows * kRankBlock > cols * rank && rows > ops_.rows)
+    const bool up_is_larger = rows * kRankBlock > cols * rank;
+    if (rows > ops_.rows && (up_is_larger || cols <= kColumnStep))
       rows = round_up(rows / 2, ops_.rows);
     else
       cols = std::max(cols / 2, kColumnStep);

@@ -48,38 +48,47 @@ struct Bits {
   __m256i part[N];
 };
 
-// A format says how the bits of a row become two registers and back. `round` may lose a NaN where
-// `may_lose_nan` says that there is one; `round_any` never does.
+__m256i load_bits(const void* from) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(from));
+}
+
+template <int N>
+void store(void* to, Bits<N> row) {
+  for (int i = 0; i < N; ++i) _mm256_storeu_si256(static_cast<__m256i*>(to) + i, row.part[i]);
+}
+
+// A format says how the bits of a row become two registers and back.
 struct F16 : Fp32 {
   using Element = uint16_t;
+  static constexpr int kRegisters = 1;
   using Row = Bits<1>;
   static __m256i exponent() { return _mm256_set1_epi16(0x7C00); }
   static __m256i equal(__m256i a, __m256i b) { return _mm256_cmpeq_epi16(a, b); }
-  static void widen(Row row, Vec& low, Vec& high) {
-    low = _mm256_cvtph_ps(_mm256_castsi256_si128(row.part[0]));
-    high = _mm256_cvtph_ps(_mm256_extracti128_si256(row.part[0], 1));
+  static Vec low(const Element* from) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
   }
+  static Vec high(const Element* from) { return low(from + 8); }
   static Row round(Vec low, Vec high) {
     return {_mm256_set_m128i(_mm256_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT),
                              _mm256_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT))};
   }
-  static Row round_any(Vec low, Vec high) { return round(low, high); }
-  static __m256i may_lose_nan(Vec, Vec) { return _mm256_setzero_si256(); }
 };
 
 // Even columns in the low register, odd ones in the high: widening is a shift and a mask, and no lane is
 // crossed on the way back. A is packed in the same order.
 struct BF16 : Fp32 {
   using Element = uint16_t;
+  static constexpr int kRegisters = 1;
   using Row = Bits<1>;
   static __m256i exponent() { return _mm256_set1_epi16(0x7F80); }
   static __m256i equal(__m256i a, __m256i b) { return _mm256_cmpeq_epi16(a, b); }
-  static void widen(Row row, Vec& low, Vec& high) {
-    low = _mm256_castsi256_ps(_mm256_slli_epi32(row.part[0], 16));
-    high = _mm256_castsi256_ps(_mm256_and_si256(row.part[0], _mm256_set1_epi32(-0x10000)));
+  static Vec low(const Element* from) { return _mm256_castsi256_ps(_mm256_slli_epi32(load_bits(from), 16)); }
+  static Vec high(const Element* from) {
+    return _mm256_castsi256_ps(_mm256_and_si256(load_bits(from), _mm256_set1_epi32(-0x10000)));
   }
   // To nearest, ties to even, in the upper half: x + 0x7FFF + (bit 16 of x). Not VCVTNEPS2BF16, which flushes
-  // subnormals. A NaN with a payload near all ones would carry into the sign.
+  // subnormals. A NaN stays one: those of A and B are canonical (pack_avx2.cpp), those of the base have zeros
+  // in the lower half, so nothing carries into the sign.
   static __m256i round_up(Vec value) {
     const __m256i x = _mm256_castps_si256(value);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(x, 16), _mm256_set1_epi32(1));
@@ -89,56 +98,29 @@ struct BF16 : Fp32 {
     return {_mm256_blend_epi16(_mm256_srli_epi32(low, 16), high, 0xAA)};
   }
   static Row round(Vec low, Vec high) { return merge(round_up(low), round_up(high)); }
-  static Row round_any(Vec low, Vec high) { return merge(round_or_nan(low), round_or_nan(high)); }
-  static __m256i round_or_nan(Vec value) {
-    const __m256i quiet = _mm256_or_si256(_mm256_castps_si256(value), _mm256_set1_epi32(0x400000));
-    const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
-    return _mm256_blendv_epi8(round_up(value), quiet, is_nan);
-  }
-  static __m256i may_lose_nan(Vec low, Vec high) {
-    return _mm256_castps_si256(_mm256_cmp_ps(low, high, _CMP_UNORD_Q));
-  }
 };
 
 struct F32 : Fp32 {
   using Element = uint32_t;
+  static constexpr int kRegisters = 2;
   using Row = Bits<2>;
   static __m256i exponent() { return _mm256_set1_epi32(0x7F800000); }
   static __m256i equal(__m256i a, __m256i b) { return _mm256_cmpeq_epi32(a, b); }
-  static void widen(Row row, Vec& low, Vec& high) {
-    low = _mm256_castsi256_ps(row.part[0]);
-    high = _mm256_castsi256_ps(row.part[1]);
-  }
+  static Vec low(const Element* from) { return _mm256_loadu_ps(reinterpret_cast<const float*>(from)); }
+  static Vec high(const Element* from) { return low(from + 8); }
   static Row round(Vec low, Vec high) { return {_mm256_castps_si256(low), _mm256_castps_si256(high)}; }
-  static Row round_any(Vec low, Vec high) { return round(low, high); }
-  static __m256i may_lose_nan(Vec, Vec) { return _mm256_setzero_si256(); }
 };
 
 struct F64 : Fp64 {
   using Element = uint64_t;
+  static constexpr int kRegisters = 2;
   using Row = Bits<2>;
   static __m256i exponent() { return _mm256_set1_epi64x(0x7FF0000000000000); }
   static __m256i equal(__m256i a, __m256i b) { return _mm256_cmpeq_epi64(a, b); }
-  static void widen(Row row, Vec& low, Vec& high) {
-    low = _mm256_castsi256_pd(row.part[0]);
-    high = _mm256_castsi256_pd(row.part[1]);
-  }
+  static Vec low(const Element* from) { return _mm256_loadu_pd(reinterpret_cast<const double*>(from)); }
+  static Vec high(const Element* from) { return low(from + 4); }
   static Row round(Vec low, Vec high) { return {_mm256_castpd_si256(low), _mm256_castpd_si256(high)}; }
-  static Row round_any(Vec low, Vec high) { return round(low, high); }
-  static __m256i may_lose_nan(Vec, Vec) { return _mm256_setzero_si256(); }
 };
-
-template <int N>
-Bits<N> load(const void* from) {
-  Bits<N> row;
-  for (int i = 0; i < N; ++i) row.part[i] = _mm256_loadu_si256(static_cast<const __m256i*>(from) + i);
-  return row;
-}
-
-template <int N>
-void store(void* to, Bits<N> row) {
-  for (int i = 0; i < N; ++i) _mm256_storeu_si256(static_cast<__m256i*>(to) + i, row.part[i]);
-}
 
 // All ones where the exponent is: infinities and NaNs.
 template <class F>
@@ -146,125 +128,170 @@ __m256i non_finite(__m256i bits) {
   return F::equal(_mm256_and_si256(bits, F::exponent()), F::exponent());
 }
 
-// The rare row in which some result is not finite: keeps the base's bits where the base already was not, and
-// returns whether there is an element where it was.
+// The rare row in which some result is not finite: stores it with the base's bits where the base already was
+// not finite, and returns whether there is an element where it was.
 template <class F>
-[[gnu::noinline]] bool finish_non_finite(const void* base, void* weight, typename F::Vec low,
-                                         typename F::Vec high) {
-  constexpr int N = sizeof(typename F::Row) / sizeof(__m256i);
-  const Bits<N> old = load<N>(base);
-  Bits<N> fused = F::round_any(low, high);
+[[gnu::noinline]] bool store_non_finite(const void* base, void* weight, typename F::Row fused) {
   __m256i overflow = _mm256_setzero_si256();
-  for (int i = 0; i < N; ++i) {
-    const __m256i keep = non_finite<F>(old.part[i]);
+  for (int i = 0; i < F::kRegisters; ++i) {
+    const __m256i old = load_bits(static_cast<const __m256i*>(base) + i);
+    const __m256i keep = non_finite<F>(old);
     overflow = _mm256_or_si256(overflow, _mm256_andnot_si256(keep, non_finite<F>(fused.part[i])));
-    fused.part[i] = _mm256_blendv_epi8(fused.part[i], old.part[i], keep);
+    fused.part[i] = _mm256_blendv_epi8(fused.part[i], old, keep);
   }
   store(weight, fused);
   return !_mm256_testz_si256(overflow, overflow);
 }
 
-// weight = round(base + acc) for one row of a tile. A base that is not finite gives a result that is not, so
-// one test of the result finds both cases.
-template <class F>
-inline bool finish(const void* base, void* weight, typename F::Vec acc_low, typename F::Vec acc_high) {
-  constexpr int N = sizeof(typename F::Row) / sizeof(__m256i);
-  typename F::Vec low, high;
-  F::widen(load<N>(base), low, high);
-  low = F::add(low, acc_low);
-  high = F::add(high, acc_high);
-  const Bits<N> fused = F::round(low, high);
-  __m256i suspect = F::may_lose_nan(low, high);
-  for (int i = 0; i < N; ++i) suspect = _mm256_or_si256(suspect, non_finite<F>(fused.part[i]));
-  if (!_mm256_testz_si256(suspect, suspect)) [[unlikely]]
-    return finish_non_finite<F>(base, weight, low, high);
-  store(weight, fused);
-  return false;
+// A tile's accumulators: one row is two registers.
+template <class F, int Rows>
+struct Tile {
+  typename F::Vec low[Rows];
+  typename F::Vec high[Rows];
+};
+
+// Holds `value` in a register here, with no later load moved above: twelve accumulators leave four registers,
+// and a compiler that interleaves the rows spills.
+template <class Vec>
+[[gnu::always_inline]] inline void pin(Vec& value) {
+  asm volatile("" : "+x"(value) : : "memory");
 }
 
-// The same for the `cols` columns that are left. The rest of the row counts as NaN: kept, never an overflow.
-template <class F>
-[[gnu::noinline]] bool finish_edge(const void* base, void* weight, int64_t cols, typename F::Vec low,
-                                   typename F::Vec high) {
-  typename F::Row row;
-  const size_t nbytes = static_cast<size_t>(cols) * sizeof(typename F::Element);
-  std::memset(&row, 0xFF, sizeof(row));
-  std::memcpy(&row, base, nbytes);
-  const bool overflow = finish<F>(&row, &row, low, high);
-  std::memcpy(weight, &row, nbytes);
+// weight = round(base + acc) for a full tile. A base that is not finite gives a result that is not, so one
+// test of the results finds both what to keep and what overflowed. Every load stands before the first store:
+// rows a multiple of 4 KiB apart look like one address to the load unit, and a load would wait for the store.
+template <class F, int Rows>
+[[gnu::always_inline]] inline bool finish(const typename F::Element* base, int64_t base_stride,
+                                          typename F::Element* weight, int64_t weight_stride,
+                                          Tile<F, Rows> tile) {
+#pragma GCC unroll 6
+  for (int i = 0; i < Rows; ++i) {
+    const typename F::Element* row = base + i * base_stride;
+    tile.low[i] = F::add(F::low(row), tile.low[i]);
+    pin(tile.low[i]);
+    tile.high[i] = F::add(F::high(row), tile.high[i]);
+    pin(tile.high[i]);
+  }
+  typename F::Row fused[Rows];
+  __m256i suspect = _mm256_setzero_si256();
+#pragma GCC unroll 6
+  for (int i = 0; i < Rows; ++i) {
+    fused[i] = F::round(tile.low[i], tile.high[i]);
+#pragma GCC unroll 2
+    for (int j = 0; j < F::kRegisters; ++j) {
+      suspect = _mm256_or_si256(suspect, non_finite<F>(fused[i].part[j]));
+      pin(fused[i].part[j]);
+    }
+  }
+  if (_mm256_testz_si256(suspect, suspect)) [[likely]] {
+#pragma GCC unroll 6
+    for (int i = 0; i < Rows; ++i) store(weight + i * weight_stride, fused[i]);
+    return false;
+  }
+  bool overflow = false;
+#pragma GCC unroll 6
+  for (int i = 0; i < Rows; ++i)
+    overflow |= store_non_finite<F>(base + i * base_stride, weight + i * weight_stride, fused[i]);
   return overflow;
 }
 
+// The same for the `cols` columns of an incomplete panel. The rest of the row counts as NaN: kept, and never
+// an overflow.
 template <class F, int Rows>
-struct Tile {
-  typename F::Vec acc[Rows][2];
-
-  void clear() {
-    for (auto& row : acc) row[0] = row[1] = F::zero();
+[[gnu::noinline]] bool finish_edge(const typename F::Element* base, int64_t base_stride,
+                                   typename F::Element* weight, int64_t weight_stride, int64_t cols,
+                                   Tile<F, Rows> tile) {
+  const size_t nbytes = static_cast<size_t>(cols) * sizeof(typename F::Element);
+  bool overflow = false;
+  for (int i = 0; i < Rows; ++i) {
+    typename F::Element row[F::kCols];
+    std::memset(row, 0xFF, sizeof(row));
+    std::memcpy(row, base + i * base_stride, nbytes);
+    overflow |= finish<F, 1>(row, 0, row, 0, {{tile.low[i]}, {tile.high[i]}});
+    std::memcpy(weight + i * weight_stride, row, nbytes);
   }
+  return overflow;
+}
 
-  void load(const typename F::Scalar* from) {
-    for (int i = 0; i < Rows; ++i)
-      for (int j = 0; j < 2; ++j) acc[i][j] = F::load(from + (2 * i + j) * (F::kCols / 2));
-  }
-
-  void store(typename F::Scalar* to) const {
-    for (int i = 0; i < Rows; ++i)
-      for (int j = 0; j < 2; ++j) F::store(to + (2 * i + j) * (F::kCols / 2), acc[i][j]);
-  }
-
-  void multiply(const typename F::Scalar* up, const typename F::Scalar* down, int64_t rank) {
-    for (int64_t r = 0; r < rank; ++r, ++up, down += F::kCols) {
-      const typename F::Vec low = F::load(down);
-      const typename F::Vec high = F::load(down + F::kCols / 2);
+// Sums over the rank from `partial`, or from zero without one. The accumulators are local arrays, unrolled:
+// they never have an address and stay in registers.
+template <class F, int Rows>
+[[gnu::always_inline]] inline Tile<F, Rows> multiply(const typename F::Scalar* up,
+                                                     const typename F::Scalar* down, int64_t rank,
+                                                     const typename F::Scalar* partial) {
+  typename F::Vec low[Rows];
+  typename F::Vec high[Rows];
 #pragma GCC unroll 6
-      for (int i = 0; i < Rows; ++i) {
-        const typename F::Vec scaled = F::broadcast(up + i * TileOps::kUpStride);
-        acc[i][0] = F::fma(scaled, low, acc[i][0]);
-        acc[i][1] = F::fma(scaled, high, acc[i][1]);
-      }
+  for (int i = 0; i < Rows; ++i) {
+    low[i] = partial ? F::load(partial + i * F::kCols) : F::zero();
+    high[i] = partial ? F::load(partial + i * F::kCols + F::kCols / 2) : F::zero();
+  }
+#ifdef UNROLL
+#pragma GCC unroll 4
+#endif
+  for (int64_t r = 0; r < rank; ++r) {
+    const typename F::Vec down_low = F::load(down + r * F::kCols);
+    const typename F::Vec down_high = F::load(down + r * F::kCols + F::kCols / 2);
+#pragma GCC unroll 6
+    for (int i = 0; i < Rows; ++i) {
+      const typename F::Vec scaled = F::broadcast(up + i * TileOps::kUpStride + r);
+      low[i] = F::fma(scaled, down_low, low[i]);
+      high[i] = F::fma(scaled, down_high, high[i]);
     }
   }
-};
+  Tile<F, Rows> sums;
+#pragma GCC unroll 6
+  for (int i = 0; i < Rows; ++i) {
+    sums.low[i] = low[i];
+    sums.high[i] = high[i];
+  }
+  return sums;
+}
 
 #ifndef PF_BYTES
 #define PF_BYTES 256
 #endif
 
+// Fetches what the sweep needs `kAhead` bytes of columns later, past the end of the rows from the group of
+// rows below. Six rows are six streams that stop at every page: more than the hardware prefetcher keeps up
+// with.
 template <class F, int Rows>
-bool sweep_rows(const Sweep& s) {
+[[gnu::always_inline]] inline void prefetch(const Sweep& s, int64_t col) {
+  constexpr int64_t kAhead = PF_BYTES / sizeof(typename F::Element);
+  const bool below = col + kAhead >= s.cols;
+  const auto* at = static_cast<const typename F::Element*>(s.base) + col + kAhead;
+  if (below) at += kRows * s.base_row_stride - s.cols;
+#pragma GCC unroll 6
+  for (int i = 0; i < Rows; ++i)
+    _mm_prefetch(reinterpret_cast<const char*>(at + i * s.base_row_stride), _MM_HINT_T0);
+}
+
+template <class F, int Rows>
+bool sweep_rows(const Sweep& sweep) {
   using Scalar = typename F::Scalar;
-  constexpr int64_t kPrefetch = PF_BYTES / sizeof(typename F::Element);
-  const auto* base = static_cast<const typename F::Element*>(s.base);
-  auto* weight = static_cast<typename F::Element*>(s.weight);
-  const auto* up = static_cast<const Scalar*>(s.up);
+  const Sweep s = sweep;  // local: no store to the weight can change it
   const auto* down = static_cast<const Scalar*>(s.down);
   auto* partial = static_cast<Scalar*>(s.partial);
   bool overflow = false;
   for (int64_t col = 0; col < s.cols; col += F::kCols) {
-    Tile<F, Rows> tile;
-    // Six rows are six streams that stop at every page: more than the hardware prefetcher keeps up with.
-    for (int i = 0; i < Rows; ++i)
-      _mm_prefetch(reinterpret_cast<const char*>(base + i * s.base_row_stride + col + kPrefetch),
-                   _MM_HINT_T0);
-    if (s.first)
-      tile.clear();
-    else
-      tile.load(partial);
-    tile.multiply(up, down, s.rank);
-    down += s.rank * F::kCols;
+    prefetch<F, Rows>(s, col);
+    const Tile<F, Rows> tile =
+        multiply<F, Rows>(static_cast<const Scalar*>(s.up), down, s.rank, s.first ? nullptr : partial);
+    const auto* base = static_cast<const typename F::Element*>(s.base) + col;
+    auto* weight = static_cast<typename F::Element*>(s.weight) + col;
     if (!s.last) {
-      tile.store(partial);
-    } else if (s.cols - col >= F::kCols) {
 #pragma GCC unroll 6
-      for (int i = 0; i < Rows; ++i)
-        overflow |= finish<F>(base + i * s.base_row_stride + col, weight + i * s.weight_row_stride + col,
-                              tile.acc[i][0], tile.acc[i][1]);
+      for (int i = 0; i < Rows; ++i) {
+        F::store(partial + i * F::kCols, tile.low[i]);
+        F::store(partial + i * F::kCols + F::kCols / 2, tile.high[i]);
+      }
+    } else if (s.cols - col >= F::kCols) {
+      overflow |= finish<F, Rows>(base, s.base_row_stride, weight, s.weight_row_stride, tile);
     } else {
-      for (int i = 0; i < Rows; ++i)
-        overflow |= finish_edge<F>(base + i * s.base_row_stride + col, weight + i * s.weight_row_stride + col,
-                                   s.cols - col, tile.acc[i][0], tile.acc[i][1]);
+      overflow |=
+          finish_edge<F, Rows>(base, s.base_row_stride, weight, s.weight_row_stride, s.cols - col, tile);
     }
+    down += s.rank * F::kCols;
     partial += kRows * F::kCols;
   }
   return overflow;
