@@ -49,7 +49,7 @@ py::tuple plan_staging(const std::vector<PyRange>& wanted, const std::vector<PyR
   return py::make_tuple(spans, plan.positions, plan.nbytes);
 }
 
-void read_ranges(const std::vector<PyRequest>& requests, unsigned threads) {
+void read_ranges(const std::vector<PyRequest>& requests, int threads) {
   std::vector<stream::ReadRequest> plain;
   plain.reserve(requests.size());
   for (const auto& [file, offset, nbytes, address] : requests) {
@@ -58,7 +58,7 @@ void read_ranges(const std::vector<PyRequest>& requests, unsigned threads) {
     plain.push_back({file.get(), offset, nbytes, reinterpret_cast<void*>(address)});
   }
   const py::gil_scoped_release unlocked;
-  stream::read(plain, stream::parallel_for(threads));
+  stream::read(plain, threads);
 }
 
 void register_memory(py::module_& m) {

@@ -1,16 +1,15 @@
 #include "stream/reader.h"
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
-#include <mutex>
 #include <vector>
+
+#include "base/thread_pool.h"
 
 namespace lora_mmap::stream {
 namespace {
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
-constexpr uint64_t kParallelFrom = 4 * kMiB;  // below, starting threads costs more than they save
+constexpr uint64_t kParallelFrom = 4 * kMiB;  // below, waking workers costs more than they save
 constexpr uint64_t kPieceNbytes = kMiB;
 
 void read_one(const ReadRequest& request) {
@@ -33,27 +32,9 @@ std::vector<ReadRequest> cut_into_pieces(std::span<const ReadRequest> requests) 
   return pieces;
 }
 
-class FirstFailure {
- public:
-  void record(std::exception_ptr failure) {
-    const std::lock_guard lock(mutex_);
-    if (!failure_) failure_ = std::move(failure);
-    failed_.store(true, std::memory_order_relaxed);
-  }
-  bool failed() const { return failed_.load(std::memory_order_relaxed); }
-  void rethrow() const {
-    if (failure_) std::rethrow_exception(failure_);
-  }
-
- private:
-  std::mutex mutex_;
-  std::exception_ptr failure_;
-  std::atomic<bool> failed_{false};
-};
-
 }  // namespace
 
-void read(std::span<const ReadRequest> requests, const ParallelFor& parallel) {
+void read(std::span<const ReadRequest> requests, int threads) {
   // Before anything is cut into pieces, so that an impossible size allocates nothing.
   for (const ReadRequest& request : requests) request.file->require_range(request.offset, request.nbytes);
   if (total_nbytes(requests) < kParallelFrom) {
@@ -61,16 +42,8 @@ void read(std::span<const ReadRequest> requests, const ParallelFor& parallel) {
     return;
   }
   const std::vector<ReadRequest> pieces = cut_into_pieces(requests);
-  FirstFailure failure;
-  parallel(pieces.size(), [&](size_t i) {
-    if (failure.failed()) return;
-    try {
-      read_one(pieces[i]);
-    } catch (...) {
-      failure.record(std::current_exception());
-    }
-  });
-  failure.rethrow();
+  parallel_for(threads, static_cast<int64_t>(pieces.size()),
+               [&](int, int64_t i) { read_one(pieces[static_cast<size_t>(i)]); });
 }
 
 }  // namespace lora_mmap::stream

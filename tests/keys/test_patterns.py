@@ -1,0 +1,92 @@
+"""The pattern language, through a grammar with one rule: what matches, what is captured, what is refused."""
+
+import pytest
+
+from lora_mmap import _C
+from lora_mmap.errors import PatternError
+
+
+def resolve(pattern: str, target: str, stem: str, model: str) -> bool:
+    """True when ``pattern -> target`` leads from ``stem`` to the module ``model``."""
+    grammar = _C.Grammar([(".up", "up")], [], [(pattern, [[target]])])
+    (found,) = grammar.classify([stem + ".up"]).resolve(_C.ModelNames([model], [True]))
+    return found[0] == 0 and found[2] == 0
+
+
+@pytest.mark.parametrize(
+    ("pattern", "target", "stem", "model"),
+    [
+        ("blocks.{i}.q", "b.{i}.qkv", "blocks.12.q", "b.12.qkv"),
+        ("blocks.{i}.q", "b.{i}.qkv", "blocks_12_q", "b.12.qkv"),
+        ("blocks.{i}.self_attn.q", "b.{i}.qkv", "blocks_3.self_attn.q", "b.3.qkv"),
+        ("{side:img|txt}_mlp.{i}", "{side}.net.{i}", "txt_mlp_0", "txt.net.0"),
+        ("{kind:a|ab|abc}.x", "{kind}.y", "ab.x", "ab.y"),
+        ("a[.extra].b", "hit", "a.b", "hit"),
+        ("a[.extra].b", "hit", "a_extra_b", "hit"),
+        ("a[.{n}].b", "hit", "a.7.b", "hit"),
+        ("net.0.proj", "hit", "net_0_proj", "hit"),
+        ("{name:*}.w", "m.{name}", "some_name.w", "m.some_name"),
+        ("x.{i}.0.{k}", "y.{k}.{i}", "x.1.0.2", "y.2.1"),
+    ],
+)
+def test_what_matches(pattern, target, stem, model):
+    assert resolve(pattern, target, stem, model)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "stem"),
+    [
+        ("blocks.{i}.q", "blocks.x.q"),
+        ("blocks.{i}.q", "blocks..q"),
+        ("blocks.{i}.q", "blocks.12.qq"),
+        ("blocks.{i}.q", "xblocks.12.q"),
+        ("blocks.{i}.q", "blocks-12.q"),
+        ("a_b", "a.b"),
+        ("{side:img|txt}_mlp", "vid_mlp"),
+        ("{name:*}.w", "two.names.w"),
+        ("{name:*}.w", ".w"),
+    ],
+)
+def test_what_does_not(pattern, stem):
+    assert not resolve(pattern, "hit", stem, "hit")
+
+
+def test_literal_digits_beside_an_index():
+    """Both rules start alike; the automaton has to keep both ways open."""
+    grammar = _C.Grammar([(".up", "up")], [], [("net.0.proj", [["first"]]), ("net.{i}.out", [["out.{i}"]])])
+    names = _C.ModelNames(["first", "out.0", "out.10"], [True] * 3)
+    results = grammar.classify(["net.0.proj.up", "net.0.out.up", "net.10.out.up"]).resolve(names)
+    assert [found[4] for found in results] == [(0,), (1,), (2,)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("a.{i", "never closed"),
+        ("a.i}", "closes nothing"),
+        ("a[b", "never closed"),
+        ("a]b", "closes nothing"),
+        ("a[b[c]]", "does not nest"),
+        ("{}", "needs a name"),
+        ("{i}.{i}", "twice"),
+        ("{i}{k}", "side by side"),
+        ("{i}0", "digit follows"),
+        ("{x:*}y", "end at '.'"),
+        ("", "empty text"),
+        ("[a]", "empty text"),
+    ],
+)
+def test_malformed_patterns_say_why(pattern, reason):
+    with pytest.raises(PatternError, match=reason) as error:
+        _C.Grammar([], [], [(pattern, [])])
+    assert pattern in str(error.value)
+
+
+def test_a_template_needs_captures_that_exist():
+    with pytest.raises(PatternError, match="captures no 'k'"):
+        _C.Grammar([], [], [("a.{i}", [["b.{k}"]])])
+
+
+def test_a_suffix_listed_twice():
+    with pytest.raises(PatternError, match=r"'\.up' is listed twice"):
+        _C.Grammar([(".up", "up"), (".up", "up")], [], [])
