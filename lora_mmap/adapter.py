@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt"})
 _FOLDER_NAMES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors", "adapter_model.bin")
 
+
 class Group(NamedTuple):
     """The tensors of one module: ``members`` are (suffix table index, tensor index), ``starts`` (offset, prefix)."""
 
@@ -46,15 +47,14 @@ class Adapter:
         self.path = path
         self._closed = False
         self.tables = tables()
-        self.classification = self.tables.grammar.classify(source.names)
-        self.groups = [Group(*group) for group in self.classification.groups()]
+        self.classification = source.classify(self.tables.grammar)
         self.metadata: AdapterMetadata = read_metadata(source.metadata, path)
         self.pairs: list[Pair | Unfit] | None = None  # filled by pairing.pair_up, once
         self._alphas: dict[int, float] | None = None
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self.source.names)
+        return len(self.source)
 
     def __enter__(self) -> Adapter:
         return self
@@ -83,6 +83,11 @@ class Adapter:
         if self._closed:
             raise ClosedError(f"[{function}] {self.label}: the adapter was closed")
 
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The tensors gathered by module, in order of first appearance."""
+        return [Group(*group) for group in self.classification.groups()]
+
     def role(self, suffix: int) -> str:
         return self.tables.suffixes[suffix].role
 
@@ -90,21 +95,9 @@ class Adapter:
         """The values of all alpha tensors, by tensor index; read once."""
         with self._lock:
             if self._alphas is None:
-                indices = [
-                    tensor for group in self.groups for suffix, tensor in group.members if self.role(suffix) == "alpha"
-                ]
-                for index in indices:
-                    self._require_one_element(index)
+                indices = self.classification.alphas
                 self._alphas = dict(zip(indices, self.source.scalars(indices), strict=True))
             return self._alphas
-
-    def _require_one_element(self, index: int) -> None:
-        shape = self.source.shapes[index]
-        if any(size != 1 for size in shape):
-            raise AdapterError(
-                f"[open_adapter] {self.label}: tensor '{self.source.names[index]}' is an alpha of shape {list(shape)}, "
-                "expected one element"
-            )
 
     def component(self, group: Group, start: int | None = None) -> str | None:
         """The pipeline component that the prefixes up to ``start`` (all of them by default) name, if any."""
@@ -122,7 +115,7 @@ class Adapter:
     @cached_property
     def mixes_components(self) -> bool:
         """True when the keys speak of several pipeline components (a UNet and its text encoders, say)."""
-        prefixes = {prefix for group in self.groups for _, prefix in group.starts if prefix >= 0}
+        prefixes = self.classification.prefixes
         return len({self.tables.prefixes[prefix].component for prefix in prefixes} - {None}) > 1
 
     @property

@@ -15,7 +15,7 @@ from torch import nn
 from . import log
 from .adapter import Adapter, open_adapter
 from .errors import ArgumentError, ModelError
-from .geometry import Geometry, geometry_of, refusal
+from .geometry import refusal
 from .model_index import ModelIndex
 from .model_state import Composition, ModelState, other_owner, state_of, threads, unwrap
 from .plan import NEGLIGIBLE, Plan, make_plan
@@ -45,7 +45,8 @@ def compose(
     Args:
         model: any ``nn.Module`` on the CPU with float16, bfloat16, float32 or float64 weights.
         adapters: ``(source, strength)`` or ``(source, strength, anything)``; a source is whatever
-            :func:`open_adapter` takes, or an open :class:`Adapter` (which stays open). ``|strength| < 1e-5`` is skipped.
+            :func:`open_adapter` takes, or an open :class:`Adapter` (which stays open).
+            ``|strength| < 1e-5`` is skipped.
         strict: raise when some key of an adapter finds no home in the model.
         restore: ``"auto"`` and ``"backup"`` keep a copy of what is touched, for :func:`reset`; ``"none"`` commits and
             forgets: the fused weights are the new pristine ones.
@@ -160,7 +161,7 @@ def _recompose(
     before = {id(adapter): _bytes_read(adapter) for adapter, _ in fresh.entries if adapter not in opened}
     begin = time.perf_counter()
     index = state.index(root)
-    require_in_place("compose", previous.pristine.values(), _addresses(index) if previous.pristine else {})
+    require_in_place("compose", previous.pristine.values(), _addresses(index) if previous.pristine else set())
     plan = make_plan(index, scaled or fresh.entries, fresh.component)
     plan.raise_if_unfit(fresh.strict)
     _refuse_shared(root, plan)
@@ -208,7 +209,9 @@ def _report(
 def _open_entries(function: str, adapters: Entries, opened: list[Adapter]) -> list[tuple[Adapter, float]]:
     """Opens every distinct source once; ``opened`` receives those that we have to close."""
     if isinstance(adapters, (str, bytes, os.PathLike, Mapping)) or not isinstance(adapters, Iterable):
-        raise ArgumentError(f"[{function}] adapters is a {type(adapters).__name__}, expected a list of (source, strength)")
+        raise ArgumentError(
+            f"[{function}] adapters is a {type(adapters).__name__}, expected a list of (source, strength)"
+        )
     known: dict[object, Adapter] = {}
     entries = []
     for position, entry in enumerate(adapters):
@@ -242,21 +245,17 @@ def _strength(function: str, value: object, what: str) -> float:
     return strength
 
 
-def _addresses(index: ModelIndex) -> dict[int, Geometry]:
-    """The places of all fusable weights of the model as it is now."""
-    places: dict[int, Geometry] = {}
-    for entry in index.weights:
-        if refusal(entry) is None and entry.weight is not None and entry.weight.device.type == "cpu":
-            places[entry.weight.data_ptr()] = geometry_of(entry)
-    return places
+def _addresses(index: ModelIndex) -> set[int]:
+    """Where the weights of the model lie now."""
+    return {entry.weight.data_ptr() for entry in index.weights if refusal(entry) is None and entry.weight is not None}
 
 
 def _refuse_shared(root: nn.Module, plan: Plan) -> None:
     key = other_owner(root, set(plan.weights))
     if key is not None:
         raise ModelError(
-            f"[compose] weight '{plan.weights[key].geometry.name}.weight' is fused into through another model object that "
-            "shares it; reset that one first, or compose through it"
+            f"[compose] weight '{plan.weights[key].geometry.name}.weight' is fused into through another model object "
+            "that shares it; reset that one first, or compose through it"
         )
 
 

@@ -28,7 +28,7 @@ def opened(adapter: Adapter) -> None:
             adapter.dialect,
             adapter.family or "unknown",
             len(adapter),
-            len(adapter.groups),
+            len(adapter.classification),
             adapter.nbytes / 1e6,
         )
 
@@ -42,14 +42,14 @@ def skipped(source: object, strength: float) -> None:
 
 def report(result: Report) -> None:
     """The card, and with ``nunchaku_log=1`` in the environment a line per module."""
-    if not result and any(entry.outcomes for entry in result.plan.entries):
+    if not result and any(entry.count(ABSENT) for entry in result.plan.entries):
         logger.warning("no key of the adapters found a place in the model: nothing was applied")
     if not logger.isEnabledFor(logging.INFO):
         return
     logger.info("composition\n%s", result)
-    if os.environ.get("nunchaku_log") == "1":
+    if os.environ.get("nunchaku_log") == "1":  # noqa: SIM112 - upstream's name
         for entry in result.plan.entries:
-            for group, outcome in zip(entry.adapter.groups, entry.outcomes, strict=True):
+            for position, (group, outcome) in enumerate(zip(entry.adapter.groups, entry.outcomes, strict=True)):
                 if outcome.status in (APPLIED, ABSENT, UNSUPPORTED):
-                    modules = ", ".join(landing.module for landing in outcome.landings)
+                    modules = ", ".join(landing.module for landing in entry.landings(position))
                     logger.info("%s: %s %s", group.stem, outcome.status, modules or outcome.reason)

@@ -35,7 +35,7 @@ def compose_loras_v2(
 
 
 def update_lora_params_v2(model: nn.Module, lora: AdapterSource, strength: float = 1.0, **kwargs: Any) -> Report:
-    """Replaces whatever is composed into ``model`` by one adapter. Further arguments as for :func:`compose_loras_v2`."""
+    """Replaces whatever is composed into ``model`` by one adapter; other arguments as for :func:`compose_loras_v2`."""
     return compose_loras_v2(model, [(lora, strength)], **kwargs)
 
 

@@ -34,6 +34,7 @@ class IndexedWeight:
     kind: str
     transposed: bool = False
     refusal: str | None = None
+    geometry: Any = None  # geometry.py's description of the weight when it was last looked at
 
 
 class ModelIndex:
@@ -52,11 +53,13 @@ class ModelIndex:
 
     def is_current(self) -> bool:
         """False once a module or a parameter was added, removed or replaced, or projections were fused or unfused."""
-        return (
-            all(list(modules.values()) == children for modules, children in self._children)
-            and all(entry.parameters.get("weight") is entry.weight for entry in self.weights)
-            and all(bool(getattr(module, "fused_projections", False)) == flag for module, flag in self._fused)
-        )
+        for modules, children in self._children:
+            if (modules or children) and list(modules.values()) != children:
+                return False
+        for entry in self.weights:
+            if entry.parameters.get("weight") is not entry.weight:
+                return False
+        return all(bool(getattr(module, "fused_projections", False)) == flag for module, flag in self._fused)
 
     def _walk(self, module: nn.Module, raw: str, name: str, seen: set[str], is_root: bool = False) -> None:
         self._children.append((module._modules, list(module._modules.values())))

@@ -1,4 +1,4 @@
-"""What we know about each model: its index, its lock and the composition that is in its weights. Dies with the model."""
+"""What we know about each model: its index, its lock and the composition in its weights. Dies with the model."""
 
 from __future__ import annotations
 

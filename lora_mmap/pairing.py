@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .adapter import Adapter, Group
 from .families.suffixes import UNSUPPORTED
 from .tensor_source import FACTOR_DTYPES
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """The factors of one module: ``down`` (A, [rank, cols]) and ``up`` (B, [rows, rank]), as tensor indices.
 
     Convolutions are flattened: ``cols`` is in_channels * kernel elements. ``scale`` is alpha / rank (rsLoRA: alpha /
@@ -26,6 +26,9 @@ class Pair:
     rank: int
     scale: float
     scale_source: str
+
+
+ALPHA_KEY = "alpha key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +52,45 @@ class _Pairing:
         self.adapter = adapter
         self.suffixes = adapter.tables.suffixes
         self.alphas = adapter.alphas()
-        self.shapes = adapter.source.shapes
-        self.dtypes = adapter.source.dtypes
-        self.names = adapter.source.names
         self.loose_alphas = self._loose_alphas()
 
+    @property
+    def names(self) -> list[str]:
+        return self.adapter.source.names
+
     def run(self) -> list[Pair | Unfit]:
-        return [self._pair(index, group) for index, group in enumerate(self.adapter.groups)]
+        plain = self.adapter.source.pairs(self.adapter.classification)
+        simple = not self.adapter.metadata.configs and not self.loose_alphas
+        alphas = self.alphas
+        pairs: list[Pair | Unfit] = []
+        for group, found in enumerate(plain):
+            if found is None:
+                pairs.append(self._explain(group))
+                continue
+            down, up, alpha, rows, cols, rank = found
+            if alpha >= 0 and simple:
+                scale = alphas[alpha] / rank
+                if math.isfinite(scale):
+                    pairs.append(Pair(group, down, up, rows, cols, rank, scale, ALPHA_KEY))
+                    continue
+            pairs.append(self._scaled(group, *found))
+        return pairs
 
     def _loose_alphas(self) -> dict[str, int]:
         """Alphas written without the adapter name that the factors of their module carry, by stem."""
+        if not any(
+            self.suffixes[index].pattern.find("{adapter") >= 0 for index in self.adapter.classification.suffixes
+        ):
+            return {}
         return {
             group.stem: group.members[0][1]
             for group in self.adapter.groups
             if not group.infix and len(group.members) == 1 and group.members[0][1] in self.alphas
         }
 
-    def _pair(self, index: int, group: Group) -> Pair | Unfit:
+    def _explain(self, index: int) -> Unfit:
+        """Why the native core found no plain pair in this group."""
+        group = self.adapter.groups[index]
         roles: dict[str, int] = {}
         for suffix, tensor in group.members:
             entry = self.suffixes[suffix]
@@ -74,15 +99,14 @@ class _Pairing:
                 return Unfit(index, "unsupported", f"{UNSUPPORTED[algorithm]} is not supported yet")
             if entry.role in roles:
                 twin = self.names[roles[entry.role]]
-                return Unfit(index, "malformed", f"'{twin}' and '{self.names[tensor]}' are both its {entry.role} factor")
+                return Unfit(
+                    index, "malformed", f"'{twin}' and '{self.names[tensor]}' are both its {entry.role} factor"
+                )
             roles[entry.role] = tensor
         down, up = roles.get("down"), roles.get("up")
         if down is None or up is None:
             return self._half(index, group, down, up)
-        reason = self._misshapen(down, up)
-        if reason:
-            return Unfit(index, "malformed", reason)
-        return self._scaled(index, group, down, up, roles.get("alpha"))
+        return Unfit(index, "malformed", self._misshapen(down, up))
 
     def _half(self, index: int, group: Group, down: int | None, up: int | None) -> Unfit:
         present = down if down is not None else up
@@ -93,38 +117,33 @@ class _Pairing:
         missing = "up" if down is not None else "down"
         return Unfit(index, "malformed", f"'{self.names[present]}' has no {missing} factor beside it")
 
-    def _misshapen(self, down: int, up: int) -> str | None:
-        down_shape, up_shape = self.shapes[down], self.shapes[up]
-        for tensor, shape in ((down, down_shape), (up, up_shape)):
-            if self.dtypes[tensor] not in FACTOR_DTYPES:
-                return (
-                    f"'{self.names[tensor]}' has dtype {self.dtypes[tensor]}, expected one of "
-                    f"{', '.join(sorted(FACTOR_DTYPES))}"
-                )
-            if not 2 <= len(shape) <= 5:
-                return f"'{self.names[tensor]}' has shape {list(shape)}, expected 2 to 5 dimensions"
-        if down_shape[0] != math.prod(up_shape[1:]):
-            return (
-                f"ranks disagree: '{self.names[down]}' {list(down_shape)} has rank {down_shape[0]}, "
-                f"'{self.names[up]}' {list(up_shape)} has rank {math.prod(up_shape[1:])}"
-            )
-        if not down_shape[0]:
-            return f"'{self.names[down]}' has shape {list(down_shape)}: rank 0"
-        return None
+    def _misshapen(self, down: int, up: int) -> str:
+        shapes, dtypes = self.adapter.source.shapes, self.adapter.source.dtypes
+        for tensor in (down, up):
+            if dtypes[tensor] not in FACTOR_DTYPES:
+                expected = ", ".join(sorted(FACTOR_DTYPES))
+                return f"'{self.names[tensor]}' has dtype {dtypes[tensor]}, expected one of {expected}"
+            if not 2 <= len(shapes[tensor]) <= 5:
+                return f"'{self.names[tensor]}' has shape {list(shapes[tensor])}, expected 2 to 5 dimensions"
+        rank, other = shapes[down][0], math.prod(shapes[up][1:])
+        return (
+            f"'{self.names[down]}' {list(shapes[down])} has rank {rank} and '{self.names[up]}' {list(shapes[up])} has "
+            f"rank {other}, expected the same rank of at least 1"
+        )
 
-    def _scaled(self, index: int, group: Group, down: int, up: int, alpha: int | None) -> Pair | Unfit:
-        down_shape, up_shape = self.shapes[down], self.shapes[up]
-        rank = down_shape[0]
+    def _scaled(self, index: int, down: int, up: int, alpha: int, rows: int, cols: int, rank: int) -> Pair | Unfit:
+        """The pair with its alpha, wherever that is written."""
+        group = self.adapter.groups[index]
         config = self.adapter.metadata.config(self.adapter.component(group)) if self.adapter.metadata.configs else None
         if config is not None and config.use_dora:
             return Unfit(index, "unsupported", f"{UNSUPPORTED['dora']}, says {config.source}: not supported yet")
-        if alpha is None and group.infix:
-            alpha = self.loose_alphas.get(group.stem)
-        if alpha is not None:
-            scale, source = self.alphas[alpha] / rank, "alpha key"
+        if alpha < 0 and group.infix:
+            alpha = self.loose_alphas.get(group.stem, -1)
+        if alpha >= 0:
+            scale, source = self.alphas[alpha] / rank, ALPHA_KEY
         else:
-            stem = group.stem[group.starts[-1][0] :]
-            scale, source = (config.scale(stem, rank) if config else None) or (1.0, "assumed (alpha = rank)")
+            path = group.stem[group.starts[-1][0] :]
+            scale, source = (config.scale(path, rank) if config else None) or (1.0, "assumed (alpha = rank)")
         if not math.isfinite(scale):
             return Unfit(index, "malformed", f"alpha / rank is {scale} ({source}), expected a finite number")
-        return Pair(index, down, up, up_shape[0], math.prod(down_shape[1:]), rank, scale, source)
+        return Pair(index, down, up, rows, cols, rank, scale, source)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from .adapter import Adapter
 from .errors import AdapterError, AmbiguousKeyError, UnmatchedKeysError
 from .families.compiled import WHOLE, Placement
-from .geometry import Geometry, Key, geometry_of, refusal, refuse_overlaps
+from .geometry import Geometry, Key, look_at, refuse_overlaps
 from .model_index import ModelIndex
 from .pairing import Pair, Unfit, pair_up
 
@@ -25,33 +26,36 @@ MALFORMED, MISFIT, AMBIGUOUS = "malformed", "misfit", "ambiguous"
 
 
 class Term(NamedTuple):
-    """One pair on ``rows`` of a weight, taking the up factor's rows from ``up_row`` on. ``scale`` holds everything
-    but B and A: strength * alpha / rank."""
+    """One pair on rows ``begin`` to ``end`` of a weight, taking the up factor's rows from ``up_row`` on. ``scale``
+    holds everything but B and A: strength * alpha / rank."""
 
     entry: int
     pair: Pair
     scale: float
-    rows: tuple[int, int]
+    begin: int
+    end: int
     up_row: int
 
 
-@dataclass(slots=True)
 class WeightPlan:
     """One storage region and the terms that fall on it, in the order of the contract."""
 
-    geometry: Geometry
-    terms: list[Term] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
+    __slots__ = ("cols", "geometry", "rows", "terms")
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.geometry = geometry
+        self.rows = geometry.rows
+        self.cols = geometry.cols
+        self.terms: list[Term] = []
 
     def bands(self) -> list[tuple[int, int, list[Term]]]:
         """Disjoint row ranges with the terms that cover each of them entirely; rows without a term are left out."""
-        first = self.terms[0].rows
-        if all(term.rows == first for term in self.terms):
-            return [(*first, self.terms)]
-        edges = sorted({edge for term in self.terms for edge in term.rows})
+        begin, end = self.terms[0].begin, self.terms[0].end
+        if all(term.begin == begin and term.end == end for term in self.terms):
+            return [(begin, end, self.terms)]
         bands = []
-        for begin, end in zip(edges, edges[1:], strict=False):
-            covering = [term for term in self.terms if term.rows[0] <= begin and end <= term.rows[1]]
+        for begin, end in pairwise(sorted({edge for term in self.terms for edge in (term.begin, term.end)})):
+            covering = [term for term in self.terms if term.begin <= begin and end <= term.end]
             if covering:
                 bands.append((begin, end, covering))
         return bands
@@ -65,11 +69,18 @@ class Landing(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What becomes of one group of an adapter's tensors."""
+    """What becomes of one group of an adapter's tensors. ``landings`` is filled where a family rule placed it."""
 
     status: str
     reason: str = ""
     landings: tuple[Landing, ...] = ()
+
+
+# The pair is the whole of the module that its name says.
+_DIRECT = Outcome(APPLIED)
+# How the native core answers: outcome, start, rule, alternative, modules.
+Resolution = tuple[int, int, int, int, tuple[int, ...]]
+_FOUND, _NOT_FOUND, _SEVERAL = 0, 1, 2
 
 
 @dataclass(slots=True)
@@ -79,6 +90,15 @@ class EntryPlan:
     adapter: Adapter
     strength: float
     outcomes: list[Outcome]
+    resolutions: list[Resolution]
+    index: ModelIndex
+
+    def landings(self, group: int) -> tuple[Landing, ...]:
+        """Where the group's pair goes; empty unless it is applied."""
+        outcome = self.outcomes[group]
+        if outcome is not _DIRECT:
+            return outcome.landings
+        return (Landing(self.index.weights[self.resolutions[group][4][0]].name, None),)
 
     def count(self, status: str) -> int:
         return sum(outcome.status == status for outcome in self.outcomes)
@@ -120,91 +140,91 @@ def make_plan(index: ModelIndex, entries: Sequence[tuple[Adapter, float]], compo
     """Resolves and validates all adapters against one model; touches no weight and reads no factor."""
     planner = _Planner(index, component)
     plans = [planner.add(position, adapter, strength) for position, (adapter, strength) in enumerate(entries)]
-    refuse_overlaps([weight.geometry for weight in planner.weights.values()])
-    return Plan(plans, planner.weights)
+    return Plan(plans, planner.weights())
 
 
 class _Planner:
     def __init__(self, index: ModelIndex, component: str | None) -> None:
         self.index = index
         self.component = component
-        self.weights: dict[Key, WeightPlan] = {}
-        self._geometries: dict[int, Geometry | str] = {}
-        self._plans: dict[int, WeightPlan] = {}
+        self._weights: dict[Key, WeightPlan] = {}
+        self._weights_by_module: dict[int, WeightPlan] = {}
+        self._refusals: dict[int, str] = {}
 
     def add(self, position: int, adapter: Adapter, strength: float) -> EntryPlan:
         if abs(strength) < NEGLIGIBLE:
             skipped = Outcome(SKIPPED, f"strength {strength:g} is negligible")
-            return EntryPlan(adapter, strength, [skipped] * len(adapter.groups))
+            return EntryPlan(adapter, strength, [skipped] * len(adapter.classification), [], self.index)
         pairs = pair_up(adapter)
         resolutions = adapter.classification.resolve(self.index.names)
         foreign = self._foreign_groups(adapter, pairs, resolutions)
         outcomes = []
         for group, (pair, resolution) in enumerate(zip(pairs, resolutions, strict=True)):
-            if group in foreign:
+            if foreign and group in foreign:
                 outcomes.append(Outcome(ABSENT, foreign[group]))
-            else:
+            elif type(pair) is Pair:
+                # The name says the module and the pair is all of it: nearly every pair of nearly every file.
+                if resolution[0] == _FOUND and resolution[2] < 0:
+                    weight = self._weights_by_module.get(resolution[4][0]) or self._look_up(resolution[4][0])
+                    if weight is not None and pair.rows == weight.rows and pair.cols == weight.cols:
+                        if pair.scale != 0:
+                            weight.terms.append(Term(position, pair, strength * pair.scale, 0, pair.rows, 0))
+                        outcomes.append(_DIRECT)
+                        continue
                 outcomes.append(self._place(position, adapter, strength, pair, resolution))
-        return EntryPlan(adapter, strength, outcomes)
+            else:
+                assert type(pair) is Unfit
+                outcomes.append(Outcome(pair.kind, pair.reason))
+        return EntryPlan(adapter, strength, outcomes, resolutions, self.index)
 
-    def _place(
-        self,
-        position: int,
-        adapter: Adapter,
-        strength: float,
-        pair: Pair | Unfit,
-        resolution: tuple[int, int, int, int, tuple[int, ...]],
-    ) -> Outcome:
+    def weights(self) -> dict[Key, WeightPlan]:
+        """The weights that terms fall on."""
+        weights = {key: weight for key, weight in self._weights.items() if weight.terms}
+        refuse_overlaps([weight.geometry for weight in weights.values()])
+        return weights
+
+    def _look_up(self, module: int) -> WeightPlan | None:
+        """The plan of a module's weight; None where it cannot be fused into."""
+        geometry = look_at(self.index.weights[module])
+        if isinstance(geometry, str):
+            self._refusals[module] = geometry
+            return None
+        plan = self._weights.get(geometry.key)
+        if plan is None:
+            plan = self._weights[geometry.key] = WeightPlan(geometry)
+        self._weights_by_module[module] = plan
+        return plan
+
+    def _place(self, position: int, adapter: Adapter, strength: float, pair: Pair, resolution: Resolution) -> Outcome:
         found, _, rule, alternative, modules = resolution
-        if type(pair) is Unfit:
-            return Outcome(pair.kind, pair.reason)
-        assert type(pair) is Pair
-        if found == 1:
+        if found == _NOT_FOUND:
             return Outcome(ABSENT, "no module of the model has this name")
-        if found == 2:
+        if found == _SEVERAL:
             names = ", ".join(f"'{self.index.weights[module].name}'" for module in modules)
             return Outcome(AMBIGUOUS, f"it fits several modules: {names}")
         placements = (WHOLE,) if rule < 0 else adapter.tables.rules[rule].alternatives[alternative].placements
         landings, terms = [], []
         for module, placement in zip(modules, placements, strict=True):
-            geometry = self._geometry(module)
-            if isinstance(geometry, str):
-                return Outcome(UNSUPPORTED, f"module '{self.index.weights[module].name}': {geometry}")
-            cut = _cut(pair, placement, geometry)
+            name = self.index.weights[module].name
+            weight = self._weights_by_module.get(module) or self._look_up(module)
+            if weight is None:
+                return Outcome(UNSUPPORTED, f"module '{name}': {self._refusals[module]}")
+            cut = _cut(pair, placement, weight.geometry)
             if cut is None:
-                return Outcome(MISFIT, _misfit(adapter, pair, placement, geometry, self.index.weights[module].name))
-            rows, up_row = cut
-            terms.append((module, Term(position, pair, strength * pair.scale, rows, up_row)))
-            whole = rows == (0, geometry.rows)
-            landings.append(Landing(self.index.weights[module].name, None if whole else rows))
-        for module, term in terms:
-            self._weight(module).terms.append(term)
+                return Outcome(MISFIT, _misfit(adapter, pair, placement, weight.geometry, name))
+            begin, end, up_row = cut
+            terms.append((weight, Term(position, pair, strength * pair.scale, begin, end, up_row)))
+            landings.append(Landing(name, None if (begin, end) == (0, weight.rows) else (begin, end)))
+        for weight, term in terms:
+            if term.scale != 0:
+                weight.terms.append(term)
         return Outcome(APPLIED, "", tuple(landings))
-
-    def _geometry(self, module: int) -> Geometry | str:
-        known = self._geometries.get(module)
-        if known is None:
-            entry = self.index.weights[module]
-            known = self._geometries[module] = refusal(entry) or geometry_of(entry)
-        return known
-
-    def _weight(self, module: int) -> WeightPlan:
-        plan = self._plans.get(module)
-        if plan is None:
-            geometry = self._geometries[module]
-            assert isinstance(geometry, Geometry)
-            plan = self.weights.get(geometry.key)
-            if plan is None:
-                plan = self.weights[geometry.key] = WeightPlan(geometry)
-            plan.names.add(self.index.weights[module].name)
-            self._plans[module] = plan
-        return plan
 
     def _foreign_groups(
         self,
         adapter: Adapter,
         pairs: Sequence[Pair | Unfit],
-        resolutions: Sequence[tuple[int, int, int, int, tuple[int, ...]]],
+        resolutions: Sequence[Resolution],
     ) -> dict[int, str]:
         """Groups whose prefix names another pipeline component than the one this model is.
 
@@ -226,17 +246,17 @@ class _Planner:
         self,
         components: Sequence[str | None],
         pairs: Sequence[Pair | Unfit],
-        resolutions: Sequence[tuple[int, int, int, int, tuple[int, ...]]],
+        resolutions: Sequence[Resolution],
     ) -> str | None:
         hits: Counter[str] = Counter()
         misfits: Counter[str] = Counter()
         for component, pair, (found, _, rule, _, modules) in zip(components, pairs, resolutions, strict=True):
-            if component is None or found != 0 or rule >= 0 or type(pair) is not Pair:
+            if component is None or found != _FOUND or rule >= 0 or type(pair) is not Pair:
                 continue
-            geometry = self._geometry(modules[0])
-            if isinstance(geometry, Geometry):
+            weight = self._weights_by_module.get(modules[0]) or self._look_up(modules[0])
+            if weight is not None:
                 hits[component] += 1
-                misfits[component] += (pair.rows, pair.cols) != (geometry.rows, geometry.cols)
+                misfits[component] += (pair.rows, pair.cols) != (weight.rows, weight.cols)
         if len(hits) < 2:
             return next(iter(hits), None)
         fitting = [component for component in hits if not misfits[component]]
@@ -248,18 +268,19 @@ class _Planner:
         return fitting[0]
 
 
-def _cut(pair: Pair, placement: Placement, geometry: Geometry) -> tuple[tuple[int, int], int] | None:
-    """(rows of the weight, first row of the up factor), or None where the shapes do not fit."""
+def _cut(pair: Pair, placement: Placement, geometry: Geometry) -> tuple[int, int, int] | None:
+    """(first row of the weight, one past the last, first row of the up factor), or None where shapes do not fit."""
     if pair.cols != geometry.cols:
         return None
     if placement.side == "whole":
-        return ((0, geometry.rows), 0) if pair.rows == geometry.rows else None
+        return (0, geometry.rows, 0) if pair.rows == geometry.rows else None
     rows = placement.rows(geometry.rows if placement.side == "target" else pair.rows)
     if rows is None:
         return None
+    begin, end = rows
     if placement.side == "target":
-        return (rows, 0) if rows[1] - rows[0] == pair.rows else None
-    return ((0, geometry.rows), rows[0]) if rows[1] - rows[0] == geometry.rows else None
+        return (begin, end, 0) if end - begin == pair.rows else None
+    return (0, geometry.rows, begin) if end - begin == geometry.rows else None
 
 
 def _misfit(adapter: Adapter, pair: Pair, placement: Placement, geometry: Geometry, module: str) -> str:

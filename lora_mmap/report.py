@@ -96,10 +96,10 @@ class Report:
         modules: dict[str, Any] = {}
         for position, entry in enumerate(self.plan.entries):
             pairs = pair_up(entry.adapter) if entry.count(APPLIED) else []
-            for pair, outcome in zip(pairs, entry.outcomes, strict=False):
-                if outcome.status != APPLIED or not isinstance(pair, Pair):
+            for group, pair in enumerate(pairs):
+                if entry.outcomes[group].status != APPLIED or not isinstance(pair, Pair):
                     continue
-                for landing in outcome.landings:
+                for landing in entry.landings(group):
                     terms = modules.setdefault(landing.module, {"outcome": APPLIED, "terms": []})["terms"]
                     terms.append(
                         {
@@ -157,7 +157,7 @@ def _keys(entry: EntryPlan, dry_run: bool) -> dict[str, Any]:
         names[tensor]: {"outcome": "unknown", "targets": [], "reason": "no known suffix"}
         for tensor in adapter.classification.unknown
     }
-    for group, outcome in zip(adapter.groups, entry.outcomes, strict=True):
+    for position, (group, outcome) in enumerate(zip(adapter.groups, entry.outcomes, strict=True)):
         for suffix, tensor in group.members:
             role = adapter.role(suffix)
             result[names[tensor]] = {
@@ -170,7 +170,7 @@ def _keys(entry: EntryPlan, dry_run: bool) -> dict[str, Any]:
                         "cols": None,
                         "layout": None,
                     }
-                    for landing in outcome.landings
+                    for landing in entry.landings(position)
                 ],
                 "reason": outcome.reason,
             }

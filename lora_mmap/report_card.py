@@ -25,8 +25,16 @@ def card(report: Report) -> str:
 
 
 def megabytes(nbytes: float) -> str:
-    """Bytes as decimal MB or GB."""
-    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
+    """Bytes as decimal kB, MB or GB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if nbytes >= unit:
+            return f"{nbytes / unit:.1f} {name}"
+    return f"{nbytes:.0f} bytes"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _headline(report: Report) -> str:
@@ -34,8 +42,8 @@ def _headline(report: Report) -> str:
     verb = "would be applied" if report.dry_run else "applied"
     weights = len(report.plan.weights)
     if not report:
-        return f"nothing {verb}: 0 of {total} modules found in the model"
-    return f"{report.applied} of {total} modules {verb}, to {weights} weights"
+        return f"nothing {verb}: 0 of {plural(total, 'module')}"
+    return f"{report.applied} of {plural(total, 'module')} {verb}, to {plural(weights, 'weight')}"
 
 
 def _entry(entry: EntryPlan) -> list[str]:
@@ -47,7 +55,9 @@ def _entry(entry: EntryPlan) -> list[str]:
         f"{count} {status}" for status in (APPLIED, ABSENT, UNSUPPORTED, SKIPPED) if (count := entry.count(status))
     )
     unknown = len(adapter.classification.unknown)
-    lines = [f"{name}  x {entry.strength:g}: {counts or 'no modules'}" + (f", {unknown} unknown keys" if unknown else "")]
+    lines = [
+        f"{name}  x {entry.strength:g}: {counts or 'no modules'}" + (f", {unknown} unknown keys" if unknown else "")
+    ]
     lines.append(f"   {adapter.source.format}, {adapter.family or 'no known family'}, {adapter.dialect}")
     if entry.count(SKIPPED) < len(entry.outcomes):
         kinds = scales(adapter)
@@ -75,7 +85,8 @@ def _costs(report: Report) -> list[str]:
         f"{tier}: {cost['modules']} modules, {megabytes(cost['bytes'])}" for tier, cost in report.restore.items()
     )
     return [
-        f"read {megabytes(report.bytes_read)}, {report.files_opened} files opened, {report.keys_classified} keys classified",
+        f"read {megabytes(report.bytes_read)}, {plural(report.files_opened, 'file')} opened, "
+        f"{plural(report.keys_classified, 'key')} classified",
         stages,
         f"restore {tiers or 'nothing to undo'}; staging {megabytes(report.memory.get('staging', 0))}",
     ]

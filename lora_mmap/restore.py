@@ -19,6 +19,7 @@ class Saved:
     """The bytes of one weight at one moment, in ``memory`` (shared by the weights saved together) from ``address``."""
 
     geometry: Geometry
+    tensor: torch.Tensor  # keeps the weight's storage alive, whatever becomes of the parameter
     memory: _C.Memory
     address: int
 
@@ -33,7 +34,7 @@ def save(geometries: Sequence[Geometry], threads: int) -> list[Saved]:
     memory = _C.Memory(total, hugepages=True)
     saved, address = [], memory.address
     for geometry in geometries:
-        saved.append(Saved(geometry, memory, address))
+        saved.append(Saved(geometry, geometry.weight.detach(), memory, address))
         address += _aligned(geometry.nbytes)
     _C.copy([_rectangle(item, to_weight=False) for item in saved], threads)
     return saved
@@ -43,7 +44,7 @@ def put_back(saved: Sequence[Saved], threads: int) -> None:
     """Writes saved bytes into the weights they came from."""
     if saved:
         _C.copy([_rectangle(item, to_weight=True) for item in saved], threads)
-        mark_written(item.geometry.tensor for item in saved)
+        mark_written(item.tensor for item in saved)
 
 
 def mark_written(tensors: Iterable[torch.Tensor]) -> None:
@@ -53,13 +54,13 @@ def mark_written(tensors: Iterable[torch.Tensor]) -> None:
             torch.autograd.graph.increment_version(tensor)
 
 
-def require_in_place(function: str, saved: Iterable[Saved], current: dict[int, Geometry]) -> None:
+def require_in_place(function: str, saved: Iterable[Saved], current: set[int]) -> None:
     """Raises ModelError when a weight that was fused into no longer lies where it did (moved, converted, replaced)."""
     for item in saved:
         if item.geometry.address not in current:
             raise ModelError(
-                f"[{function}] weight '{item.geometry.name}.weight' was moved, converted or replaced since it was fused "
-                f"into: expected {item.geometry.dtype} [{item.geometry.rows}, {item.geometry.cols}] at its old place; "
+                f"[{function}] weight '{item.geometry.name}.weight' was moved, converted or replaced since it was "
+                f"fused into: expected {item.geometry.dtype} [{item.geometry.rows}, {item.geometry.cols}] in place; "
                 "undo before converting a model, or pass force=True to forget what is out of reach"
             )
 

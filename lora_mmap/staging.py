@@ -19,6 +19,8 @@ from .tensor_source import FileTensors, MemoryTensors
 WINDOW_NBYTES = 8 << 20
 # A gap up to this many unneeded bytes is read through rather than around.
 MAX_GAP_NBYTES = 64 << 10
+# Where spans begin in the staging buffer: a cache line.
+ALIGNMENT = 64
 
 # One tensor of the composition: (position in the list of distinct adapters, tensor index).
 Factor = tuple[int, int]
@@ -58,21 +60,28 @@ class FactorStream:
         by_adapter: dict[int, list[int]] = {}
         for adapter, tensor in window.factors:
             by_adapter.setdefault(adapter, []).append(tensor)
-        spans: list[tuple[int, list[tuple[int, int]], list[tuple[int, int]]]] = []
+        parts: list[tuple[FileTensors, list[tuple[int, int, int]], int]] = []
+        places: list[tuple[Factor, int]] = []
         total = 0
         for adapter, tensors in by_adapter.items():
             source = self.adapters[adapter].source
             if isinstance(source, MemoryTensors):
-                for tensor in tensors:
-                    addresses[adapter, tensor] = source.addresses[tensor]
+                addresses.update(((adapter, tensor), source.addresses[tensor]) for tensor in tensors)
                 continue
-            ranges = sorted((source.offsets[tensor], tensor) for tensor in tensors)
-            merged = self._coalesce(adapter, source, ranges)
-            spans.append((adapter, ranges, merged))
-            total += sum(-(-nbytes // 64) * 64 for _, nbytes in merged)
+            spans, positions, nbytes = self._plan_staging(adapter, source, tensors)
+            parts.append((source, spans, total))
+            places += [((adapter, tensor), total + at) for tensor, at in zip(tensors, positions, strict=True)]
+            total += -(-nbytes // ALIGNMENT) * ALIGNMENT
         if total > self._staging.nbytes:
             self._staging = _C.Memory(total, hugepages=True)
-        self._read(spans, addresses)
+        base = self._staging.address
+        requests = [
+            (source.file, offset, nbytes, base + begin + at)
+            for source, spans, begin in parts
+            for offset, nbytes, at in spans
+        ]
+        _C.read_ranges(requests, self._threads)
+        addresses.update((factor, base + at) for factor, at in places)
         return addresses
 
     def check_unchanged(self) -> None:
@@ -82,33 +91,13 @@ class FactorStream:
                 adapter.require_open("compose")
                 adapter.source.file.check_unchanged()
 
-    def _coalesce(self, adapter: int, source: FileTensors, ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    def _plan_staging(
+        self, adapter: int, source: FileTensors, tensors: list[int]
+    ) -> tuple[list[tuple[int, int, int]], list[int], int]:
+        ranges = [(source.offsets[tensor], source.nbytes[tensor]) for tensor in tensors]
         wanted = self._wanted[adapter]
-        last = ranges[-1]
-        near = wanted[bisect_left(wanted, (ranges[0][0], 0)) : bisect_left(wanted, (last[0] + 1, 0))]
-        mine = [(offset, source.nbytes[tensor]) for offset, tensor in ranges]
-        return _C.coalesce(mine, near, MAX_GAP_NBYTES)
-
-    def _read(
-        self,
-        spans: list[tuple[int, list[tuple[int, int]], list[tuple[int, int]]]],
-        addresses: dict[Factor, int],
-    ) -> None:
-        requests = []
-        address = self._staging.address
-        for adapter, ranges, merged in spans:
-            source = self.adapters[adapter].source
-            assert isinstance(source, FileTensors)
-            at = 0
-            for begin, nbytes in merged:
-                requests.append((source.file, begin, nbytes, address))
-                while at < len(ranges) and ranges[at][0] < begin + nbytes:
-                    offset, tensor = ranges[at]
-                    addresses[adapter, tensor] = address + offset - begin
-                    at += 1
-                address += -(-nbytes // 64) * 64
-        if requests:
-            _C.read_ranges(requests, self._threads)
+        near = wanted[bisect_left(wanted, min(ranges)) : bisect_left(wanted, max(ranges))]
+        return _C.plan_staging(ranges, near, MAX_GAP_NBYTES, ALIGNMENT)
 
     def _wanted_ranges(self) -> list[list[tuple[int, int]]]:
         """Per adapter, the ranges somebody reads at some time: gaps that hold one are not read through."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,31 +39,11 @@ def dtype_name(dtype: torch.dtype) -> str | None:
     return _TORCH_NAMES.get(dtype)
 
 
-class TensorSource(Protocol):
-    """Tensors by index: names, element types (safetensors' names), shapes and byte counts, in storage order."""
-
-    names: list[str]
-    dtypes: list[str]
-    shapes: list[tuple[int, ...]]
-    nbytes: list[int]
-    metadata: dict[str, str] | None
-    format: str
-
-    def scalars(self, indices: list[int]) -> list[float]:
-        """The values of one-element tensors."""
-        ...
-
-    def tensor(self, index: int) -> torch.Tensor:
-        """One tensor in memory of its own."""
-        ...
-
-    def close(self) -> None:
-        """Releases the file or the memory."""
-        ...
-
-
 class FileTensors:
-    """An open safetensors file: the header is read and parsed once, tensors are read when somebody wants them."""
+    """An open safetensors file: the header is read and parsed once, tensors are read when somebody wants them.
+
+    Lists are by tensor index, in the order of the data in the file; dtypes are safetensors' names.
+    """
 
     format = "safetensors"
 
@@ -73,12 +54,36 @@ class FileTensors:
         except BaseException:
             self.file.close()
             raise
-        self.names = self.header.names()
-        self.dtypes = self.header.dtypes()
-        self.shapes = self.header.shapes()
-        self.nbytes = self.header.nbytes()
-        self.offsets = self.header.offsets()
         self.metadata = self.header.metadata
+
+    @cached_property
+    def names(self) -> list[str]:
+        return self.header.names()
+
+    @cached_property
+    def dtypes(self) -> list[str]:
+        return self.header.dtypes()
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, ...]]:
+        return self.header.shapes()
+
+    @cached_property
+    def nbytes(self) -> list[int]:
+        return self.header.nbytes()
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        return self.header.offsets()
+
+    def __len__(self) -> int:
+        return len(self.header)
+
+    def classify(self, grammar: _C.Grammar) -> _C.Classification:
+        return grammar.classify(self.header)
+
+    def pairs(self, classification: _C.Classification) -> list[_C.PlainPair | None]:
+        return classification.pairs()
 
     def scalars(self, indices: list[int]) -> list[float]:
         return self.file.read_scalars(self.header, indices)
@@ -114,7 +119,21 @@ class MemoryTensors:
         self.nbytes = [tensor.nbytes for tensor in self._tensors]
         self.addresses = [tensor.data_ptr() for tensor in self._tensors]
 
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def classify(self, grammar: _C.Grammar) -> _C.Classification:
+        return grammar.classify(self.names)
+
+    def pairs(self, classification: _C.Classification) -> list[_C.PlainPair | None]:
+        return classification.pairs(self.dtypes, self.shapes)
+
     def scalars(self, indices: list[int]) -> list[float]:
+        for index in indices:
+            if self._tensors[index].numel() != 1:
+                raise AdapterError(
+                    f"[open_adapter] tensor '{self.names[index]}': expected one element, got {list(self.shapes[index])}"
+                )
         return [float(self._tensors[index].item()) for index in indices]
 
     def tensor(self, index: int) -> torch.Tensor:

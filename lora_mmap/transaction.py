@@ -84,7 +84,7 @@ class _Transaction:
                     jobs.append(job)
                     owners.append(weight)
             overflowed = _C.fuse(jobs, self.threads)
-            mark_written(weight.geometry.tensor for weight in window.weights)
+            mark_written(weight.geometry.weight for weight in window.weights)
         if overflowed:
             raise self._overflow(owners[overflowed[0]], len({id(owners[job]) for job in overflowed}))
 
@@ -119,7 +119,7 @@ class _Transaction:
         source = self.plan.entries[term.entry].adapter.source
         up_dtype = source.dtypes[pair.up]
         up_itemsize = source.nbytes[pair.up] // (pair.rows * pair.rank)
-        up_row = term.up_row + begin - term.rows[0]
+        up_row = term.up_row + begin - term.begin
         columns = weight.geometry.column_map
         return (
             addresses[stream.factor(term.entry, pair.down)],

@@ -4,6 +4,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace lora_mmap {
 
@@ -11,6 +12,7 @@ enum class Fault {
   header,    // a safetensors header breaks a rule
   read,      // the file gave fewer bytes than promised, or changed under us
   closed,    // the object was closed before this call
+  adapter,   // a tensor is not what its key says it is
   pattern,   // a key pattern or a family table is malformed
   argument,  // the caller passed something impossible
 };

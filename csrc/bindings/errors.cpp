@@ -16,6 +16,8 @@ const char* exception_name(Fault fault) {
       return "ReadError";
     case Fault::closed:
       return "ClosedError";
+    case Fault::adapter:
+      return "AdapterError";
     case Fault::pattern:
       return "PatternError";
     case Fault::argument:
@@ -24,10 +26,15 @@ const char* exception_name(Fault fault) {
   return "LoraMmapError";
 }
 
+// Paths come into messages as the file system gave them, so neither text is promised to be UTF-8.
+py::object text(const char* bytes) {
+  return py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefault(bytes));
+}
+
 void raise(const Error& error) {
   try {
     const py::object type = py::module_::import("lora_mmap.errors").attr(exception_name(error.fault()));
-    PyErr_SetString(type.ptr(), error.what());
+    PyErr_SetObject(type.ptr(), text(error.what()).ptr());
   } catch (py::error_already_set& failed) {
     failed.restore();
   }
@@ -35,7 +42,7 @@ void raise(const Error& error) {
 
 // OSError(errno, text, filename) picks FileNotFoundError, PermissionError, IsADirectoryError ... by itself.
 void raise(const OsError& error) {
-  const py::tuple arguments = py::make_tuple(error.code(), error.what(), error.path());
+  const py::tuple arguments = py::make_tuple(error.code(), text(error.what()), text(error.path().c_str()));
   PyErr_SetObject(PyExc_OSError, arguments.ptr());
 }
 

@@ -1,8 +1,13 @@
 #include <pybind11/stl.h>
 
+#include <set>
+
+#include "base/error.h"
 #include "bindings/bindings.h"
 #include "keys/groups.h"
+#include "keys/pairs.h"
 #include "keys/resolve.h"
+#include "safetensors/header.h"
 
 namespace py = pybind11;
 
@@ -11,6 +16,7 @@ namespace {
 
 using namespace lora_mmap::keys;
 
+using SuffixTable = std::vector<std::pair<std::string, std::string>>;  // pattern, role
 using RuleTable = std::vector<std::pair<std::string, std::vector<std::vector<std::string>>>>;
 
 std::vector<Pattern> parse_all(const std::vector<std::string>& texts) {
@@ -19,8 +25,17 @@ std::vector<Pattern> parse_all(const std::vector<std::string>& texts) {
   return patterns;
 }
 
-std::shared_ptr<Grammar> make_grammar(const std::vector<std::string>& suffixes,
+Role role_named(const std::string& name) {
+  if (name == "down") return Role::down;
+  if (name == "up") return Role::up;
+  if (name == "alpha") return Role::alpha;
+  return Role::other;
+}
+
+std::shared_ptr<Grammar> make_grammar(const SuffixTable& suffix_table,
                                       const std::vector<std::string>& prefixes, const RuleTable& table) {
+  std::vector<Suffix> suffixes;
+  for (const auto& [text, role] : suffix_table) suffixes.push_back({Pattern::parse(text), role_named(role)});
   std::vector<Rule> rules;
   for (const auto& [text, alternatives] : table) {
     Rule rule{Pattern::parse(text), {}};
@@ -31,21 +46,34 @@ std::shared_ptr<Grammar> make_grammar(const std::vector<std::string>& suffixes,
     }
     rules.push_back(std::move(rule));
   }
-  return std::make_shared<Grammar>(parse_all(suffixes), parse_all(prefixes), std::move(rules));
+  return std::make_shared<Grammar>(std::move(suffixes), parse_all(prefixes), std::move(rules));
 }
 
-// Groups together with the names they point into.
+// Groups together with whatever owns the names they point into.
 struct Classification {
   std::vector<std::string> names;
+  std::shared_ptr<const safetensors::Header> header;
   Groups groups;
 };
 
-std::unique_ptr<Classification> classify(const std::shared_ptr<Grammar>& grammar,
-                                         std::vector<std::string> names) {
+std::unique_ptr<Classification> classify_names(const std::shared_ptr<Grammar>& grammar,
+                                               std::vector<std::string> names) {
   auto result = std::make_unique<Classification>();
   result->names = std::move(names);
   const std::vector<std::string_view> views(result->names.begin(), result->names.end());
-  py::gil_scoped_release unlocked;
+  const py::gil_scoped_release unlocked;
+  result->groups = classify_all(grammar, views);
+  return result;
+}
+
+std::unique_ptr<Classification> classify_header(const std::shared_ptr<Grammar>& grammar,
+                                                std::shared_ptr<const safetensors::Header> header) {
+  const py::gil_scoped_release unlocked;
+  std::vector<std::string_view> views;
+  views.reserve(header->size());
+  for (const safetensors::Tensor& tensor : header->tensors()) views.push_back(tensor.name);
+  auto result = std::make_unique<Classification>();
+  result->header = std::move(header);
   result->groups = classify_all(grammar, views);
   return result;
 }
@@ -67,6 +95,52 @@ py::list groups_to_python(const Classification& self) {
   return list;
 }
 
+// One item per group: (down, up, alpha, rows, cols, rank), or None for what is no plain pair.
+py::list pairs_to_python(const Classification& self, const FormOf& form) {
+  py::list list(self.groups.groups.size());
+  for (size_t i = 0; i < self.groups.groups.size(); ++i) {
+    const auto pair = plain_pair(self.groups.groups[i], *self.groups.grammar, form);
+    if (pair)
+      list[i] = py::make_tuple(pair->down, pair->up, pair->alpha, pair->rows, pair->cols, pair->rank);
+    else
+      list[i] = py::none();
+  }
+  return list;
+}
+
+py::list header_pairs(const Classification& self) {
+  if (!self.header) throw Error(Fault::argument, "[pairs] names were classified, give their dtypes and shapes");
+  const safetensors::Header& header = *self.header;
+  return pairs_to_python(self, [&header](uint32_t tensor) {
+    const safetensors::Tensor& entry = header.tensors()[tensor];
+    return TensorForm{entry.dtype, header.shape(entry)};
+  });
+}
+
+py::list listed_pairs(const Classification& self, const std::vector<std::string>& dtypes,
+                      const std::vector<std::vector<uint64_t>>& shapes) {
+  return pairs_to_python(self, [&](uint32_t tensor) {
+    return TensorForm{dtype_from_name(dtypes.at(tensor)).value_or(DType::BOOL), shapes.at(tensor)};
+  });
+}
+
+// The suffixes that end some key of the file.
+std::vector<uint32_t> suffixes_used(const Classification& self) {
+  std::set<uint32_t> used;
+  for (const Group& group : self.groups.groups)
+    for (const Member& member : group.members) used.insert(member.suffix);
+  return {used.begin(), used.end()};
+}
+
+// The prefixes that begin some key of the file.
+std::vector<int32_t> prefixes_used(const Classification& self) {
+  std::set<int32_t> used;
+  for (const Group& group : self.groups.groups)
+    for (const Start& start : group.starts)
+      if (start.prefix >= 0) used.insert(start.prefix);
+  return {used.begin(), used.end()};
+}
+
 py::list resolve_to_python(const Classification& self, const ModelNames& names) {
   std::vector<Resolution> all;
   {
@@ -86,12 +160,19 @@ py::list resolve_to_python(const Classification& self, const ModelNames& names) 
 void register_keys(py::module_& m) {
   py::class_<Grammar, std::shared_ptr<Grammar>>(m, "Grammar")
       .def(py::init(&make_grammar), py::arg("suffixes"), py::arg("prefixes"), py::arg("rules"))
-      .def("classify", &classify, py::arg("names"))
+      .def("classify", &classify_header, py::arg("header"))
+      .def("classify", &classify_names, py::arg("names"))
       .def_property_readonly("states", &Grammar::states)
       .def_property_readonly("nbytes", &Grammar::nbytes);
   py::class_<Classification>(m, "Classification")
       .def("groups", &groups_to_python)
+      .def("__len__", [](const Classification& self) { return self.groups.groups.size(); })
+      .def("pairs", [](const Classification& self) { return header_pairs(self); })
+      .def("pairs", &listed_pairs, py::arg("dtypes"), py::arg("shapes"))
+      .def_property_readonly("alphas", [](const Classification& self) { return self.groups.alphas; })
       .def_property_readonly("unknown", [](const Classification& self) { return self.groups.unknown; })
+      .def_property_readonly("suffixes", &suffixes_used)
+      .def_property_readonly("prefixes", &prefixes_used)
       .def("resolve", &resolve_to_python, py::arg("names"));
   py::class_<ModelNames>(m, "ModelNames")
       .def(py::init<std::vector<std::string>, const std::vector<bool>&>(), py::arg("names"), py::arg("alive"))

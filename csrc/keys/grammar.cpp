@@ -7,24 +7,29 @@
 namespace lora_mmap::keys {
 namespace {
 
-void refuse_twins(const std::vector<Pattern>& patterns, const char* what) {
-  std::set<std::string> seen;
-  for (const Pattern& pattern : patterns)
-    if (!seen.insert(pattern.text()).second)
-      throw Error(Fault::pattern,
-                  std::string("[register_family] ") + what + " '" + pattern.text() + "' is listed twice");
+[[noreturn]] void fail_twice(const char* what, const Pattern& pattern) {
+  throw Error(Fault::pattern,
+              std::string("[register_family] ") + what + " '" + pattern.text() + "' is listed twice");
 }
 
-Automaton compile_suffixes(const std::vector<Pattern>& suffixes) {
+Automaton compile_suffixes(const std::vector<Suffix>& suffixes) {
   AutomatonBuilder builder;
-  for (uint32_t i = 0; i < suffixes.size(); ++i) builder.add_reversed(suffixes[i], Separators::exact, i);
+  std::set<std::string> seen;
+  for (uint32_t i = 0; i < suffixes.size(); ++i) {
+    if (!seen.insert(suffixes[i].pattern.text()).second) fail_twice("suffix", suffixes[i].pattern);
+    builder.add_reversed(suffixes[i].pattern, Separators::exact, i);
+  }
   return builder.compile();
 }
 
 Automaton compile_stems(const std::vector<Pattern>& prefixes, const std::vector<Rule>& rules) {
   AutomatonBuilder builder;
+  std::set<std::string> seen;
   uint32_t tag = 0;
-  for (const Pattern& prefix : prefixes) builder.add(prefix, Separators::exact, tag++, true);
+  for (const Pattern& prefix : prefixes) {
+    if (!seen.insert(prefix.text()).second) fail_twice("prefix", prefix);
+    builder.add(prefix, Separators::exact, tag++, true);
+  }
   for (const Rule& rule : rules) builder.add(rule.pattern, Separators::either, tag++);
   return builder.compile();
 }
@@ -34,28 +39,22 @@ constexpr size_t kMaxStarts = 16;
 
 }  // namespace
 
-Grammar::Grammar(std::vector<Pattern> suffixes, std::vector<Pattern> prefixes, std::vector<Rule> rules)
+Grammar::Grammar(std::vector<Suffix> suffixes, std::vector<Pattern> prefixes, std::vector<Rule> rules)
     : suffixes_(std::move(suffixes)),
       rules_(std::move(rules)),
       n_prefixes_(static_cast<uint32_t>(prefixes.size())) {
-  refuse_twins(suffixes_, "suffix");
-  refuse_twins(prefixes, "prefix");
   suffix_ = compile_suffixes(suffixes_);
   stem_ = compile_stems(prefixes, rules_);
 }
 
 void Grammar::classify(std::string_view key, KeyMatch& match) const {
-  match.suffix = -1;
-  match.infix = {};
-  match.rules.clear();
-  match.starts.clear();
-  if (!find_suffix(key, match)) return;
-  if (match.stem.size() > 1 && match.stem.back() == '_') match.stem.remove_suffix(1);
-  walk_stem(match.stem, match);
+  if (find_suffix(key, match)) walk_stem(match);
 }
 
 // The longest suffix wins: `.lora_A.weight` over `.weight`.
 bool Grammar::find_suffix(std::string_view key, KeyMatch& match) const {
+  match.suffix = -1;
+  match.infix = {};
   Automaton::State state = Automaton::kStart;
   for (size_t at = key.size(); at-- > 1;) {
     state = suffix_.next(state, key[at]);
@@ -66,15 +65,19 @@ bool Grammar::find_suffix(std::string_view key, KeyMatch& match) const {
     match.stem = key.substr(0, at);
   }
   if (match.suffix < 0) return false;
-  const Pattern& suffix = suffixes_[static_cast<size_t>(match.suffix)];
+  const Pattern& suffix = suffixes_[static_cast<size_t>(match.suffix)].pattern;
   if (!suffix.captures().empty()) {
     std::vector<std::string_view> values;
     if (suffix.match(key.substr(match.stem.size()), Separators::exact, values)) match.infix = values.front();
   }
+  if (match.stem.size() > 1 && match.stem.back() == '_') match.stem.remove_suffix(1);
   return true;
 }
 
-void Grammar::walk_stem(std::string_view stem, KeyMatch& match) const {
+void Grammar::walk_stem(KeyMatch& match) const {
+  const std::string_view stem = match.stem;
+  match.rules.clear();
+  match.starts.clear();
   match.starts.push_back({0, -1});
   Automaton::State state = Automaton::kStart;
   for (size_t at = 0; at < stem.size(); ++at) {

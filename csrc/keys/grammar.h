@@ -12,6 +12,14 @@
 
 namespace lora_mmap::keys {
 
+// What a plain low-rank pair is made of; everything else is some other algorithm's.
+enum class Role : uint8_t { down, up, alpha, other };
+
+struct Suffix {
+  Pattern pattern;
+  Role role;
+};
+
 // One way to write a rule's path in a model. All targets of one alternative must exist for it to apply.
 struct Alternative {
   std::vector<Template> paths;
@@ -39,10 +47,15 @@ struct KeyMatch {
 class Grammar {
  public:
   // Throws Error(Fault::pattern) for two suffixes or prefixes that are the same text.
-  Grammar(std::vector<Pattern> suffixes, std::vector<Pattern> prefixes, std::vector<Rule> rules);
+  Grammar(std::vector<Suffix> suffixes, std::vector<Pattern> prefixes, std::vector<Rule> rules);
 
-  // Every byte of the key is looked at once: the suffix from the end, the stem from the beginning.
+  // Every byte of the key is looked at once: the suffix from the end, the stem from the beginning. The two halves may
+  // be called apart: keys that share a stem need walk_stem once.
   void classify(std::string_view key, KeyMatch& match) const;
+  bool find_suffix(std::string_view key, KeyMatch& match) const;
+  void walk_stem(KeyMatch& match) const;
+
+  Role role(uint32_t suffix) const { return suffixes_[suffix].role; }
 
   // True when `path` (a stem without its prefix) fits rule `rule`; `values` receives the captures.
   bool captures(uint32_t rule, std::string_view path, std::vector<std::string_view>& values) const {
@@ -54,10 +67,7 @@ class Grammar {
   size_t nbytes() const { return suffix_.nbytes() + stem_.nbytes(); }
 
  private:
-  bool find_suffix(std::string_view key, KeyMatch& match) const;
-  void walk_stem(std::string_view stem, KeyMatch& match) const;
-
-  std::vector<Pattern> suffixes_;
+  std::vector<Suffix> suffixes_;
   std::vector<Rule> rules_;
   uint32_t n_prefixes_;
   Automaton suffix_;  // over reversed keys

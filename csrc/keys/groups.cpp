@@ -2,6 +2,8 @@
 
 #include <unordered_map>
 
+#include "safetensors/counters.h"
+
 namespace lora_mmap::keys {
 namespace {
 
@@ -25,20 +27,29 @@ Groups classify_all(std::shared_ptr<const Grammar> grammar, const std::vector<st
   std::unordered_map<Identity, uint32_t, IdentityHash> ids;
   ids.reserve(names.size());
   KeyMatch match;
+  Identity last;  // neighbours in a file mostly belong to one module
+  uint32_t group = 0;
   for (uint32_t tensor = 0; tensor < names.size(); ++tensor) {
-    grammar->classify(names[tensor], match);
-    if (match.suffix < 0) {
+    if (!grammar->find_suffix(names[tensor], match)) {
       result.unknown.push_back(tensor);
       continue;
     }
+    const auto suffix = static_cast<uint32_t>(match.suffix);
+    if (grammar->role(suffix) == Role::alpha) result.alphas.push_back(tensor);
     const Identity id{match.stem, match.infix};
-    const auto [entry, fresh] = ids.emplace(id, static_cast<uint32_t>(result.groups.size()));
-    if (fresh) {
-      result.groups.push_back({id.stem, id.infix, match.starts, match.rules, {}});
-      result.groups.back().members.reserve(4);
+    if (result.groups.empty() || !(id == last)) {
+      const auto [entry, fresh] = ids.emplace(id, static_cast<uint32_t>(result.groups.size()));
+      if (fresh) {
+        grammar->walk_stem(match);
+        result.groups.push_back({id.stem, id.infix, match.starts, match.rules, {}});
+        result.groups.back().members.reserve(4);
+      }
+      last = id;
+      group = entry->second;
     }
-    result.groups[entry->second].members.push_back({tensor, static_cast<uint32_t>(match.suffix)});
+    result.groups[group].members.push_back({tensor, suffix});
   }
+  safetensors::count(safetensors::counters().keys_classified, names.size());
   result.grammar = std::move(grammar);
   return result;
 }

@@ -29,6 +29,7 @@ struct Group {
 struct Groups {
   std::shared_ptr<const Grammar> grammar;
   std::vector<Group> groups;      // in order of first appearance
+  std::vector<uint32_t> alphas;   // tensors that are alphas
   std::vector<uint32_t> unknown;  // tensors whose key ends in no known suffix
 };
 

@@ -52,7 +52,7 @@ FileIdentity identity_of(const struct stat& status) {
 struct File::State {
   explicit State(int fd) : descriptor(std::make_shared<const Descriptor>(fd)) {}
 
-  mutable std::mutex mutex;  // guards descriptor
+  std::mutex mutex;  // guards descriptor
   std::shared_ptr<const Descriptor> descriptor;
   std::atomic<uint64_t> bytes_read{0};
 };

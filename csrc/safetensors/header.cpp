@@ -15,6 +15,9 @@ namespace {
 [[noreturn]] void reject(const char* what, const std::string& source, const Violation& violation) {
   std::string text = std::string(what) + ": " + violation.rule + ": " + source;
   if (!violation.detail.empty()) text += ": " + violation.detail;
+  // Names may hold NUL bytes, which would end what() early.
+  for (size_t at = text.find('\0'); at != std::string::npos; at = text.find('\0', at))
+    text.replace(at, 1, "\\0");
   throw Error(Fault::header, text);
 }
 

@@ -19,7 +19,7 @@ bool is_real(DType dtype) {
 
 Range range_of_scalar(const File& file, const Header& header, size_t index) {
   const auto refuse = [&](const std::string& why) {
-    throw Error(Fault::argument, "[read_scalars] " + file.path() + ": " + why);
+    throw Error(Fault::adapter, "[read_scalars] " + file.path() + ": " + why);
   };
   if (index >= header.size())
     refuse("no tensor " + std::to_string(index) + ": the file has " + std::to_string(header.size()));

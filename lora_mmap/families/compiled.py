@@ -17,8 +17,8 @@ from .tables import Family, Layout, Rows
 class Placement:
     """Where a factor pair lands when a rule places it: rows ``part`` of ``sizes`` of the target, of the source, or all.
 
-    ``side`` is ``"target"`` (the pair belongs to some rows of the model's weight), ``"source"`` (some rows of the pair's
-    up factor belong to the model's weight) or ``"whole"``.
+    ``side`` is ``"target"`` (the pair belongs to some rows of the model's weight), ``"source"`` (some rows of the
+    pair's up factor belong to the model's weight) or ``"whole"``.
     """
 
     side: str = "whole"
@@ -67,7 +67,7 @@ class Tables:
         self.prefixes = PREFIXES
         self.rules = _rules(families)
         self.grammar = _C.Grammar(
-            [suffix.pattern for suffix in SUFFIXES],
+            [(suffix.pattern, suffix.role) for suffix in SUFFIXES],
             [prefix.pattern for prefix in PREFIXES],
             [(rule.pattern, [list(way.paths) for way in rule.alternatives]) for rule in self.rules],
         )
@@ -127,8 +127,8 @@ def tables() -> Tables:
 def register_family(family: Family) -> None:
     """Adds a family table for this process; adapters opened or composed from now on know it.
 
-    Raises :class:`~lora_mmap.errors.PatternError` when a pattern is malformed, when the name is taken, or when the table
-    contradicts another; the tables then stay as they were.
+    Raises :class:`~lora_mmap.errors.PatternError` when a pattern is malformed, when the name is taken, or when the
+    table contradicts another; the tables then stay as they were.
     """
     global _families, _tables
     with _lock:

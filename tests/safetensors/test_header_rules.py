@@ -244,6 +244,11 @@ def test_tensors_tile_the_data(entries, guilty):
     assert "expected" in text
 
 
+def test_names_with_nul_do_not_cut_errors_short():
+    text = rejected(file_of('{"a\\u0000b\\u0000":["U8",[1],[1,2]]}', b"12"), "invalid offset for tensor `a\\0b\\0`")
+    assert text.endswith("got [1, 2]")
+
+
 def test_the_same_range_twice():
     rejected(file_of(TWO.format("4", "0,4", "4", "0,4"), bytes(4)), "invalid offset for tensor `b`")
 

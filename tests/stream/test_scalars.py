@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from lora_mmap import _C
-from lora_mmap.errors import ArgumentError
+from lora_mmap.errors import AdapterError
 
 REAL = [torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64]
 REAL += [torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn]
@@ -49,9 +49,9 @@ def test_only_the_asked_bytes_are_read_in_any_order_and_shape(tmp_path):
         assert file.read_scalars(header, order) == [np.inf, 8.5, -3.0, np.inf]
         assert file.bytes_read == header.header_nbytes + 12
         assert file.read_scalars(header, []) == []
-        with pytest.raises(ArgumentError, match=r"`a\.weight`: expected one element, got 5"):
+        with pytest.raises(AdapterError, match=r"`a\.weight`: expected one element, got 5"):
             file.read_scalars(header, [header.index("a.weight")])
-        with pytest.raises(ArgumentError, match="no tensor 4"):
+        with pytest.raises(AdapterError, match="no tensor 4"):
             file.read_scalars(header, [4])
 
 
@@ -60,5 +60,5 @@ def test_types_without_a_real_value(dtype, shape, nbytes, tmp_path):
     path = tmp_path / "x.safetensors"
     entry = json.dumps({"a": {"dtype": dtype, "shape": shape, "data_offsets": [0, nbytes]}}).encode()
     path.write_bytes(struct.pack("<Q", len(entry)) + entry + bytes(nbytes))
-    with _C.File(path) as file, pytest.raises(ArgumentError, match=f"expected real numbers, got {dtype}"):
+    with _C.File(path) as file, pytest.raises(AdapterError, match=f"expected real numbers, got {dtype}"):
         file.read_scalars(file.read_header(), [0])
