@@ -14,7 +14,7 @@ _PATTERN_LENGTH = 4_194_301
 
 def sdxl_unet(reduced: bool) -> nn.Module:
     """SDXL's UNet (stabilityai/stable-diffusion-xl-base-1.0, unet/config.json) in bfloat16, weights uninitialised.
-    ``reduced``: one layer a block and transformers of depth 1, 1, 2 in place of two and 1, 2, 10."""
+    ``reduced``: one layer a block and transformers of depth 1 in place of two and 1, 2, 10."""
     import diffusers
 
     with torch.device("meta"):
@@ -24,7 +24,7 @@ def sdxl_unet(reduced: bool) -> nn.Module:
             up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
             block_out_channels=(320, 640, 1280),
             layers_per_block=1 if reduced else 2,
-            transformer_layers_per_block=[1, 1, 2] if reduced else [1, 2, 10],
+            transformer_layers_per_block=[1, 1, 1] if reduced else [1, 2, 10],
             attention_head_dim=[5, 10, 20],
             cross_attention_dim=2048,
             use_linear_projection=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import sys
 import time
@@ -57,19 +58,26 @@ def interleave(
     rounds: int,
     before_round: Callable[[], None] = lambda: None,
     after_warm_up: Callable[[Contender], None] = lambda contender: None,
+    patience: float = math.inf,
 ) -> dict[str, Samples]:
     """Runs A B C, A B C, ... after one warm-up of each that is not counted. ``after_warm_up`` sees the state that a
-    contender left behind (and may raise: a contender that did not do the work must not be timed)."""
+    contender left behind (and may raise: a contender that did not do the work must not be timed). Contenders whose
+    warm-up took longer than ``patience`` seconds run in the first round only."""
     samples = {contender.name: Samples() for contender in contenders}
+    slow: set[str] = set()
     for contender in contenders:
         progress(f"  warm-up  {contender.name}")
+        begin = time.perf_counter()
         contender.run()
+        slow |= {contender.name} if time.perf_counter() - begin > patience else set()
         after_warm_up(contender)
         contender.restore()
     for number in range(rounds):
         gc.collect()
         before_round()
         for contender in contenders:
+            if number and contender.name in slow:
+                continue
             total = _run_once(contender, samples[contender.name])
             contender.restore()
             if total > 0.5:

@@ -22,7 +22,7 @@ _BEST = "torch row blocks"
 
 @case("kernel")
 def run(settings: Settings) -> CaseResult:
-    rows = 3072 if settings.quick else _ROWS
+    rows = 1536 if settings.quick else _ROWS
     result = CaseResult(
         "kernel",
         f"Fusing one [{rows}, {_COLS}] weight in place, factors at the weight's dtype and in memory."
@@ -32,6 +32,8 @@ def run(settings: Settings) -> CaseResult:
             "one rounding; for an fp32 weight addmm_ itself",
             "torch naive: W += s * (B @ A) at the weight's dtype; torch addmm: W.addmm_(B, A) at the weight's dtype "
             "(float16: left out, torch has no vectorised CPU path for it)",
+            "contenders slower than 0.5 s are timed once; the floor counts fp32 FMA, which a bfloat16 dot product "
+            "(AVX512-BF16) can beat",
         ],
     )
     ambient = torch.get_num_threads()
@@ -54,7 +56,10 @@ def _measure(result: CaseResult, settings: Settings, limits: Limits, dtype: torc
     up = (torch.randn(rows, rank, generator=generator) * 0.02).to(dtype)
     down = (torch.randn(rank, _COLS, generator=generator) * 0.02).to(dtype)
     samples = interleave(
-        _contenders(weight, up, down, limits.threads), settings.rounds(full=7, quick=3), before_round=limits.probe
+        _contenders(weight, up, down, limits.threads),
+        settings.rounds(full=5, quick=3),
+        before_round=limits.probe,
+        patience=0.5,
     )
     floor = limits.fuse_floor(rows, _COLS, rank, weight.itemsize)
     variant = f"{_DTYPES[dtype]} rank {rank}, {limits.threads} thread(s)"
@@ -106,7 +111,7 @@ def _goals(variant: str, samples: dict[str, Samples], floor: float, dtype: torch
         ),
         Goal(
             f"{variant}: not slower than torch's best way",
-            f"{theirs.median / ours.median:.2f}x faster than {rival}",
+            f"{rival}: {theirs.median / ours.median:.2f} x our time",
             theirs.median >= ours.median,
         ),
     ]

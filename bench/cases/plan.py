@@ -97,7 +97,7 @@ def _measure(result: CaseResult, settings: Settings, model: nn.Module, dialect: 
         if len(found) != _MODULES:
             raise AssertionError(f"python-regex found {len(found)} of {_MODULES} modules")
         contenders.append(Contender("python-regex", regex))
-    samples = interleave(contenders, settings.rounds(full=25, quick=7))
+    samples = interleave(contenders, settings.rounds(full=25, quick=5))
     result.add(dialect, samples, {})
     seconds = samples[OURS].spread().median
     result.goals.append(

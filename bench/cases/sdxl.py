@@ -65,7 +65,7 @@ def run(settings: Settings) -> CaseResult:
         release_freed()
 
     samples = interleave(
-        contenders, settings.rounds(full=3, quick=2), prepare, lambda contender: _require_changed(contender, pattern)
+        contenders, settings.rounds(full=3, quick=1), prepare, lambda contender: _require_changed(contender, pattern)
     )
     _add_rows(result, samples, modules, limits)
     _judge(result, samples, sum(module.weight.nbytes for module in modules.values()), settings.quick)

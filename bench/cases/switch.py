@@ -60,7 +60,7 @@ def run(settings: Settings) -> CaseResult:
     def count_drift(contender: Contender) -> None:
         drifted[contender.name] = pattern.changed(whole=True)
 
-    samples = interleave(contenders, settings.rounds(full=5, quick=2), after_warm_up=count_drift)
+    samples = interleave(contenders, settings.rounds(full=5, quick=1), after_warm_up=count_drift)
     result.add("A -> B -> 0.5 B -> none", samples, {})
     result.notes = [
         f"{name}: afterwards {count} of {len(modules)} weights are not what they were"
