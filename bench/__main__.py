@@ -41,7 +41,7 @@ def main(
     if warm_allocator and not keep_allocator_warm():
         raise typer.BadParameter("--warm-allocator needs glibc")
     machine = describe("warm (freed memory stays mapped)" if warm_allocator else "default (glibc)")
-    results = _run(chosen, quick, repeats)
+    results = _run(chosen, quick, repeats, warm_allocator)
     options = {"cases": chosen, "quick": quick, "repeats": repeats, "warm_allocator": warm_allocator}
     text = document(machine, results)
     print(text, end="")
@@ -51,10 +51,10 @@ def main(
         markdown_file.write_text(text)
 
 
-def _run(chosen: list[str], quick: bool, repeats: int | None) -> list[CaseResult]:
+def _run(chosen: list[str], quick: bool, repeats: int | None, warm_allocator: bool) -> list[CaseResult]:
     results = []
     with tempfile.TemporaryDirectory(prefix="lora_mmap-bench-") as scratch:
-        settings = Settings(quick, repeats, Path(scratch))
+        settings = Settings(quick, repeats, warm_allocator, Path(scratch))
         for name in chosen:
             progress(f"{name} ...")
             begin = time.perf_counter()

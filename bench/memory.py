@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,17 @@ def release_freed() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):
         return
+
+
+def touch_free_memory(nbytes: int) -> None:
+    """Writes to ``nbytes`` of fresh memory and gives them back. A virtual machine may return idle memory to its host;
+    who touches it first then pays the host's page faults (0.3 GB/s were seen), whichever contender that happens to be.
+    """
+    with mmap.mmap(-1, nbytes) as memory:
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        for page in range(0, nbytes, mmap.PAGESIZE):
+            memory[page] = 1
 
 
 @contextmanager

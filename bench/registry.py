@@ -15,6 +15,7 @@ class Settings:
 
     quick: bool
     repeats: int | None
+    warm_allocator: bool
     scratch: Path
 
     def rounds(self, full: int, quick: int) -> int:

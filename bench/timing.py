@@ -58,6 +58,7 @@ def interleave(
     rounds: int,
     before_round: Callable[[], None] = lambda: None,
     after_warm_up: Callable[[Contender], None] = lambda contender: None,
+    before_each: Callable[[], None] = lambda: None,
     patience: float = math.inf,
 ) -> dict[str, Samples]:
     """Runs A B C, A B C, ... after one warm-up of each that is not counted. ``after_warm_up`` sees the state that a
@@ -78,6 +79,7 @@ def interleave(
         for contender in contenders:
             if number and contender.name in slow:
                 continue
+            before_each()
             total = _run_once(contender, samples[contender.name])
             contender.restore()
             if total > 0.5:
