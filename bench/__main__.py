@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -41,26 +42,26 @@ def main(
     if warm_allocator and not keep_allocator_warm():
         raise typer.BadParameter("--warm-allocator needs glibc")
     machine = describe("warm (freed memory stays mapped)" if warm_allocator else "default (glibc)")
-    results = _run(chosen, quick, repeats, warm_allocator)
     options = {"cases": chosen, "quick": quick, "repeats": repeats, "warm_allocator": warm_allocator}
-    text = document(machine, results)
-    print(text, end="")
-    if json_file:
-        json_file.write_text(json.dumps(run_to_dict(machine, options, results), indent=1) + "\n")
-    if markdown_file:
-        markdown_file.write_text(text)
+    results: list[CaseResult] = []
+    for result in _run(chosen, quick, repeats, warm_allocator):
+        results.append(result)  # files are written after every case: a long run that is cut short keeps what it has
+        if json_file:
+            json_file.write_text(json.dumps(run_to_dict(machine, options, results), indent=1) + "\n")
+        if markdown_file:
+            markdown_file.write_text(document(machine, results))
+    print(document(machine, results), end="")
 
 
-def _run(chosen: list[str], quick: bool, repeats: int | None, warm_allocator: bool) -> list[CaseResult]:
-    results = []
+def _run(chosen: list[str], quick: bool, repeats: int | None, warm_allocator: bool) -> Iterator[CaseResult]:
     with tempfile.TemporaryDirectory(prefix="lora_mmap-bench-") as scratch:
         settings = Settings(quick, repeats, warm_allocator, Path(scratch))
         for name in chosen:
             progress(f"{name} ...")
             begin = time.perf_counter()
-            results.append(CASES[name](settings))
+            result = CASES[name](settings)
             progress(f"{name}: {time.perf_counter() - begin:.1f} s")
-    return results
+            yield result
 
 
 if __name__ == "__main__":

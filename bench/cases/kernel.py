@@ -32,7 +32,7 @@ def run(settings: Settings) -> CaseResult:
             "one rounding; for an fp32 weight addmm_ itself",
             "torch naive: W += s * (B @ A) at the weight's dtype; torch addmm: W.addmm_(B, A) at the weight's dtype "
             "(float16: left out, torch has no vectorised CPU path for it)",
-            "contenders slower than 0.5 s are timed once; the floor counts fp32 FMA, which a bfloat16 dot product "
+            "torch naive is left out by --quick; contenders slower than 0.5 s are timed once; the floor counts fp32 FMA, which a bfloat16 dot product "
             "(AVX512-BF16) can beat",
         ],
     )
@@ -56,7 +56,7 @@ def _measure(result: CaseResult, settings: Settings, limits: Limits, dtype: torc
     up = (torch.randn(rows, rank, generator=generator) * 0.02).to(dtype)
     down = (torch.randn(rank, _COLS, generator=generator) * 0.02).to(dtype)
     samples = interleave(
-        _contenders(weight, up, down, limits.threads),
+        _contenders(weight, up, down, limits.threads, include_naive=not settings.quick),
         settings.rounds(full=5, quick=3),
         before_round=limits.probe,
         patience=0.5,
@@ -67,7 +67,7 @@ def _measure(result: CaseResult, settings: Settings, limits: Limits, dtype: torc
     result.goals += _goals(variant, samples, floor, dtype, rank)
 
 
-def _contenders(weight: Tensor, up: Tensor, down: Tensor, threads: int) -> list[Contender]:
+def _contenders(weight: Tensor, up: Tensor, down: Tensor, threads: int, include_naive: bool) -> list[Contender]:
     blocks = torch_fuse.RowBlocks()
     if weight.dtype != torch.float32:
         blocks.tune(weight, up, down)
@@ -87,11 +87,9 @@ def _contenders(weight: Tensor, up: Tensor, down: Tensor, threads: int) -> list[
 
         return Contender(name, run)
 
-    contenders = [
-        Contender(OURS, ours),
-        torch_way(_BEST, blocks),
-        torch_way("torch naive", torch_fuse.naive),
-    ]
+    contenders = [Contender(OURS, ours), torch_way(_BEST, blocks)]
+    if include_naive:
+        contenders.append(torch_way("torch naive", torch_fuse.naive))
     if weight.dtype == torch.bfloat16:
         contenders.append(torch_way("torch addmm", torch_fuse.addmm))
     return contenders
