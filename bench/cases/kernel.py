@@ -32,8 +32,8 @@ def run(settings: Settings) -> CaseResult:
             "one rounding; for an fp32 weight addmm_ itself",
             "torch naive: W += s * (B @ A) at the weight's dtype; torch addmm: W.addmm_(B, A) at the weight's dtype "
             "(float16: left out, torch has no vectorised CPU path for it)",
-            "torch naive is left out by --quick; contenders slower than 0.5 s are timed once; the floor counts fp32 FMA, which a bfloat16 dot product "
-            "(AVX512-BF16) can beat",
+            "torch naive is left out by --quick; contenders slower than 0.5 s are timed once",
+            "the floor counts fp32 FMA, which a bfloat16 dot product (AVX512-BF16) can beat",
         ],
     )
     ambient = torch.get_num_threads()

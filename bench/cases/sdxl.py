@@ -57,7 +57,8 @@ def run(settings: Settings) -> CaseResult:
         f"{_BLOCKS}: safetensors' load_file, then fp32 addmm_ in cache-sized blocks of rows: the best torch way",
         "times of a module tree known already; the first call on a model also builds the index (its own row)",
         f"up to {_MOST_TOUCHED >> 20} MiB of free memory are touched before every run: on a virtual machine that "
-        "returns free memory to its host, first touches are slow, and larger needs (a full-size restore copy) still meet that",
+        "returns free memory to its host, first touches are slow; larger needs (a full-size restore "
+        "copy) still meet that",
         "a contender whose warm-up took over 20 s is timed once",
         "after each warm-up every Linear's weight is checked to have changed",
     ]
