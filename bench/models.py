@@ -1,0 +1,112 @@
+"""Models to fuse into: real sizes and real names, made-up weights that can be brought back without a copy of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+# Values repeat after this many elements: a prime, so that no weight's rows repeat in step.
+_PATTERN_LENGTH = 4_194_301
+
+
+def sdxl_unet(reduced: bool) -> nn.Module:
+    """SDXL's UNet (stabilityai/stable-diffusion-xl-base-1.0, unet/config.json) in bfloat16, weights uninitialised.
+    ``reduced``: one layer a block and transformers of depth 1 in place of two and 1, 2, 10."""
+    import diffusers
+
+    with torch.device("meta"):
+        unet: Any = diffusers.UNet2DConditionModel(  # type: ignore[no-untyped-call]
+            sample_size=128,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            block_out_channels=(320, 640, 1280),
+            layers_per_block=1 if reduced else 2,
+            transformer_layers_per_block=[1, 1, 1] if reduced else [1, 2, 10],
+            attention_head_dim=[5, 10, 20],
+            cross_attention_dim=2048,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        )
+    # diffusers' own to() warns about modules that would rather stay fp32, of which this model has none.
+    model: nn.Module = nn.Module.to(unet, torch.bfloat16).to_empty(device="cpu")
+    return model.requires_grad_(False).eval()
+
+
+def linears(model: nn.Module) -> dict[str, nn.Linear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+
+
+class Pattern:
+    """Pseudo-random values that fill every tensor of a model from its first element on: written at the start, and again
+    whenever a peer cannot bring its weights back exactly."""
+
+    def __init__(self, model: nn.Module, std: float = 0.02) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self._values = (torch.randn(_PATTERN_LENGTH, generator=generator) * std).to(torch.bfloat16)
+        self._linears = list(linears(model).values())
+        with torch.no_grad():
+            for tensor in [*model.parameters(), *model.buffers()]:
+                self._write(tensor)
+
+    @property
+    def count(self) -> int:
+        """Linears of the model, as it was when it was filled."""
+        return len(self._linears)
+
+    def restore(self) -> None:
+        """Rewrites the weights of all Linears: what an adapter of this harness touches."""
+        with torch.no_grad():
+            for module in self._linears:
+                self._write(module.weight)
+
+    def changed(self, whole: bool = False) -> int:
+        """Linears whose weight differs from the pattern, by its first elements or by every one."""
+        count = 0
+        for module in self._linears:
+            flat = module.weight.detach().view(-1)
+            pieces = self._pieces(flat if whole else flat[:65536])
+            count += any(not torch.equal(piece.view(torch.int16), expected) for piece, expected in pieces)
+        return count
+
+    def _write(self, tensor: torch.Tensor) -> None:
+        for piece, values in self._pieces(tensor.detach().view(-1)):
+            piece.view(torch.int16).copy_(values)
+
+    def _pieces(self, flat: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        bits = self._values.view(torch.int16)
+        for begin in range(0, flat.numel(), _PATTERN_LENGTH):
+            piece = flat[begin : begin + _PATTERN_LENGTH]
+            yield piece, bits[: piece.numel()]
+
+
+def tree(names: list[str], rows: int, cols: int) -> nn.Module:
+    """Small Linears at dotted module paths."""
+    root = nn.Module()
+    for name in names:
+        *parents, leaf = name.split(".")
+        at = root
+        for parent in parents:
+            if parent not in at._modules:
+                at.add_module(parent, nn.Module())
+            at = at.get_submodule(parent)
+        at.add_module(leaf, nn.Linear(cols, rows, bias=False))
+    return root.requires_grad_(False)
+
+
+_QWEN_IMAGE_BLOCK = (
+    *(f"attn.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")),
+    *(f"attn.{name}" for name in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")),
+    *("img_mod.1", "txt_mod.1"),
+    *(f"{stream}_mlp.net.{layer}" for stream in ("img", "txt") for layer in ("0.proj", "2")),
+)
+
+
+def qwen_image_names(count: int) -> list[str]:
+    """The first ``count`` module paths of a Qwen-Image transformer with enough blocks (its own 60 have 840)."""
+    blocks = -(-count // len(_QWEN_IMAGE_BLOCK))
+    return [f"transformer_blocks.{i}.{part}" for i in range(blocks) for part in _QWEN_IMAGE_BLOCK][:count]

@@ -1,0 +1,37 @@
+"""The cases by name. A case is a function from settings to a result; a new one is a module in ``bench/cases``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .results import CaseResult
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run was asked for. ``scratch``: a folder for files, gone after the run."""
+
+    quick: bool
+    repeats: int | None
+    warm_allocator: bool
+    scratch: Path
+
+    def rounds(self, full: int, quick: int) -> int:
+        """Repetitions: what the user said, or the case's own number."""
+        return self.repeats or (quick if self.quick else full)
+
+
+Run = Callable[[Settings], CaseResult]
+CASES: dict[str, Run] = {}
+
+
+def case(name: str) -> Callable[[Run], Run]:
+    """Registers a case. Order of registration is the order of a whole run."""
+
+    def register(run: Run) -> Run:
+        CASES[name] = run
+        return run
+
+    return register
