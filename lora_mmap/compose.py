@@ -12,9 +12,9 @@ from .adapter import Adapter
 from .entries import AnySource, Entries, finite_strength, open_entries
 from .errors import ArgumentError, ModelError
 from .families.prefixes import components
-from .geometry import Geometry, Occupied, look_at
+from .geometry import Occupied
 from .interrupts import HeldInterrupts
-from .model_index import IndexedWeight, ModelIndex
+from .model_index import ModelIndex
 from .model_state import Composition, ModelState, other_compositions, state_of, threads, unwrap
 from .plan import Plan, make_plan
 from .report import Report
@@ -86,7 +86,7 @@ def reset(model: nn.Module, *, force: bool = False) -> bool:
         composition = state.composition
         if not composition.pristine and not composition.entries:
             return False
-        current = _places(state.index(root))
+        current = state.weights(root).by_address()
         if not force:
             require_in_place("reset", composition.pristine.values(), current)
         reachable = [saved for saved in composition.pristine.values() if saved.geometry.address in current]
@@ -117,11 +117,11 @@ def check(
         stages = {"open": time.perf_counter() - begin}
         state = state_of(root)
         with state.lock:
-            index = state.index(root)
-            plan = make_plan(index, entries, component)
+            weights = state.weights(root)
+            plan = make_plan(weights, entries, component)
         if strict:
             plan.raise_if_unfit(strict)
-        report = _report(plan, index, opened, stages)
+        report = _report(plan, weights.index, opened, stages)
         report.dry_run = True
         return report
     finally:
@@ -156,9 +156,9 @@ def _recompose(
     previous = state.composition
     before = {id(adapter): _bytes_read(adapter) for adapter, _ in fresh.entries if adapter not in opened}
     begin = time.perf_counter()
-    index = state.index(root)
-    require_in_place("compose", previous.pristine.values(), _places(index) if previous.pristine else {})
-    plan = make_plan(index, scaled or fresh.entries, fresh.component)
+    weights = state.weights(root)
+    require_in_place("compose", previous.pristine.values(), weights.by_address() if previous.pristine else {})
+    plan = make_plan(weights, scaled or fresh.entries, fresh.component)
     plan.raise_if_unfit(fresh.strict)
     _refuse_crossing(plan, previous, other_compositions(root))
     stages["plan"] = time.perf_counter() - begin
@@ -170,7 +170,7 @@ def _recompose(
     measured = apply(plan, previous.pristine, fresh.restore != "none", threads(), commit)
     if previous is not fresh:
         _close_all(previous.owned)
-    report = _report(plan, index, opened, {**stages, **measured.seconds}, before)
+    report = _report(plan, weights.index, opened, {**stages, **measured.seconds}, before)
     report.restore = _restore_cost(state.composition)
     report.memory = {
         "staging": measured.staging_nbytes,
@@ -201,25 +201,6 @@ def _report(
         keys_classified=sum(len(adapter) for adapter in opened),
         stages=stages,
     )
-
-
-def _places(index: ModelIndex) -> dict[int, list[Geometry]]:
-    """The fusable weights of the model by their present address; views of one storage may share it."""
-    places: dict[int, list[Geometry]] = {}
-    for entry in index.weights:
-        if not _on_cpu(entry):
-            continue
-        try:
-            look = look_at(entry)
-        except ModelError:  # nothing was ever fused into it
-            continue
-        if isinstance(look, Geometry):
-            places.setdefault(look.address, []).append(look)
-    return places
-
-
-def _on_cpu(entry: IndexedWeight) -> bool:
-    return entry.weight is not None and entry.weight.device.type == "cpu"
 
 
 def _refuse_crossing(plan: Plan, previous: Composition, others: list[Composition]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,10 +12,6 @@ import numpy.typing as npt
 import torch
 
 from .errors import ModelError
-from .model_index import IndexedWeight
-from .tensor_source import dtype_name
-
-_FUSABLE = {torch.float16: 2, torch.bfloat16: 2, torch.float32: 4, torch.float64: 8}
 
 
 @dataclass(slots=True)
@@ -34,8 +29,6 @@ class Geometry:
     itemsize: int
     dtype: str
     shape: torch.Size
-    strides: tuple[int, ...]
-    torch_dtype: torch.dtype
     column_map: npt.NDArray[np.int32] | None = None
     end: int = field(init=False)  # one past the last byte it may touch
 
@@ -56,122 +49,6 @@ class Geometry:
     def crosses(self, other: Geometry) -> bool:
         """True when some byte may belong to both."""
         return self.address < other.end and other.address < self.end and not _interleaved(self, other)
-
-
-def refusal(entry: IndexedWeight) -> str | None:
-    """Why this weight cannot be fused into, whatever the factors; None if it can."""
-    weight = entry.weight
-    if entry.refusal or weight is None:
-        return entry.refusal or "it has no weight now"
-    data = weight.data
-    if type(data) is not torch.Tensor:
-        return f"its weight is a {type(data).__name__}, expected a plain tensor"
-    if not data.numel():
-        return f"its weight is empty: shape {list(data.shape)}"
-    if data.is_meta:
-        return "its weight is on the meta device: there is nothing to fuse into"
-    if data.dtype not in _FUSABLE:
-        return (
-            f"its weight has dtype {data.dtype}; weights are fused into at float16, bfloat16, float32 and float64 only"
-        )
-    return None
-
-
-def look_at(entry: IndexedWeight) -> Geometry | str:
-    """The weight's geometry, or why it cannot be fused into. Remembered with the entry while it stays true.
-
-    Raises ModelError for a device or storage that no kernel can write to.
-    """
-    known: Geometry | None = entry.geometry
-    weight = entry.parameters.get("weight")
-    if (
-        known is not None
-        and weight is known.weight
-        and weight.data_ptr() == known.address
-        and weight.shape == known.shape
-        and weight.stride() == known.strides
-        and weight.dtype is known.torch_dtype
-    ):
-        return known
-    entry.geometry = None
-    reason = refusal(entry)
-    if reason:
-        return reason
-    entry.geometry = known = geometry_of(entry)
-    return known
-
-
-def geometry_of(entry: IndexedWeight) -> Geometry:
-    """Describes a weight for which :func:`refusal` found nothing."""
-    weight = entry.weight
-    assert weight is not None
-    if weight.device.type != "cpu":
-        raise ModelError(
-            f"[compose] weight '{entry.name}.weight' is on {weight.device}, expected cpu: this version fuses on the CPU"
-        )
-    shape, strides = weight.shape, weight.stride()
-    dtype = dtype_name(weight.dtype)
-    assert dtype is not None
-    itemsize = _FUSABLE[weight.dtype]
-    address = weight.data_ptr()
-    if weight.is_contiguous() and not entry.transposed:
-        cols = math.prod(shape[1:])
-        return Geometry(
-            entry.name, weight, address, shape[0], cols, cols, 1, itemsize, dtype, shape, strides, weight.dtype
-        )
-    if len(shape) == 2:
-        rows, cols = shape
-        row_stride, col_stride = strides
-        if entry.transposed:
-            rows, cols, row_stride, col_stride = cols, rows, col_stride, row_stride
-        column_map = None
-    else:
-        rows, cols = shape[0], math.prod(shape[1:])
-        row_stride, col_stride = strides[0], 1
-        column_map = _memory_order(entry, weight)
-    result = Geometry(
-        entry.name,
-        weight,
-        address,
-        rows,
-        cols,
-        row_stride,
-        col_stride,
-        itemsize,
-        dtype,
-        shape,
-        strides,
-        weight.dtype,
-        column_map,
-    )
-    _refuse_self_overlap(result)
-    return result
-
-
-def _memory_order(entry: IndexedWeight, weight: torch.Tensor) -> npt.NDArray[np.int32]:
-    """The flattened input index of each element of one output channel, in memory order."""
-    inner = [d for d in range(1, weight.dim()) if weight.shape[d] > 1]
-    order = sorted(inner, key=weight.stride, reverse=True)
-    expected = 1
-    for dim in reversed(order):
-        if weight.stride(dim) != expected:
-            raise ModelError(
-                f"[compose] weight '{entry.name}.weight' of shape {list(weight.shape)} has strides "
-                f"{list(weight.stride())}, expected each output channel to be one dense block"
-            )
-        expected *= weight.shape[dim]
-    flat = np.arange(expected, dtype=np.int32).reshape([weight.shape[d] for d in inner])
-    return np.ascontiguousarray(flat.transpose([inner.index(d) for d in order]).ravel())
-
-
-def _refuse_self_overlap(geometry: Geometry) -> None:
-    axes = [(geometry.row_stride, geometry.rows), (geometry.col_stride, geometry.cols)]
-    (small, count), (large, outer) = sorted(axes, key=lambda axis: axis[0])
-    if (small == 0 and count > 1) or (outer > 1 and large <= small * (count - 1)):
-        raise ModelError(
-            f"[compose] weight '{geometry.name}.weight': rows {geometry.rows} with stride {geometry.row_stride}, "
-            f"columns {geometry.cols} with stride {geometry.col_stride} share elements, expected one place per element"
-        )
 
 
 class Occupied:

@@ -35,7 +35,6 @@ class IndexedWeight:
     parameters: dict[str, Any]
     transposed: bool = False
     refusal: str | None = None
-    geometry: Any = None  # geometry.py's description of the weight when it was last looked at
 
     @property
     def weight(self) -> torch.Tensor | None:
@@ -63,12 +62,13 @@ class ModelIndex:
         Replaced parameters need no new index: every look at a weight takes the module's present one.
         """
         for modules, children in self._children:
-            if (modules or children) and list(modules.values()) != children:
+            if list(modules.values()) != children:
                 return False
         return all(bool(getattr(module, "fused_projections", False)) == flag for module, flag in self._fused)
 
     def _walk(self, module: nn.Module, raw: str, name: str, seen: set[str], is_root: bool = False) -> None:
-        self._children.append((module._modules, list(module._modules.values())))
+        if module._modules:  # a leaf that grows children is a new module to its parent, or parametrized and refused
+            self._children.append((module._modules, list(module._modules.values())))
         entry = None if is_root else _describe(module, name)
         if entry is not None and name and name not in seen:
             seen.add(name)

@@ -11,7 +11,7 @@ from torch import nn
 
 from .adapter import Adapter
 from .errors import ArgumentError
-from .model_index import ModelIndex
+from .model_weights import ModelWeights
 from .restore import Saved
 
 
@@ -37,13 +37,14 @@ class ModelState:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.composition = Composition()
-        self._index: ModelIndex | None = None
+        self._weights: ModelWeights | None = None
 
-    def index(self, model: nn.Module) -> ModelIndex:
-        """The model's index, rebuilt if its structure or parameters changed since."""
-        if self._index is None or not self._index.is_current():
-            self._index = ModelIndex(model)
-        return self._index
+    def weights(self, model: nn.Module) -> ModelWeights:
+        """The model's weights as they are now; indexed anew if its structure changed since."""
+        if self._weights is None or not self._weights.index.is_current():
+            self._weights = ModelWeights(model)
+        self._weights.refresh()
+        return self._weights
 
 
 _registry_lock = threading.Lock()

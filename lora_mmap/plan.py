@@ -15,8 +15,9 @@ from . import native_types
 from .adapter import Adapter
 from .errors import AdapterError, AmbiguousKeyError, ModelError, UnmatchedKeysError
 from .families.compiled import WHOLE, Placement
-from .geometry import Geometry, look_at, refuse_overlaps
+from .geometry import Geometry, refuse_overlaps
 from .model_index import ModelIndex
+from .model_weights import ModelWeights
 from .pairing import Pair, Unfit, pair_up
 
 # |strength| below this leaves the adapter out, as upstream does.
@@ -138,16 +139,17 @@ def _raise_first(entry: EntryPlan, statuses: tuple[str, ...], error: type[Adapte
         raise error(f"[compose] {entry.adapter.label}: '{stem}' is {outcome.status}: {outcome.reason}{more}")
 
 
-def make_plan(index: ModelIndex, entries: Sequence[tuple[Adapter, float]], component: str | None) -> Plan:
+def make_plan(weights: ModelWeights, entries: Sequence[tuple[Adapter, float]], component: str | None) -> Plan:
     """Resolves and validates all adapters against one model; touches no weight and reads no factor."""
-    planner = _Planner(index, component)
+    planner = _Planner(weights, component)
     plans = [planner.add(position, adapter, strength) for position, (adapter, strength) in enumerate(entries)]
     return Plan(plans, planner.weights())
 
 
 class _Planner:
-    def __init__(self, index: ModelIndex, component: str | None) -> None:
-        self.index = index
+    def __init__(self, weights: ModelWeights, component: str | None) -> None:
+        self.look = weights.look
+        self.index = weights.index
         self.component = component
         self._weights: dict[int, WeightPlan] = {}
         self._weights_by_module: dict[int, WeightPlan] = {}
@@ -192,7 +194,7 @@ class _Planner:
 
     def _look_up(self, module: int) -> WeightPlan | None:
         """The plan of a module's weight; None where it cannot be fused into."""
-        geometry = look_at(self.index.weights[module])
+        geometry = self.look(module)
         if isinstance(geometry, str):
             self._refusals[module] = geometry
             return None

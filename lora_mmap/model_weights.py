@@ -1,0 +1,155 @@
+"""The weights of a model as they are now: which can be fused into, where they lie, and why not."""
+
+from __future__ import annotations
+
+import math
+from itertools import repeat
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from .errors import ModelError
+from .geometry import Geometry
+from .model_index import IndexedWeight, ModelIndex
+from .tensor_source import dtype_name
+
+_FUSABLE = {torch.float16: 2, torch.bfloat16: 2, torch.float32: 4, torch.float64: 8}
+
+
+class ModelWeights:
+    """The index of one model with the present form of its weights, looked at when first needed and kept while true."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.index = ModelIndex(model)
+        self._looks: list[Geometry | str | None] = [None] * len(self.index.weights)
+        self._parameters = [entry.parameters for entry in self.index.weights]
+        self._forms: list[list[Any]] = []
+
+    def refresh(self) -> None:
+        """Forgets what was known of weights that were moved, converted, replaced or viewed differently since."""
+        weights = list(map(dict.get, self._parameters, repeat("weight")))
+        tensors = [weight for weight in weights if weight is not None]
+        forms: list[list[Any]] = [
+            list(map(id, weights)),
+            list(map(torch.Tensor.data_ptr, tensors)),
+            list(map(torch.Tensor.stride, tensors)),
+            *(list(map(attrgetter(name), tensors)) for name in ("shape", "dtype")),
+        ]
+        if forms != self._forms:
+            self._looks = [None] * len(weights)
+            self._forms = forms
+
+    def look(self, position: int) -> Geometry | str:
+        """The geometry of the weight at ``position`` of the index, or why it cannot be fused into.
+
+        Raises ModelError for a device or storage that no kernel can write to.
+        """
+        known = self._looks[position]
+        if known is None:
+            entry = self.index.weights[position]
+            known = self._looks[position] = refusal(entry) or geometry_of(entry)
+        return known
+
+    def by_address(self) -> dict[int, list[Geometry]]:
+        """The fusable weights by their present address; views of one storage may share it."""
+        places: dict[int, list[Geometry]] = {}
+        for position in range(len(self._looks)):
+            try:
+                look = self.look(position)
+            except ModelError:  # no kernel can write to it, so nothing was ever fused into it
+                continue
+            if isinstance(look, Geometry):
+                places.setdefault(look.address, []).append(look)
+        return places
+
+
+def refusal(entry: IndexedWeight) -> str | None:
+    """Why this weight cannot be fused into, whatever the factors; None if it can."""
+    weight = entry.weight
+    if entry.refusal or weight is None:
+        return entry.refusal or "it has no weight now"
+    data = weight.data
+    if type(data) is not torch.Tensor:
+        return f"its weight is a {type(data).__name__}, expected a plain tensor"
+    if not data.numel():
+        return f"its weight is empty: shape {list(data.shape)}"
+    if data.is_meta:
+        return "its weight is on the meta device: there is nothing to fuse into"
+    if data.dtype not in _FUSABLE:
+        return (
+            f"its weight has dtype {data.dtype}; weights are fused into at float16, bfloat16, float32 and float64 only"
+        )
+    return None
+
+
+def geometry_of(entry: IndexedWeight) -> Geometry:
+    """Describes a weight for which :func:`refusal` found nothing."""
+    weight = entry.weight
+    assert weight is not None
+    if weight.device.type != "cpu":
+        raise ModelError(
+            f"[compose] weight '{entry.name}.weight' is on {weight.device}, expected cpu: this version fuses on the CPU"
+        )
+    shape, strides = weight.shape, weight.stride()
+    dtype = dtype_name(weight.dtype)
+    assert dtype is not None
+    itemsize = _FUSABLE[weight.dtype]
+    address = weight.data_ptr()
+    if weight.is_contiguous() and not entry.transposed:
+        cols = math.prod(shape[1:])
+        return Geometry(entry.name, weight, address, shape[0], cols, cols, 1, itemsize, dtype, shape)
+    if len(shape) == 2:
+        rows, cols = shape
+        row_stride, col_stride = strides
+        if entry.transposed:
+            rows, cols, row_stride, col_stride = cols, rows, col_stride, row_stride
+        column_map = None
+    else:
+        rows, cols = shape[0], math.prod(shape[1:])
+        row_stride, col_stride = strides[0], 1
+        column_map = _memory_order(entry, weight)
+    result = Geometry(
+        entry.name,
+        weight,
+        address,
+        rows,
+        cols,
+        row_stride,
+        col_stride,
+        itemsize,
+        dtype,
+        shape,
+        column_map,
+    )
+    _refuse_self_overlap(result)
+    return result
+
+
+def _memory_order(entry: IndexedWeight, weight: torch.Tensor) -> npt.NDArray[np.int32]:
+    """The flattened input index of each element of one output channel, in memory order."""
+    inner = [d for d in range(1, weight.dim()) if weight.shape[d] > 1]
+    order = sorted(inner, key=weight.stride, reverse=True)
+    expected = 1
+    for dim in reversed(order):
+        if weight.stride(dim) != expected:
+            raise ModelError(
+                f"[compose] weight '{entry.name}.weight' of shape {list(weight.shape)} has strides "
+                f"{list(weight.stride())}, expected each output channel to be one dense block"
+            )
+        expected *= weight.shape[dim]
+    flat = np.arange(expected, dtype=np.int32).reshape([weight.shape[d] for d in inner])
+    return np.ascontiguousarray(flat.transpose([inner.index(d) for d in order]).ravel())
+
+
+def _refuse_self_overlap(geometry: Geometry) -> None:
+    axes = [(geometry.row_stride, geometry.rows), (geometry.col_stride, geometry.cols)]
+    (small, count), (large, outer) = sorted(axes, key=lambda axis: axis[0])
+    if (small == 0 and count > 1) or (outer > 1 and large <= small * (count - 1)):
+        raise ModelError(
+            f"[compose] weight '{geometry.name}.weight': rows {geometry.rows} with stride {geometry.row_stride}, "
+            f"columns {geometry.cols} with stride {geometry.col_stride} share elements, expected one place per element"
+        )
