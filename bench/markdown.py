@@ -41,6 +41,8 @@ def _case(case: CaseResult) -> list[str]:
     fewest = min((row.seconds.rounds for row in case.rows), default=0)
     if case.goals and fewest < _ROUNDS_TO_JUDGE:
         lines.append(f"- **as few as {fewest} round(s): the ratios and verdicts below are a smoke test, not figures**")
+    if any(limit.fma and not limit.calm for limit in case.limits):
+        lines.append("- **the machine was not calm (see the FMA range): do not quote these figures**")
     if case.goals:
         lines += ["", "| goal | measured | |", "|---|---|---|"]
         lines += [
