@@ -35,6 +35,12 @@ class Limits:
         self.read_write.append(_C.probe_read_write(self.threads, _PROBE_NBYTES))
         self.copy.append(_C.probe_copy(self.threads, _PROBE_NBYTES))
 
+    @property
+    def calm(self) -> bool:
+        """Whether the machine gave what it can in most rounds. Where it did not, medians say more about its other
+        tenants than about anybody's code."""
+        return Spread.of(self.fma).median >= 0.9 * max(self.fma)
+
     def fuse_floor(self, rows: int, cols: int, rank: int, itemsize: int) -> float:
         """Seconds no fusion of one weight can beat: max(2MNR / FMA, 2MN * itemsize / bandwidth)."""
         cells = rows * cols
@@ -44,9 +50,10 @@ class Limits:
         """Seconds no copy of ``nbytes`` into memory that is mapped already can beat."""
         return 2 * nbytes / max(self.copy)
 
-    def to_dict(self) -> dict[str, Spread | int]:
+    def to_dict(self) -> dict[str, Spread | int | bool]:
         return {
             "threads": self.threads,
+            "calm": self.calm,
             "fma_flops": Spread.of(self.fma),
             "read_write_bytes_per_second": Spread.of(self.read_write),
             "copy_bytes_per_second": Spread.of(self.copy),

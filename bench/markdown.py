@@ -8,6 +8,9 @@ from typing import Any
 from .results import CaseResult, Row
 from .timing import TOTAL, Spread
 
+# Below this, one noisy moment decides a median.
+_ROUNDS_TO_JUDGE = 3
+
 
 def document(machine: Mapping[str, Any], cases: Sequence[CaseResult]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
@@ -35,6 +38,11 @@ def _case(case: CaseResult) -> list[str]:
     lines += [f"- {note}" for note in case.notes]
     lines += [f"- left out: {line}" for line in case.left_out]
     lines += [f"- limits, {_limits(limit.to_dict())}" for limit in case.limits if limit.fma]
+    fewest = min((row.seconds.rounds for row in case.rows), default=0)
+    if case.goals and fewest < _ROUNDS_TO_JUDGE:
+        lines.append(f"- **as few as {fewest} round(s): the ratios and verdicts below are a smoke test, not figures**")
+    if any(limit.fma and not limit.calm for limit in case.limits):
+        lines.append("- **the machine was not calm (see the FMA range): do not quote these figures**")
     if case.goals:
         lines += ["", "| goal | measured | |", "|---|---|---|"]
         lines += [

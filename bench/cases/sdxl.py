@@ -60,6 +60,8 @@ def run(settings: Settings) -> CaseResult:
         "returns free memory to its host, first touches are slow; larger needs (a full-size restore "
         "copy) still meet that",
         "a contender whose warm-up took over 20 s is timed once",
+        "a goal is met when both the medians and the best rounds meet it: torch's worker threads suffer more than ours "
+        "where a core is taken away, which must not count for us",
         "after each warm-up every Linear's weight is checked to have changed",
     ]
     contenders = _contenders(result, model, pattern, path)
@@ -174,11 +176,12 @@ def _judge(result: CaseResult, samples: dict[str, Samples], copy_nbytes: int, re
     for peer, wanted in ((diffusers_peft.NAME, 4.0), (_ONEDIFFX, 8.0)):
         if peer not in samples:
             continue
-        theirs = samples[peer].spread().median
+        theirs = samples[peer].spread()
         for stage, label in ((TOTAL, "with the restore copy"), (_WITHOUT_SAVE, "without it")):
-            ratio = theirs / samples[OURS].spread(stage).median
+            ours = samples[OURS].spread(stage)
+            ratio, best = theirs.median / ours.median, theirs.min / ours.min
             statement = f"{wanted:g}x faster than {peer}, {label}{' (reduced model)' if reduced else ''}"
-            result.goals.append(Goal(statement, f"{ratio:.1f}x", ratio >= wanted))
+            result.goals.append(Goal(statement, f"{ratio:.1f}x (best rounds {best:.1f}x)", min(ratio, best) >= wanted))
     if samples[OURS].growth:
         beside = max(samples[OURS].growth) - copy_nbytes
         statement = "memory beside the restore copy <= 32 MiB"
