@@ -72,7 +72,7 @@ def refuse_overlaps(geometries: list[Geometry]) -> None:
     """Raises ModelError where two different weights share some of their bytes: the sum would depend on the order."""
     reach: Geometry | None = None
     for geometry in sorted(geometries, key=attrgetter("address")):
-        if reach is not None and reach.crosses(geometry):
+        if reach is not None and geometry.address < reach.end and reach.crosses(geometry):
             raise ModelError(
                 f"[compose] weights '{reach.name}.weight' and '{geometry.name}.weight' overlap in memory without being "
                 "the same region, expected separate or fully tied weights"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import repeat
-from operator import attrgetter
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +28,7 @@ class ModelWeights:
         self._forms: list[list[Any]] = []
 
     def refresh(self) -> None:
-        """Forgets what was known of weights that were moved, converted, replaced or viewed differently since."""
+        """Forgets what was known if some weight was moved, converted, replaced or viewed differently since."""
         weights = list(map(dict.get, self._parameters, repeat("weight")))
         tensors = [weight for weight in weights if weight is not None]
         forms: list[list[Any]] = [

@@ -42,13 +42,10 @@ class Term(NamedTuple):
 class WeightPlan:
     """One storage region and the terms that fall on it, in the order of the contract."""
 
-    __slots__ = ("cols", "geometry", "has_kernel", "rows", "terms")
+    __slots__ = ("geometry", "terms")
 
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
-        self.rows = geometry.rows
-        self.cols = geometry.cols
-        self.has_kernel = len(geometry.shape) > 2
         self.terms: list[Term] = []
 
     def bands(self) -> list[tuple[int, int, list[Term]]]:
@@ -81,9 +78,9 @@ class Outcome(NamedTuple):
 
 # The pair is the whole of the module that its name says.
 _DIRECT = Outcome(APPLIED)
-# How the native core answers: outcome, start, rule, alternative, modules.
-
-_FOUND, _NOT_FOUND, _SEVERAL = 0, 1, 2  # a resolution's first field
+# How the native core answers: the module that has the name itself, or (outcome, start, rule, alternative, modules).
+Resolution = int | native_types.Resolution
+_FOUND, _NOT_FOUND, _SEVERAL = 0, 1, 2  # a resolution's outcome
 
 
 @dataclass(slots=True)
@@ -93,7 +90,7 @@ class EntryPlan:
     adapter: Adapter
     strength: float
     outcomes: list[Outcome]
-    resolutions: list[native_types.Resolution]
+    resolutions: list[Resolution]
     index: ModelIndex
 
     def landings(self, group: int) -> tuple[Landing, ...]:
@@ -101,7 +98,9 @@ class EntryPlan:
         outcome = self.outcomes[group]
         if outcome is not _DIRECT:
             return outcome.landings
-        return (Landing(self.index.weights[self.resolutions[group][4][0]].name, None),)
+        module = self.resolutions[group]
+        assert type(module) is int
+        return (Landing(self.index.weights[module].name, None),)
 
     def count(self, status: str) -> int:
         return sum(outcome.status == status for outcome in self.outcomes)
@@ -152,8 +151,6 @@ class _Planner:
         self.index = weights.index
         self.component = component
         self._weights: dict[int, WeightPlan] = {}
-        self._weights_by_module: dict[int, WeightPlan] = {}
-        self._refusals: dict[int, str] = {}
 
     def add(self, position: int, adapter: Adapter, strength: float) -> EntryPlan:
         if abs(strength) < NEGLIGIBLE:
@@ -163,41 +160,39 @@ class _Planner:
         resolutions = adapter.classification.resolve(self.index.names)
         foreign = self._foreign_groups(adapter, pairs, resolutions)
         outcomes = []
-        for group, (pair, resolution) in enumerate(zip(pairs, resolutions, strict=True)):
+        for group, (pair, found) in enumerate(zip(pairs, resolutions, strict=True)):
             if foreign and group in foreign:
                 outcomes.append(Outcome(ABSENT, foreign[group]))
-            elif type(pair) is Pair:
-                # The name says the module and the pair is all of it: nearly every pair of nearly every file.
-                if resolution[0] == _FOUND and resolution[2] < 0:
-                    weight = self._weights_by_module.get(resolution[4][0]) or self._look_up(resolution[4][0])
-                    if (
-                        weight is not None
-                        and not weight.has_kernel
-                        and pair.rows == weight.rows
-                        and pair.cols == weight.cols
-                    ):
-                        if pair.scale != 0:
-                            weight.terms.append(Term(position, pair, strength * pair.scale, 0, pair.rows, 0))
-                        outcomes.append(_DIRECT)
-                        continue
-                outcomes.append(self._place(position, adapter, strength, pair, resolution))
-            else:
+            elif type(pair) is not Pair:
                 assert type(pair) is Unfit
                 outcomes.append(Outcome(pair.kind, pair.reason))
+            elif type(found) is int and self._fits(position, strength, pair, found):
+                outcomes.append(_DIRECT)
+            else:
+                outcomes.append(self._place(position, adapter, strength, pair, found))
         return EntryPlan(adapter, strength, outcomes, resolutions, self.index)
 
     def weights(self) -> dict[int, WeightPlan]:
         """The weights that terms fall on."""
-        weights = {key: weight for key, weight in self._weights.items() if weight.terms}
+        weights = {address: weight for address, weight in self._weights.items() if weight.terms}
         refuse_overlaps([weight.geometry for weight in weights.values()])
         return weights
 
-    def _look_up(self, module: int) -> WeightPlan | None:
-        """The plan of a module's weight; None where it cannot be fused into."""
+    def _fits(self, position: int, strength: float, pair: Pair, module: int) -> bool:
+        """Places the pair on all of the one module that has its name: nearly every pair of nearly every file."""
         geometry = self.look(module)
-        if isinstance(geometry, str):
-            self._refusals[module] = geometry
-            return None
+        if type(geometry) is not Geometry or pair.cols != geometry.cols or pair.rows != geometry.rows:
+            return False
+        if len(geometry.shape) > 2:
+            return False
+        if pair.scale != 0:
+            weight = self._weights.get(geometry.address)
+            if weight is None or weight.geometry is not geometry:
+                weight = self._weight(geometry)
+            weight.terms.append(Term(position, pair, strength * pair.scale, 0, pair.rows, 0))
+        return True
+
+    def _weight(self, geometry: Geometry) -> WeightPlan:
         plan = self._weights.get(geometry.address)
         if plan is None:
             plan = self._weights[geometry.address] = WeightPlan(geometry)
@@ -206,41 +201,43 @@ class _Planner:
                 f"[compose] weights '{plan.geometry.name}.weight' and '{geometry.name}.weight' begin at the same "
                 "address with different shapes, strides or dtypes, expected separate or fully tied weights"
             )
-        self._weights_by_module[module] = plan
         return plan
 
-    def _place(
-        self, position: int, adapter: Adapter, strength: float, pair: Pair, resolution: native_types.Resolution
-    ) -> Outcome:
-        found, _, rule, alternative, modules = resolution
-        if found == _NOT_FOUND:
-            return Outcome(ABSENT, "no module of the model has this name")
-        if found == _SEVERAL:
-            names = ", ".join(f"'{self.index.weights[module].name}'" for module in modules)
-            return Outcome(AMBIGUOUS, f"it fits several modules: {names}")
-        placements = (WHOLE,) if rule < 0 else adapter.tables.rules[rule].alternatives[alternative].placements
+    def _place(self, position: int, adapter: Adapter, strength: float, pair: Pair, found: Resolution) -> Outcome:
+        modules: tuple[int, ...]
+        placements: tuple[Placement, ...] = (WHOLE,)
+        if isinstance(found, int):
+            modules = (found,)
+        else:
+            outcome, _, rule, alternative, modules = found
+            if outcome == _NOT_FOUND:
+                return Outcome(ABSENT, "no module of the model has this name")
+            if outcome == _SEVERAL:
+                names = ", ".join(f"'{self.index.weights[module].name}'" for module in modules)
+                return Outcome(AMBIGUOUS, f"it fits several modules: {names}")
+            placements = adapter.tables.rules[rule].alternatives[alternative].placements
         landings, terms = [], []
         for module, placement in zip(modules, placements, strict=True):
             name = self.index.weights[module].name
-            weight = self._weights_by_module.get(module) or self._look_up(module)
-            if weight is None:
-                return Outcome(UNSUPPORTED, f"module '{name}': {self._refusals[module]}")
-            cut = _cut(pair, placement, weight.geometry)
-            if cut is None or not _same_kernel(adapter, pair, weight.geometry):
-                return Outcome(MISFIT, _misfit(adapter, pair, placement, weight.geometry, name))
+            geometry = self.look(module)
+            if isinstance(geometry, str):
+                return Outcome(UNSUPPORTED, f"module '{name}': {geometry}")
+            cut = _cut(pair, placement, geometry)
+            if cut is None or not _same_kernel(adapter, pair, geometry):
+                return Outcome(MISFIT, _misfit(adapter, pair, placement, geometry, name))
             begin, end, up_row = cut
-            terms.append((weight, Term(position, pair, strength * pair.scale, begin, end, up_row)))
-            landings.append(Landing(name, None if (begin, end) == (0, weight.rows) else (begin, end)))
-        for weight, term in terms:
+            terms.append((geometry, Term(position, pair, strength * pair.scale, begin, end, up_row)))
+            landings.append(Landing(name, None if (begin, end) == (0, geometry.rows) else (begin, end)))
+        for geometry, term in terms:
             if term.scale != 0:
-                weight.terms.append(term)
+                self._weight(geometry).terms.append(term)
         return Outcome(APPLIED, "", tuple(landings))
 
     def _foreign_groups(
         self,
         adapter: Adapter,
         pairs: Sequence[Pair | Unfit],
-        resolutions: Sequence[native_types.Resolution],
+        resolutions: Sequence[Resolution],
     ) -> dict[int, str]:
         """Groups whose prefix names another pipeline component than the one this model is.
 
@@ -262,17 +259,17 @@ class _Planner:
         self,
         components: Sequence[str | None],
         pairs: Sequence[Pair | Unfit],
-        resolutions: Sequence[native_types.Resolution],
+        resolutions: Sequence[Resolution],
     ) -> str | None:
         hits: Counter[str] = Counter()
         misfits: Counter[str] = Counter()
-        for component, pair, (found, _, rule, _, modules) in zip(components, pairs, resolutions, strict=True):
-            if component is None or found != _FOUND or rule >= 0 or type(pair) is not Pair:
+        for component, pair, module in zip(components, pairs, resolutions, strict=True):
+            if component is None or type(module) is not int or type(pair) is not Pair:
                 continue
-            weight = self._weights_by_module.get(modules[0]) or self._look_up(modules[0])
-            if weight is not None:
+            geometry = self.look(module)
+            if isinstance(geometry, Geometry):
                 hits[component] += 1
-                misfits[component] += (pair.rows, pair.cols) != (weight.rows, weight.cols)
+                misfits[component] += (pair.rows, pair.cols) != (geometry.rows, geometry.cols)
         if len(hits) < 2:
             return next(iter(hits), None)
         fitting = [component for component in hits if not misfits[component]]

@@ -10,6 +10,7 @@ from torch import nn
 import lora_mmap
 from lora_mmap.adapter import Adapter
 from lora_mmap.model_index import ModelIndex
+from lora_mmap.model_weights import ModelWeights
 from lora_mmap.plan import make_plan
 from lora_mmap.tensor_source import FileTensors
 
@@ -57,7 +58,7 @@ def _measure(result: CaseResult, settings: Settings, model: nn.Module, dialect: 
     if report.applied != _MODULES:
         raise AssertionError(f"planned {report.applied} of {_MODULES} modules ({dialect})")
     keys = safetensors_header.keys(path)
-    index = ModelIndex(model)
+    weights = ModelWeights(model)
 
     def ours() -> dict[str, float]:
         lora_mmap.check(model, path)
@@ -69,7 +70,7 @@ def _measure(result: CaseResult, settings: Settings, model: nn.Module, dialect: 
         parsed = time.perf_counter()
         adapter = Adapter(source, str(path), path)
         classified = time.perf_counter()
-        make_plan(index, [(adapter, 1.0)], None)
+        make_plan(weights, [(adapter, 1.0)], None)
         planned = time.perf_counter()
         adapter.close()
         return {"open + parse": parsed - begin, "classify": classified - parsed, "plan": planned - classified}

@@ -141,17 +141,23 @@ std::vector<int32_t> prefixes_used(const Classification& self) {
   return {used.begin(), used.end()};
 }
 
+// One item per group: the module that the name itself says, or the whole resolution.
 py::list resolve_to_python(const Classification& self, const ModelNames& names) {
   std::vector<Resolution> all;
   {
-    py::gil_scoped_release unlocked;
+    const py::gil_scoped_release unlocked;
     all.reserve(self.groups.groups.size());
     for (const Group& group : self.groups.groups) all.push_back(resolve(group, *self.groups.grammar, names));
   }
   py::list list(all.size());
-  for (size_t i = 0; i < all.size(); ++i)
-    list[i] = py::make_tuple(static_cast<int>(all[i].outcome), all[i].start, all[i].rule, all[i].alternative,
-                             py::tuple(py::cast(all[i].modules)));
+  for (size_t i = 0; i < all.size(); ++i) {
+    const Resolution& found = all[i];
+    if (found.outcome == Resolution::Outcome::resolved && found.rule < 0)
+      list[i] = py::int_(found.modules.front());
+    else
+      list[i] = py::make_tuple(static_cast<int>(found.outcome), found.start, found.rule, found.alternative,
+                               py::tuple(py::cast(found.modules)));
+  }
   return list;
 }
 

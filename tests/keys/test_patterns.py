@@ -10,7 +10,7 @@ def resolve(pattern: str, target: str, stem: str, model: str) -> bool:
     """True when ``pattern -> target`` leads from ``stem`` to the module ``model``."""
     grammar = _C.Grammar([(".up", "up")], [], [(pattern, [[target]])])
     (found,) = grammar.classify([stem + ".up"]).resolve(_C.ModelNames([model], [True]))
-    return found[0] == 0 and found[2] == 0
+    return isinstance(found, tuple) and found[0] == 0 and found[2] == 0
 
 
 @pytest.mark.parametrize(

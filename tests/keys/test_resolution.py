@@ -10,8 +10,10 @@ FOUND, ABSENT, SEVERAL = 0, 1, 2
 
 def resolve(stem: str, modules: list[str], alive: list[bool] | None = None) -> tuple[int, list[str]]:
     names = _C.ModelNames(modules, alive or [True] * len(modules))
-    ((outcome, _, _, _, hits),) = key_tables().grammar.classify([stem + ".lora_up.weight"]).resolve(names)
-    return outcome, [modules[hit] for hit in hits]
+    (found,) = key_tables().grammar.classify([stem + ".lora_up.weight"]).resolve(names)
+    if isinstance(found, int):
+        return FOUND, [modules[found]]
+    return found[0], [modules[hit] for hit in found[4]]
 
 
 @pytest.mark.parametrize(
