@@ -10,15 +10,17 @@
 namespace lora_mmap {
 namespace {
 
-bool cpu_has_avx2() {
 #if defined(__x86_64__)
-  // The F16C bit is not among __builtin_cpu_supports' names in every compiler we build with, but every CPU
-  // with AVX2 and FMA has it.
+// F16C is not among the names of __builtin_cpu_supports in every compiler we build with, but every CPU with
+// AVX2 and FMA has it.
+bool cpu_has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return false;
-#endif
 }
+#else
+bool cpu_has_avx2() {
+  return false;
+}
+#endif
 
 std::vector<const Kernel*> find_kernels() {
   std::vector<const Kernel*> found;

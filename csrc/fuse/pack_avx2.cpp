@@ -52,7 +52,7 @@ Pair canonical(Pair values) {
   return {canonical(values.low), canonical(values.high)};
 }
 
-// A BF16 weight is swept as its even columns, then its odd ones (see tile_avx2.cpp).
+// A panel of a BF16 weight is its even columns, then its odd ones (see tile_avx2.cpp).
 Pair even_odd(Pair natural) {
   const __m256 even = _mm256_shuffle_ps(natural.low, natural.high, 0x88);
   const __m256 odd = _mm256_shuffle_ps(natural.low, natural.high, 0xDD);
@@ -81,13 +81,11 @@ void for_each_16(const void* source, int64_t count, Use use) {
 
 template <class Source>
 void pack_down_as(bool split, const void* source, int64_t count, char* panels, int64_t panel_stride) {
-  const auto store = [&](Pair values, int64_t i) {
-    store_aligned(reinterpret_cast<float*>(panels + i / 16 * panel_stride), canonical(values));
-  };
-  if (split)
-    for_each_16<Source>(source, count, [&](Pair values, int64_t i) { store(even_odd(values), i); });
-  else
-    for_each_16<Source>(source, count, store);
+  for_each_16<Source>(source, count, [&](Pair values, int64_t i) {
+    values = canonical(values);
+    store_aligned(reinterpret_cast<float*>(panels + i / 16 * panel_stride),
+                  split ? even_odd(values) : values);
+  });
 }
 
 void pack_down_f64(const void* source, int64_t count, char* panels, int64_t panel_stride) {

@@ -1,5 +1,7 @@
 #include "fuse/packed.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "fuse/copy.h"
@@ -16,6 +18,19 @@ int64_t round_up(int64_t value, int64_t multiple) {
 
 int64_t compute_nbytes(const Job& job) {
   return job.dtype == DType::F64 ? 8 : 4;
+}
+
+// What A of a rank block may take: less than half of L2, so that it stays there while the weight streams by.
+// Longer runs of columns suit the prefetchers.
+int64_t down_nbytes() {
+  static const int64_t nbytes = [] {
+    int64_t l2 = 0;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    return std::clamp<int64_t>(l2 * 3 / 8, 128 << 10, 512 << 10);
+  }();
+  return nbytes;
 }
 
 // Where no row of the weight is contiguous, a block is fused in a contiguous copy.
@@ -81,27 +96,23 @@ class BlockFusion {
   }
 
   bool fuse(const std::byte* base, int64_t base_stride, std::byte* weight, int64_t weight_stride) {
-    const int64_t nbytes = dtype_bits(job_.dtype) / 8;
-    const int64_t padded_cols = round_up(block_.cols, ops_.panel_nbytes / size_);
     bool overflow = false;
     int64_t begin = 0;
     do {
       const int64_t end = std::min(begin + kRankBlock, rank_);
       pack(begin, end);
-      for (int64_t row = 0; row < block_.rows; row += ops_.rows) {
-        overflow |= ops_.sweep(job_.dtype, {.up = scratch_ + layout_.up + row * kRankBlock * size_,
-                                            .down = scratch_ + layout_.down,
-                                            .rank = end - begin,
-                                            .rows = std::min(ops_.rows, block_.rows - row),
-                                            .cols = block_.cols,
-                                            .base = base + row * base_stride * nbytes,
-                                            .weight = weight + row * weight_stride * nbytes,
-                                            .base_row_stride = base_stride,
-                                            .weight_row_stride = weight_stride,
-                                            .partial = scratch_ + layout_.partial + row * padded_cols * size_,
-                                            .first = begin == 0,
-                                            .last = end == rank_});
-      }
+      overflow |= ops_.sweep(job_.dtype, {.up = scratch_ + layout_.up,
+                                          .down = scratch_ + layout_.down,
+                                          .rank = end - begin,
+                                          .rows = block_.rows,
+                                          .cols = block_.cols,
+                                          .base = base,
+                                          .weight = weight,
+                                          .base_row_stride = base_stride,
+                                          .weight_row_stride = weight_stride,
+                                          .partial = scratch_ + layout_.partial,
+                                          .first = begin == 0,
+                                          .last = end == rank_});
       begin = end;
     } while (begin < rank_);
     return overflow;
@@ -185,15 +196,14 @@ class BlockFusion {
 }  // namespace
 
 Tiling PackedKernel::tiling(const Job& job, size_t scratch_limit) const {
-  constexpr int64_t kRows = 192;               // B of a rank block: 96 KiB
-  constexpr int64_t kDownNbytes = 128 * 1024;  // A of a rank block: with B it stays in L2
-  constexpr int64_t kColumnStep = 64;          // whole cache lines of a 16-bit weight
+  constexpr int64_t kRows = 192;       // B of a rank block: 96 KiB
+  constexpr int64_t kColumnStep = 64;  // whole cache lines of a 16-bit weight
   constexpr int64_t kMostCols = 4096;
   const int64_t size = compute_nbytes(job);
   const int64_t rank = std::max<int64_t>(std::min(total_rank(job), kRankBlock), 1);
   const bool wide_blocks = !is_staged(job);
-  int64_t rows = std::min(kRows, round_up(job.rows, ops_.rows));
-  int64_t cols = std::min(kDownNbytes / (rank * size), wide_blocks ? kMostCols : 256);
+  int64_t rows = std::min(round_up(kRows, ops_.rows), round_up(job.rows, ops_.rows));
+  int64_t cols = std::min(down_nbytes() / (rank * size), wide_blocks ? kMostCols : 256);
   while (true) {
     // Even chunks: no sliver at the end.
     const int64_t chunks = (job.cols + cols - 1) / cols;

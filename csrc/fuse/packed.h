@@ -9,7 +9,7 @@
 
 namespace lora_mmap {
 
-// One group of rows of a block against all its columns, for one rank block.
+// The rows of a block against all its columns, for one rank block.
 struct Sweep {
   const void* up;    // B * scale: `rows` rows, TileOps::kUpStride elements apart
   const void* down;  // A: panels of [rank][panel columns], in the order of the columns
@@ -20,7 +20,7 @@ struct Sweep {
   void* weight;               // unit column stride
   int64_t base_row_stride;    // in elements
   int64_t weight_row_stride;  // in elements
-  void* partial;              // accumulators between rank blocks: a full tile per panel
+  void* partial;              // accumulators between rank blocks: a full panel per row and kCols columns
   bool first;                 // accumulators start at zero, not at `partial`
   bool last;                  // they go to the weight, not to `partial`
 };
