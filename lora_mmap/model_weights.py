@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from itertools import repeat
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
