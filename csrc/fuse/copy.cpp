@@ -1,6 +1,7 @@
 #include "fuse/copy.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -39,9 +40,12 @@ void copy_rows(const Rect& r) {
                 nbytes);
 }
 
-// Columns contiguous where that is possible, and a single row where the whole is one run.
+// The same rectangle with its shorter steps along the columns, and as a single row where the whole is one
+// run. The side whose other step is long is then walked along its cache lines: at a power of two the long
+// steps of a column would all fall into one set of the cache.
 Rect normalised(Rect r) {
-  if (r.dst_row_stride == 1 && r.src_row_stride == 1) {
+  const auto longest = [](int64_t a, int64_t b) { return std::max(std::abs(a), std::abs(b)); };
+  if (longest(r.dst_col_stride, r.src_col_stride) > longest(r.dst_row_stride, r.src_row_stride)) {
     std::swap(r.rows, r.cols);
     std::swap(r.dst_row_stride, r.dst_col_stride);
     std::swap(r.src_row_stride, r.src_col_stride);

@@ -20,9 +20,9 @@ int64_t compute_nbytes(const Job& job) {
   return job.dtype == DType::F64 ? 8 : 4;
 }
 
-// What A of a rank block may take: less than half of L2, so that it stays there while the weight streams by.
+// What A and the accumulators may take: less than half of L2, to stay there while the weight streams by.
 // Longer runs of columns suit the prefetchers.
-int64_t down_nbytes() {
+int64_t resident_nbytes() {
   static const int64_t nbytes = [] {
     int64_t l2 = 0;
 #if defined(_SC_LEVEL2_CACHE_SIZE)
@@ -203,7 +203,9 @@ Tiling PackedKernel::tiling(const Job& job, size_t scratch_limit) const {
   const int64_t rank = std::max<int64_t>(std::min(total_rank(job), kRankBlock), 1);
   const bool wide_blocks = !is_staged(job);
   int64_t rows = std::min(round_up(kRows, ops_.rows), round_up(job.rows, ops_.rows));
-  int64_t cols = std::min(down_nbytes() / (rank * size), wide_blocks ? kMostCols : 256);
+  // A column of a block takes its part of A and, between rank blocks, its accumulators.
+  const int64_t column_nbytes = (rank + (total_rank(job) > kRankBlock ? rows : 0)) * size;
+  int64_t cols = std::min(resident_nbytes() / column_nbytes, wide_blocks ? kMostCols : 256);
   while (true) {
     // Even chunks: no sliver at the end.
     const int64_t chunks = (job.cols + cols - 1) / cols;
