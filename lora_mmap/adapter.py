@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from functools import cached_property
@@ -111,6 +112,13 @@ class Adapter:
         """True when the keys speak of several pipeline components (a UNet and its text encoders, say)."""
         prefixes = self.classification.prefixes
         return len({self.tables.prefixes[prefix].component for prefix in prefixes} - {None}) > 1
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """True when nothing but a group's own tensors decides whether it is a plain low-rank pair."""
+        return not any(config.use_dora for config in self.metadata.configs.values()) and all(
+            map(math.isfinite, self.alphas().values())
+        )
 
     @property
     def nbytes(self) -> int:

@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .errors import ModelError
-
 
 @dataclass(slots=True)
 class Geometry:
@@ -68,17 +66,15 @@ class Occupied:
                 yield self._sorted[position]
 
 
-def refuse_overlaps(geometries: list[Geometry]) -> None:
-    """Raises ModelError where two different weights share some of their bytes: the sum would depend on the order."""
+def overlap(geometries: Iterable[Geometry]) -> tuple[Geometry, Geometry] | None:
+    """Two weights that share some of their bytes without being the same region, if there are such."""
     reach: Geometry | None = None
     for geometry in sorted(geometries, key=attrgetter("address")):
-        if reach is not None and geometry.address < reach.end and reach.crosses(geometry):
-            raise ModelError(
-                f"[compose] weights '{reach.name}.weight' and '{geometry.name}.weight' overlap in memory without being "
-                "the same region, expected separate or fully tied weights"
-            )
+        if reach is not None and reach.crosses(geometry) and not reach.same_form(geometry):
+            return reach, geometry
         if reach is None or geometry.end > reach.end:
             reach = geometry
+    return None
 
 
 def _interleaved(a: Geometry, b: Geometry) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .errors import ModelError
-from .geometry import Geometry
+from .geometry import Geometry, overlap
 from .model_index import IndexedWeight, ModelIndex
 from .tensor_source import dtype_name
 
@@ -28,6 +28,7 @@ class ModelWeights:
         self._looks: list[Geometry | str | None] = [None] * len(self.index.weights)
         self._parameters = [entry.parameters for entry in self.index.weights]
         self._forms: list[list[Any]] = []
+        self.has_overlaps = False
 
     def refresh(self) -> None:
         """Forgets what was known if some weight was moved, converted, replaced or viewed differently since."""
@@ -42,6 +43,26 @@ class ModelWeights:
         if forms != self._forms:
             self._looks = [None] * len(weights)
             self._forms = forms
+            self._announce()
+
+    def _announce(self) -> None:
+        """Tells the native core which weights are plain matrices, and whether any two share bytes."""
+        rows, cols = [0] * len(self._looks), [0] * len(self._looks)
+        for position, geometry in enumerate(map(self._writable, range(len(self._looks)))):
+            if geometry is not None and len(geometry.shape) == 2:
+                rows[position], cols[position] = geometry.rows, geometry.cols
+        self.index.names.set_forms(rows, cols)
+        self.has_overlaps = overlap(self._geometries()) is not None
+
+    def _writable(self, position: int) -> Geometry | None:
+        try:
+            look = self.look(position)
+        except ModelError:  # no kernel can write to it: an error only for whoever wants to
+            return None
+        return look if isinstance(look, Geometry) else None
+
+    def _geometries(self) -> list[Geometry]:
+        return [g for g in map(self._writable, range(len(self._looks))) if g is not None]
 
     def look(self, position: int) -> Geometry | str:
         """The geometry of the weight at ``position`` of the index, or why it cannot be fused into.
@@ -57,13 +78,8 @@ class ModelWeights:
     def by_address(self) -> dict[int, list[Geometry]]:
         """The fusable weights by their present address; views of one storage may share it."""
         places: dict[int, list[Geometry]] = {}
-        for position in range(len(self._looks)):
-            try:
-                look = self.look(position)
-            except ModelError:  # no kernel can write to it, so nothing was ever fused into it
-                continue
-            if isinstance(look, Geometry):
-                places.setdefault(look.address, []).append(look)
+        for geometry in self._geometries():
+            places.setdefault(geometry.address, []).append(geometry)
         return places
 
 

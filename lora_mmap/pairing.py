@@ -59,7 +59,7 @@ class _Pairing:
         return self.adapter.source.names
 
     def run(self) -> list[Pair | Unfit]:
-        plain = self.adapter.source.pairs(self.adapter.classification)
+        plain = self.adapter.classification.pairs()
         simple = not self.adapter.metadata.configs and not self.loose_alphas
         alphas = self.alphas
         pairs: list[Pair | Unfit] = []

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from . import native_types
 from .adapter import Adapter
 from .errors import AdapterError, AmbiguousKeyError, ModelError, UnmatchedKeysError
 from .families.compiled import WHOLE, Placement
-from .geometry import Geometry, refuse_overlaps
+from .geometry import Geometry, overlap
 from .model_index import ModelIndex
 from .model_weights import ModelWeights
 from .pairing import Pair, Unfit, pair_up
@@ -61,6 +62,15 @@ class WeightPlan:
         return bands
 
 
+class Cut(NamedTuple):
+    """Rows ``begin`` to ``end`` of a weight, which take the up factor's rows from ``up_row`` on."""
+
+    geometry: Geometry
+    begin: int
+    end: int
+    up_row: int
+
+
 class Landing(NamedTuple):
     """One module that (some rows of) a pair goes to."""
 
@@ -85,33 +95,67 @@ _FOUND, _NOT_FOUND, _SEVERAL = 0, 1, 2  # a resolution's outcome
 
 @dataclass(slots=True)
 class EntryPlan:
-    """One (adapter, strength) of the composition, and the outcome of each of its groups."""
+    """One (adapter, strength) of the composition, and the outcome of each of its groups.
+
+    ``direct`` holds, per group, the module that the pair is the whole of, or -1; ``placed`` where the others land.
+    """
 
     adapter: Adapter
     strength: float
     outcomes: list[Outcome]
-    resolutions: list[Resolution]
     index: ModelIndex
+    direct: list[int] = field(default_factory=list)
+    placed: dict[int, list[Cut]] = field(default_factory=dict)
 
     def landings(self, group: int) -> tuple[Landing, ...]:
         """Where the group's pair goes; empty unless it is applied."""
-        outcome = self.outcomes[group]
-        if outcome is not _DIRECT:
-            return outcome.landings
-        module = self.resolutions[group]
-        assert type(module) is int
-        return (Landing(self.index.weights[module].name, None),)
+        if group < len(self.direct) and self.direct[group] >= 0:
+            return (Landing(self.index.weights[self.direct[group]].name, None),)
+        return self.outcomes[group].landings
 
     def count(self, status: str) -> int:
         return sum(outcome.status == status for outcome in self.outcomes)
 
 
-@dataclass(slots=True)
 class Plan:
-    """All entries with their outcomes, all weights with their terms."""
+    """All entries with their outcomes; ``weights``, by address, are put together when somebody needs them."""
 
-    entries: list[EntryPlan]
-    weights: dict[int, WeightPlan]  # by address
+    def __init__(self, entries: list[EntryPlan], model: ModelWeights) -> None:
+        self.entries = entries
+        self._model = model
+        if model.has_overlaps:
+            _ = self.weights  # raises where the adapters meet an overlap
+
+    @cached_property
+    def weights(self) -> dict[int, WeightPlan]:
+        """The weights that terms fall on. Raises ModelError where two of them share bytes in different forms."""
+        weights: dict[int, WeightPlan] = {}
+        for position, entry in enumerate(self.entries):
+            pairs = pair_up(entry.adapter) if entry.direct else []
+            for group, module in enumerate(entry.direct):
+                pair = pairs[group]
+                if module >= 0:
+                    geometry = self._model.look(module)
+                    assert isinstance(geometry, Geometry)
+                    cuts = [Cut(geometry, 0, geometry.rows, 0)]
+                else:
+                    cuts = entry.placed.get(group, [])
+                if not isinstance(pair, Pair) or pair.scale == 0:
+                    continue
+                for cut in cuts:
+                    weight = weights.get(cut.geometry.address)
+                    if weight is None or weight.geometry is not cut.geometry:
+                        weight = _weight_at(weights, cut.geometry)
+                    weight.terms.append(
+                        Term(position, pair, entry.strength * pair.scale, cut.begin, cut.end, cut.up_row)
+                    )
+        crossing = overlap(weight.geometry for weight in weights.values())
+        if crossing:
+            raise ModelError(
+                f"[compose] weights '{crossing[0].name}.weight' and '{crossing[1].name}.weight' overlap in memory "
+                "without being the same region, expected separate or fully tied weights"
+            )
+        return weights
 
     def raise_if_unfit(self, strict: bool) -> None:
         """Raises for what makes an adapter unusable; with ``strict`` also for anything that would not be applied."""
@@ -138,11 +182,22 @@ def _raise_first(entry: EntryPlan, statuses: tuple[str, ...], error: type[Adapte
         raise error(f"[compose] {entry.adapter.label}: '{stem}' is {outcome.status}: {outcome.reason}{more}")
 
 
+def _weight_at(weights: dict[int, WeightPlan], geometry: Geometry) -> WeightPlan:
+    plan = weights.get(geometry.address)
+    if plan is None:
+        plan = weights[geometry.address] = WeightPlan(geometry)
+    elif not plan.geometry.same_form(geometry):
+        raise ModelError(
+            f"[compose] weights '{plan.geometry.name}.weight' and '{geometry.name}.weight' begin at the same "
+            "address with different shapes, strides or dtypes, expected separate or fully tied weights"
+        )
+    return plan
+
+
 def make_plan(weights: ModelWeights, entries: Sequence[tuple[Adapter, float]], component: str | None) -> Plan:
     """Resolves and validates all adapters against one model; touches no weight and reads no factor."""
     planner = _Planner(weights, component)
-    plans = [planner.add(position, adapter, strength) for position, (adapter, strength) in enumerate(entries)]
-    return Plan(plans, planner.weights())
+    return Plan([planner.add(adapter, strength) for adapter, strength in entries], weights)
 
 
 class _Planner:
@@ -150,60 +205,36 @@ class _Planner:
         self.look = weights.look
         self.index = weights.index
         self.component = component
-        self._weights: dict[int, WeightPlan] = {}
 
-    def add(self, position: int, adapter: Adapter, strength: float) -> EntryPlan:
+    def add(self, adapter: Adapter, strength: float) -> EntryPlan:
+        groups = len(adapter.classification)
         if abs(strength) < NEGLIGIBLE:
             skipped = Outcome(SKIPPED, f"strength {strength:g} is negligible")
-            return EntryPlan(adapter, strength, [skipped] * len(adapter.classification), [], self.index)
-        pairs = pair_up(adapter)
-        resolutions = adapter.classification.resolve(self.index.names)
-        foreign = self._foreign_groups(adapter, pairs, resolutions)
-        outcomes = []
-        for group, (pair, found) in enumerate(zip(pairs, resolutions, strict=True)):
-            if foreign and group in foreign:
-                outcomes.append(Outcome(ABSENT, foreign[group]))
-            elif type(pair) is not Pair:
-                assert type(pair) is Unfit
-                outcomes.append(Outcome(pair.kind, pair.reason))
-            elif type(found) is int and self._fits(position, strength, pair, found):
-                outcomes.append(_DIRECT)
+            return EntryPlan(adapter, strength, [skipped] * groups, self.index)
+        entry = EntryPlan(adapter, strength, [_DIRECT] * groups, self.index)
+        # The name says the module and the pair is all of it: nearly every pair of nearly every file.
+        one_component = self.component is None and not adapter.mixes_components
+        quick = one_component and adapter.is_plain
+        entry.direct = adapter.classification.fit(self.index.names) if quick else [-1] * groups
+        others = [group for group, module in enumerate(entry.direct) if module < 0]
+        if others:
+            self._place_others(entry, others, one_component)
+        return entry
+
+    def _place_others(self, entry: EntryPlan, groups: list[int], one_component: bool) -> None:
+        pairs = pair_up(entry.adapter)
+        resolutions = entry.adapter.classification.resolve(self.index.names)
+        foreign = {} if one_component else self._foreign_groups(entry.adapter, pairs, resolutions)
+        for group in groups:
+            pair = pairs[group]
+            if group in foreign:
+                entry.outcomes[group] = Outcome(ABSENT, foreign[group])
+            elif isinstance(pair, Unfit):
+                entry.outcomes[group] = Outcome(pair.kind, pair.reason)
             else:
-                outcomes.append(self._place(position, adapter, strength, pair, found))
-        return EntryPlan(adapter, strength, outcomes, resolutions, self.index)
+                entry.outcomes[group] = self._place(entry, pair, resolutions[group])
 
-    def weights(self) -> dict[int, WeightPlan]:
-        """The weights that terms fall on."""
-        weights = {address: weight for address, weight in self._weights.items() if weight.terms}
-        refuse_overlaps([weight.geometry for weight in weights.values()])
-        return weights
-
-    def _fits(self, position: int, strength: float, pair: Pair, module: int) -> bool:
-        """Places the pair on all of the one module that has its name: nearly every pair of nearly every file."""
-        geometry = self.look(module)
-        if type(geometry) is not Geometry or pair.cols != geometry.cols or pair.rows != geometry.rows:
-            return False
-        if len(geometry.shape) > 2:
-            return False
-        if pair.scale != 0:
-            weight = self._weights.get(geometry.address)
-            if weight is None or weight.geometry is not geometry:
-                weight = self._weight(geometry)
-            weight.terms.append(Term(position, pair, strength * pair.scale, 0, pair.rows, 0))
-        return True
-
-    def _weight(self, geometry: Geometry) -> WeightPlan:
-        plan = self._weights.get(geometry.address)
-        if plan is None:
-            plan = self._weights[geometry.address] = WeightPlan(geometry)
-        elif not plan.geometry.same_form(geometry):
-            raise ModelError(
-                f"[compose] weights '{plan.geometry.name}.weight' and '{geometry.name}.weight' begin at the same "
-                "address with different shapes, strides or dtypes, expected separate or fully tied weights"
-            )
-        return plan
-
-    def _place(self, position: int, adapter: Adapter, strength: float, pair: Pair, found: Resolution) -> Outcome:
+    def _place(self, entry: EntryPlan, pair: Pair, found: Resolution) -> Outcome:
         modules: tuple[int, ...]
         placements: tuple[Placement, ...] = (WHOLE,)
         if isinstance(found, int):
@@ -215,22 +246,19 @@ class _Planner:
             if outcome == _SEVERAL:
                 names = ", ".join(f"'{self.index.weights[module].name}'" for module in modules)
                 return Outcome(AMBIGUOUS, f"it fits several modules: {names}")
-            placements = adapter.tables.rules[rule].alternatives[alternative].placements
-        landings, terms = [], []
+            placements = entry.adapter.tables.rules[rule].alternatives[alternative].placements
+        landings, cuts = [], []
         for module, placement in zip(modules, placements, strict=True):
             name = self.index.weights[module].name
             geometry = self.look(module)
             if isinstance(geometry, str):
                 return Outcome(UNSUPPORTED, f"module '{name}': {geometry}")
             cut = _cut(pair, placement, geometry)
-            if cut is None or not _same_kernel(adapter, pair, geometry):
-                return Outcome(MISFIT, _misfit(adapter, pair, placement, geometry, name))
-            begin, end, up_row = cut
-            terms.append((geometry, Term(position, pair, strength * pair.scale, begin, end, up_row)))
-            landings.append(Landing(name, None if (begin, end) == (0, geometry.rows) else (begin, end)))
-        for geometry, term in terms:
-            if term.scale != 0:
-                self._weight(geometry).terms.append(term)
+            if cut is None or not _same_kernel(entry.adapter, pair, geometry):
+                return Outcome(MISFIT, _misfit(entry.adapter, pair, placement, geometry, name))
+            cuts.append(cut)
+            landings.append(Landing(name, None if (cut.begin, cut.end) == (0, geometry.rows) else (cut.begin, cut.end)))
+        entry.placed[pair.group] = cuts
         return Outcome(APPLIED, "", tuple(landings))
 
     def _foreign_groups(
@@ -243,8 +271,6 @@ class _Planner:
 
         Text encoders share module names: which of them a bare model is follows from ``component=`` or from the shapes.
         """
-        if self.component is None and not adapter.mixes_components:
-            return {}
         components = adapter.group_components
         here = self.component or self._component_by_shape(components, pairs, resolutions)
         if here is None:
@@ -281,19 +307,19 @@ class _Planner:
         return fitting[0]
 
 
-def _cut(pair: Pair, placement: Placement, geometry: Geometry) -> tuple[int, int, int] | None:
-    """(first row of the weight, one past the last, first row of the up factor), or None where shapes do not fit."""
+def _cut(pair: Pair, placement: Placement, geometry: Geometry) -> Cut | None:
+    """Where the pair lands in the weight, or None where the shapes do not fit."""
     if pair.cols != geometry.cols:
         return None
     if placement.side == "whole":
-        return (0, geometry.rows, 0) if pair.rows == geometry.rows else None
+        return Cut(geometry, 0, geometry.rows, 0) if pair.rows == geometry.rows else None
     rows = placement.rows(geometry.rows if placement.side == "target" else pair.rows)
     if rows is None:
         return None
     begin, end = rows
     if placement.side == "target":
-        return (begin, end, 0) if end - begin == pair.rows else None
-    return (0, geometry.rows, begin) if end - begin == geometry.rows else None
+        return Cut(geometry, begin, end, 0) if end - begin == pair.rows else None
+    return Cut(geometry, 0, geometry.rows, begin) if end - begin == geometry.rows else None
 
 
 def _same_kernel(adapter: Adapter, pair: Pair, geometry: Geometry) -> bool:

@@ -36,7 +36,7 @@ class Report:
     memory: dict[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.plan.weights)
+        return any(entry.count(APPLIED) for entry in self.plan.entries)
 
     def __str__(self) -> str:
         return card(self)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import _C, native_types
+from . import _C
 from .errors import AdapterError
 
 _TORCH_NAMES: dict[torch.dtype, str] = {
@@ -82,9 +82,6 @@ class FileTensors:
     def classify(self, grammar: _C.Grammar) -> _C.Classification:
         return grammar.classify(self.header)
 
-    def pairs(self, classification: _C.Classification) -> list[native_types.PlainPair | None]:
-        return classification.pairs()
-
     def scalars(self, indices: list[int]) -> list[float]:
         return self.file.read_scalars(self.header, indices)
 
@@ -124,10 +121,7 @@ class MemoryTensors:
         return len(self.names)
 
     def classify(self, grammar: _C.Grammar) -> _C.Classification:
-        return grammar.classify(self.names)
-
-    def pairs(self, classification: _C.Classification) -> list[native_types.PlainPair | None]:
-        return classification.pairs(self.dtypes, self.shapes)
+        return grammar.classify(self.names, self.dtypes, self.shapes)
 
     def scalars(self, indices: list[int]) -> list[float]:
         for index in indices:

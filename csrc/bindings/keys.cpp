@@ -1,5 +1,6 @@
 #include <pybind11/stl.h>
 
+#include <optional>
 #include <set>
 
 #include "base/error.h"
@@ -49,20 +50,38 @@ std::shared_ptr<Grammar> make_grammar(const SuffixTable& suffix_table,
   return std::make_shared<Grammar>(std::move(suffixes), parse_all(prefixes), std::move(rules));
 }
 
-// Groups together with whatever owns the names they point into.
+// Groups and pairs together with whatever owns the names they point into.
 struct Classification {
   std::vector<std::string> names;
   std::shared_ptr<const safetensors::Header> header;
   Groups groups;
+  std::vector<std::optional<PlainPair>> pairs;  // one per group
 };
 
+std::vector<std::optional<PlainPair>> pair_all(const Groups& groups, const FormOf& form) {
+  std::vector<std::optional<PlainPair>> pairs;
+  pairs.reserve(groups.groups.size());
+  for (const Group& group : groups.groups) pairs.push_back(plain_pair(group, *groups.grammar, form));
+  return pairs;
+}
+
 std::unique_ptr<Classification> classify_names(const std::shared_ptr<Grammar>& grammar,
-                                               std::vector<std::string> names) {
+                                               std::vector<std::string> names,
+                                               const std::vector<std::string>& dtypes,
+                                               const std::vector<std::vector<uint64_t>>& shapes) {
+  if (dtypes.size() != shapes.size() || (!dtypes.empty() && dtypes.size() != names.size()))
+    throw Error(Fault::argument, "[classify] " + std::to_string(names.size()) + " names, " +
+                                     std::to_string(dtypes.size()) + " dtypes and " +
+                                     std::to_string(shapes.size()) + " shapes, expected as many of each");
   auto result = std::make_unique<Classification>();
   result->names = std::move(names);
   const std::vector<std::string_view> views(result->names.begin(), result->names.end());
   const py::gil_scoped_release unlocked;
   result->groups = classify_all(grammar, views);
+  result->pairs = pair_all(result->groups, [&](uint32_t tensor) {
+    if (dtypes.empty()) return TensorForm{DType::BOOL, {}};  // unknown, so no factor
+    return TensorForm{dtype_from_name(dtypes[tensor]).value_or(DType::BOOL), shapes[tensor]};
+  });
   return result;
 }
 
@@ -75,6 +94,11 @@ std::unique_ptr<Classification> classify_header(const std::shared_ptr<Grammar>& 
   auto result = std::make_unique<Classification>();
   result->header = std::move(header);
   result->groups = classify_all(grammar, views);
+  const safetensors::Header& entries = *result->header;
+  result->pairs = pair_all(result->groups, [&entries](uint32_t tensor) {
+    const safetensors::Tensor& entry = entries.tensors()[tensor];
+    return TensorForm{entry.dtype, entries.shape(entry)};
+  });
   return result;
 }
 
@@ -96,10 +120,10 @@ py::list groups_to_python(const Classification& self) {
 }
 
 // One item per group: (down, up, alpha, rows, cols, rank), or None for what is no plain pair.
-py::list pairs_to_python(const Classification& self, const FormOf& form) {
-  py::list list(self.groups.groups.size());
-  for (size_t i = 0; i < self.groups.groups.size(); ++i) {
-    const auto pair = plain_pair(self.groups.groups[i], *self.groups.grammar, form);
+py::list pairs_to_python(const Classification& self) {
+  py::list list(self.pairs.size());
+  for (size_t i = 0; i < self.pairs.size(); ++i) {
+    const auto& pair = self.pairs[i];
     if (pair)
       list[i] = py::make_tuple(pair->down, pair->up, pair->alpha, pair->rows, pair->cols, pair->rank);
     else
@@ -108,20 +132,14 @@ py::list pairs_to_python(const Classification& self, const FormOf& form) {
   return list;
 }
 
-py::list header_pairs(const Classification& self) {
-  if (!self.header) throw Error(Fault::argument, "[pairs] names were classified, give their dtypes and shapes");
-  const safetensors::Header& header = *self.header;
-  return pairs_to_python(self, [&header](uint32_t tensor) {
-    const safetensors::Tensor& entry = header.tensors()[tensor];
-    return TensorForm{entry.dtype, header.shape(entry)};
-  });
-}
-
-py::list listed_pairs(const Classification& self, const std::vector<std::string>& dtypes,
-                      const std::vector<std::vector<uint64_t>>& shapes) {
-  return pairs_to_python(self, [&](uint32_t tensor) {
-    return TensorForm{dtype_from_name(dtypes.at(tensor)).value_or(DType::BOOL), shapes.at(tensor)};
-  });
+std::vector<int32_t> fit_all(const Classification& self, const ModelNames& names) {
+  const py::gil_scoped_release unlocked;
+  std::vector<int32_t> modules;
+  modules.reserve(self.pairs.size());
+  for (size_t i = 0; i < self.pairs.size(); ++i)
+    modules.push_back(self.pairs[i] ? fit(self.groups.groups[i], *self.groups.grammar, *self.pairs[i], names)
+                                    : -1);
+  return modules;
 }
 
 // The suffixes that end some key of the file.
@@ -167,14 +185,15 @@ void register_keys(py::module_& m) {
   py::class_<Grammar, std::shared_ptr<Grammar>>(m, "Grammar")
       .def(py::init(&make_grammar), py::arg("suffixes"), py::arg("prefixes"), py::arg("rules"))
       .def("classify", &classify_header, py::arg("header"))
-      .def("classify", &classify_names, py::arg("names"))
+      .def("classify", &classify_names, py::arg("names"), py::arg("dtypes") = std::vector<std::string>(),
+           py::arg("shapes") = std::vector<std::vector<uint64_t>>())
       .def_property_readonly("states", &Grammar::states)
       .def_property_readonly("nbytes", &Grammar::nbytes);
   py::class_<Classification>(m, "Classification")
       .def("groups", &groups_to_python)
       .def("__len__", [](const Classification& self) { return self.groups.groups.size(); })
-      .def("pairs", [](const Classification& self) { return header_pairs(self); })
-      .def("pairs", &listed_pairs, py::arg("dtypes"), py::arg("shapes"))
+      .def("pairs", &pairs_to_python)
+      .def("fit", &fit_all, py::arg("names"))
       .def_property_readonly("alphas", [](const Classification& self) { return self.groups.alphas; })
       .def_property_readonly("unknown", [](const Classification& self) { return self.groups.unknown; })
       .def_property_readonly("suffixes", &suffixes_used)
@@ -182,6 +201,7 @@ void register_keys(py::module_& m) {
       .def("resolve", &resolve_to_python, py::arg("names"));
   py::class_<ModelNames>(m, "ModelNames")
       .def(py::init<std::vector<std::string>, const std::vector<bool>&>(), py::arg("names"), py::arg("alive"))
+      .def("set_forms", &ModelNames::set_forms, py::arg("rows"), py::arg("cols"))
       .def("__len__", &ModelNames::size);
 }
 

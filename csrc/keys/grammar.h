@@ -49,8 +49,8 @@ class Grammar {
   // Throws Error(Fault::pattern) for two suffixes or prefixes that are the same text.
   Grammar(std::vector<Suffix> suffixes, std::vector<Pattern> prefixes, std::vector<Rule> rules);
 
-  // Every byte of the key is looked at once: the suffix from the end, the stem from the beginning. The two halves may
-  // be called apart: keys that share a stem need walk_stem once.
+  // Every byte of the key is looked at once: the suffix from the end, the stem from the beginning. The two
+  // halves may be called apart: keys that share a stem need walk_stem once.
   void classify(std::string_view key, KeyMatch& match) const;
   bool find_suffix(std::string_view key, KeyMatch& match) const;
   void walk_stem(KeyMatch& match) const;

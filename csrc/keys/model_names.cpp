@@ -31,4 +31,9 @@ std::span<const uint32_t> ModelNames::flattened(std::string_view name_with_under
   return found->second;
 }
 
+void ModelNames::set_forms(std::vector<uint64_t> rows, std::vector<uint64_t> cols) {
+  rows_ = std::move(rows);
+  cols_ = std::move(cols);
+}
+
 }  // namespace lora_mmap::keys

@@ -26,6 +26,13 @@ class ModelNames {
 
   size_t size() const { return names_.size(); }
 
+  // The weights as matrices, by name id: rows and columns, 0 and 0 for what is none. Not to be called while
+  // another thread resolves against these names.
+  void set_forms(std::vector<uint64_t> rows, std::vector<uint64_t> cols);
+  bool has_form(uint32_t id, uint64_t rows, uint64_t cols) const {
+    return id < rows_.size() && rows_[id] == rows && cols_[id] == cols;
+  }
+
  private:
   struct Hash {
     using is_transparent = void;
@@ -33,6 +40,7 @@ class ModelNames {
   };
 
   std::vector<std::string> names_;
+  std::vector<uint64_t> rows_, cols_;
   std::unordered_map<std::string_view, uint32_t> exact_;  // views into names_
   std::unordered_map<std::string, std::vector<uint32_t>, Hash, std::equal_to<>> flattened_;
 };

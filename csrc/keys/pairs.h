@@ -1,4 +1,5 @@
-// Plain low-rank pairs among the groups of a file. Whatever is not exactly that is left for the caller to explain.
+// Plain low-rank pairs among the groups of a file. Whatever is not exactly that is left for the caller to
+// explain.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +29,8 @@ struct PlainPair {
   uint64_t rank;
 };
 
-// The pair that `group` is made of, if it holds one down factor, one up factor, at most one alpha and nothing else,
-// both factors are floats of 2 to 5 dimensions and their ranks agree and are not 0.
+// The pair that `group` is made of, if it holds one down factor, one up factor, at most one alpha and nothing
+// else, both factors are floats of 2 to 5 dimensions and their ranks agree and are not 0.
 std::optional<PlainPair> plain_pair(const Group& group, const Grammar& grammar, const FormOf& form);
 
 }  // namespace lora_mmap::keys

@@ -72,4 +72,11 @@ Resolution resolve(const Group& group, const Grammar& grammar, const ModelNames&
   return result;
 }
 
+int32_t fit(const Group& group, const Grammar& grammar, const PlainPair& pair, const ModelNames& names) {
+  const Resolution found = resolve(group, grammar, names);
+  if (found.outcome != Outcome::resolved || found.rule >= 0) return -1;
+  const uint32_t module = found.modules.front();
+  return names.has_form(module, pair.rows, pair.cols) ? static_cast<int32_t>(module) : -1;
+}
+
 }  // namespace lora_mmap::keys

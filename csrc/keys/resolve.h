@@ -8,6 +8,7 @@
 
 #include "keys/groups.h"
 #include "keys/model_names.h"
+#include "keys/pairs.h"
 
 namespace lora_mmap::keys {
 
@@ -21,5 +22,9 @@ struct Resolution {
 };
 
 Resolution resolve(const Group& group, const Grammar& grammar, const ModelNames& names);
+
+// The module whose whole weight `pair` is, under the name that the file itself gives it; -1 where it takes a
+// rule, a section or an explanation.
+int32_t fit(const Group& group, const Grammar& grammar, const PlainPair& pair, const ModelNames& names);
 
 }  // namespace lora_mmap::keys
