@@ -15,10 +15,10 @@ struct ReadRequest {
   void* destination = nullptr;  // `nbytes` writable bytes; requests must not overlap in memory
 };
 
-// Reads every request straight into its destination. From 4 MiB in all, pieces of at most 1 MiB are read on up to
-// `threads` threads of the shared pool; less is read on the calling thread. The first failure stops the pieces that
-// have not begun and is rethrown, after all pieces have ended, as File::read_exact threw it; destinations are then
-// partly written.
+// Reads every request straight into its destination. From 4 MiB in all, pieces of at most 1 MiB are read on
+// up to `threads` threads of the shared pool; less is read on the calling thread. The first failure stops the
+// pieces that have not begun and is rethrown, after all pieces have ended, as File::read_exact threw it;
+// destinations are then partly written.
 void read(std::span<const ReadRequest> requests, int threads = 1);
 
 }  // namespace lora_mmap::stream
