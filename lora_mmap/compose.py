@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from . import log
 from .adapter import Adapter
 from .entries import AnySource, Entries, finite_strength, open_entries
-from .errors import ArgumentError, ModelError
+from .errors import ArgumentError
 from .families.prefixes import components
-from .geometry import Occupied
 from .interrupts import HeldInterrupts
-from .model_index import ModelIndex
-from .model_state import Composition, ModelState, other_compositions, state_of, threads, unwrap
-from .plan import Plan, make_plan
+from .model_state import Composition, state_of, threads, unwrap
+from .plan import make_plan
+from .recompose import close_all, make_report, recompose
 from .report import Report
-from .restore import TIERS, Saved, put_back, require_in_place
-from .tensor_source import FileTensors, MemoryTensors
-from .transaction import apply
+from .restore import TIERS, put_back, require_in_place
 
 
 def compose(
@@ -67,10 +62,10 @@ def compose(
         fresh.entries = open_entries("compose", adapters, fresh.owned)
         stages = {"open": time.perf_counter() - begin}
         with state.lock:
-            return _recompose(root, state, fresh, fresh.owned, stages)
+            return recompose(root, state, fresh, fresh.owned, stages)
     finally:
         if state.composition is not fresh:
-            _close_all(fresh.owned)
+            close_all(fresh.owned)
 
 
 def reset(model: nn.Module, *, force: bool = False) -> bool:
@@ -93,7 +88,7 @@ def reset(model: nn.Module, *, force: bool = False) -> bool:
         with HeldInterrupts():
             put_back(reachable, threads())
             state.composition = Composition()
-        _close_all(composition.owned)
+        close_all(composition.owned)
         return bool(reachable)
 
 
@@ -121,11 +116,12 @@ def check(
             plan = make_plan(weights, entries, component)
         if strict:
             plan.raise_if_unfit(strict)
-        report = _report(plan, weights.index, opened, stages)
+        report = make_report(plan, weights.index, opened, stages)
         report.dry_run = True
+        plan.forget_weights()
         return report
     finally:
-        _close_all(opened)
+        close_all(opened)
 
 
 def set_multiplier(model: nn.Module, multiplier: float) -> Report | None:
@@ -141,107 +137,7 @@ def set_multiplier(model: nn.Module, multiplier: float) -> Report | None:
         if not composition.entries:
             return None
         scaled = [(adapter, base * strength) for adapter, base in composition.entries]
-        return _recompose(root, state, composition, [], {}, scaled)
-
-
-def _recompose(
-    root: nn.Module,
-    state: ModelState,
-    fresh: Composition,
-    opened: list[Adapter],
-    stages: dict[str, float],
-    scaled: list[tuple[Adapter, float]] | None = None,
-) -> Report:
-    """Plans and applies ``fresh`` over the state's composition, which it replaces. The caller holds the lock."""
-    previous = state.composition
-    before = {id(adapter): _bytes_read(adapter) for adapter, _ in fresh.entries if adapter not in opened}
-    begin = time.perf_counter()
-    weights = state.weights(root)
-    require_in_place("compose", previous.pristine.values(), weights.by_address() if previous.pristine else {})
-    plan = make_plan(weights, scaled or fresh.entries, fresh.component)
-    plan.raise_if_unfit(fresh.strict)
-    _refuse_crossing(plan, previous, other_compositions(root))
-    stages["plan"] = time.perf_counter() - begin
-
-    def commit(pristine: dict[int, Saved]) -> None:
-        fresh.pristine = pristine
-        state.composition = fresh if fresh.restore != "none" else Composition()
-
-    measured = apply(plan, previous.pristine, fresh.restore != "none", threads(), commit)
-    if previous is not fresh:
-        _close_all(previous.owned)
-    report = _report(plan, weights.index, opened, {**stages, **measured.seconds}, before)
-    report.restore = _restore_cost(state.composition)
-    report.memory = {
-        "staging": measured.staging_nbytes,
-        "transient": measured.transient_nbytes,
-        "restore": state.composition.nbytes,
-        "retained": sum(_retained(adapter) for adapter, _ in state.composition.entries),
-        "file_backed": 0,
-    }
-    log.report(report)
-    return report
-
-
-def _report(
-    plan: Plan,
-    index: ModelIndex,
-    opened: Iterable[Adapter],
-    stages: dict[str, float],
-    before: Mapping[int, int] | None = None,
-) -> Report:
-    fresh = [adapter for adapter in opened if isinstance(adapter.source, FileTensors)]
-    adapters = {id(entry.adapter): entry.adapter for entry in plan.entries}
-    return Report(
-        plan,
-        [weight.name for weight in index.weights],
-        bytes_read=sum(_bytes_read(adapter) - (before or {}).get(key, 0) for key, adapter in adapters.items()),
-        files_opened=len([adapter for adapter in opened if adapter.path]),
-        headers_parsed=len(fresh),
-        keys_classified=sum(len(adapter) for adapter in opened),
-        stages=stages,
-    )
-
-
-def _refuse_crossing(plan: Plan, previous: Composition, others: list[Composition]) -> None:
-    """Raises ModelError where a planned weight shares bytes with one that is fused into under another form, or through
-    another model object: neither could be undone on its own."""
-    mine = Occupied([saved.geometry for saved in previous.pristine.values()])
-    theirs = Occupied([saved.geometry for other in others for saved in other.pristine.values()])
-    for weight in plan.weights.values():
-        planned = weight.geometry
-        for held in mine.crossing(planned):
-            if not planned.same_form(held):
-                raise ModelError(
-                    f"[compose] weight '{planned.name}.weight' shares bytes with '{held.name}.weight', which is fused "
-                    "into as another shape; reset first"
-                )
-        for _ in theirs.crossing(planned):
-            raise ModelError(
-                f"[compose] weight '{planned.name}.weight' is fused into through another model object that shares it; "
-                "reset that one first, or compose through it"
-            )
-
-
-def _restore_cost(composition: Composition) -> dict[str, dict[str, int]]:
-    if not composition.pristine:
-        return {}
-    return {"backup": {"modules": len(composition.pristine), "bytes": composition.nbytes}}
-
-
-def _bytes_read(adapter: Adapter) -> int:
-    if isinstance(adapter.source, FileTensors):
-        return adapter.source.file.bytes_read
-    return adapter.source.file_nbytes
-
-
-def _retained(adapter: Adapter) -> int:
-    return adapter.nbytes if isinstance(adapter.source, MemoryTensors) else 0
-
-
-def _close_all(adapters: Iterable[Adapter]) -> None:
-    for adapter in adapters:
-        adapter.close()
+        return recompose(root, state, composition, [], {}, scaled)
 
 
 __all__ = ["AnySource", "Entries", "check", "compose", "reset", "set_multiplier"]

@@ -42,13 +42,13 @@ def skipped(source: object, strength: float) -> None:
 
 def report(result: Report) -> None:
     """The card, and with ``nunchaku_log=1`` in the environment a line per module."""
-    if not result and any(entry.count(ABSENT) or entry.adapter.classification.unknown for entry in result.plan.entries):
+    if not result and any(entry.count(ABSENT) or entry.adapter.classification.unknown for entry in result.entries):
         logger.warning("no key of the adapters found a place in the model: nothing was applied")
     if not logger.isEnabledFor(logging.INFO):
         return
     logger.info("composition\n%s", result)
     if os.environ.get("nunchaku_log") == "1":  # noqa: SIM112 - upstream's name
-        for entry in result.plan.entries:
+        for entry in result.entries:
             for position, (group, outcome) in enumerate(zip(entry.adapter.groups, entry.outcomes, strict=True)):
                 if outcome.status in (APPLIED, ABSENT, UNSUPPORTED):
                     modules = ", ".join(landing.module for landing in entry.landings(position))

@@ -6,6 +6,7 @@ Canonical names leave out what wrappers add: ``_orig_mod`` (torch.compile), ``mo
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +49,12 @@ class ModelIndex:
     def __init__(self, model: nn.Module) -> None:
         self.weights: list[IndexedWeight] = []
         self._children: list[tuple[dict[str, Any], list[Any]]] = []
-        self._fused: list[tuple[nn.Module, bool]] = []
+        self._fused: list[tuple[weakref.ref[nn.Module], bool]] = []
         self._dead: set[str] = set()
         seen: set[str] = set()
         self._walk(model, "", "", seen, is_root=True)
-        self.names = _C.ModelNames(
-            [weight.name for weight in self.weights], [weight.name not in self._dead for weight in self.weights]
-        )
+        self.module_names = [weight.name for weight in self.weights]
+        self.names = _C.ModelNames(self.module_names, [name not in self._dead for name in self.module_names])
 
     def is_current(self) -> bool:
         """False once a module was added, removed or replaced, or projections were fused or unfused.
@@ -64,7 +64,7 @@ class ModelIndex:
         for modules, children in self._children:
             if list(modules.values()) != children:
                 return False
-        return all(bool(getattr(module, "fused_projections", False)) == flag for module, flag in self._fused)
+        return all(bool(getattr(module(), "fused_projections", False)) == flag for module, flag in self._fused)
 
     def _walk(self, module: nn.Module, raw: str, name: str, seen: set[str], is_root: bool = False) -> None:
         if module._modules:  # a leaf that grows children is a new module to its parent, or parametrized and refused
@@ -85,7 +85,7 @@ class ModelIndex:
 
     def _mark_dead(self, module: nn.Module, name: str) -> None:
         fused = bool(module.fused_projections)
-        self._fused.append((module, fused))
+        self._fused.append((weakref.ref(module), fused))
         if not fused:
             return
         for whole, parts in _FUSED_PROJECTIONS.items():

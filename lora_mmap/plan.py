@@ -17,7 +17,6 @@ from .adapter import Adapter
 from .errors import AdapterError, AmbiguousKeyError, ModelError, UnmatchedKeysError
 from .families.compiled import WHOLE, Placement
 from .geometry import Geometry, overlap
-from .model_index import ModelIndex
 from .model_weights import ModelWeights
 from .pairing import Pair, Unfit, pair_up
 
@@ -103,14 +102,14 @@ class EntryPlan:
     adapter: Adapter
     strength: float
     outcomes: list[Outcome]
-    index: ModelIndex
+    modules: list[str]  # the model's, by number
     direct: list[int] = field(default_factory=list)
     placed: dict[int, list[Cut]] = field(default_factory=dict)
 
     def landings(self, group: int) -> tuple[Landing, ...]:
         """Where the group's pair goes; empty unless it is applied."""
         if group < len(self.direct) and self.direct[group] >= 0:
-            return (Landing(self.index.weights[self.direct[group]].name, None),)
+            return (Landing(self.modules[self.direct[group]], None),)
         return self.outcomes[group].landings
 
     def count(self, status: str) -> int:
@@ -122,13 +121,14 @@ class Plan:
 
     def __init__(self, entries: list[EntryPlan], model: ModelWeights) -> None:
         self.entries = entries
-        self._model = model
+        self._model: ModelWeights | None = model
         if model.has_overlaps:
             _ = self.weights  # raises where the adapters meet an overlap
 
     @cached_property
     def weights(self) -> dict[int, WeightPlan]:
         """The weights that terms fall on. Raises ModelError where two of them share bytes in different forms."""
+        assert self._model is not None
         weights: dict[int, WeightPlan] = {}
         for position, entry in enumerate(self.entries):
             pairs = pair_up(entry.adapter) if entry.direct else []
@@ -156,6 +156,13 @@ class Plan:
                 "without being the same region, expected separate or fully tied weights"
             )
         return weights
+
+    def forget_weights(self) -> None:
+        """Lets go of the model's weights; the outcomes stay, for the report."""
+        self._model = None
+        self.__dict__.pop("weights", None)
+        for entry in self.entries:
+            entry.placed.clear()
 
     def raise_if_unfit(self, strict: bool) -> None:
         """Raises for what makes an adapter unusable; with ``strict`` also for anything that would not be applied."""
@@ -203,19 +210,20 @@ def make_plan(weights: ModelWeights, entries: Sequence[tuple[Adapter, float]], c
 class _Planner:
     def __init__(self, weights: ModelWeights, component: str | None) -> None:
         self.look = weights.look
-        self.index = weights.index
+        self.names = weights.index.names
+        self.modules = weights.index.module_names
         self.component = component
 
     def add(self, adapter: Adapter, strength: float) -> EntryPlan:
         groups = len(adapter.classification)
         if abs(strength) < NEGLIGIBLE:
             skipped = Outcome(SKIPPED, f"strength {strength:g} is negligible")
-            return EntryPlan(adapter, strength, [skipped] * groups, self.index)
-        entry = EntryPlan(adapter, strength, [_DIRECT] * groups, self.index)
+            return EntryPlan(adapter, strength, [skipped] * groups, self.modules)
+        entry = EntryPlan(adapter, strength, [_DIRECT] * groups, self.modules)
         # The name says the module and the pair is all of it: nearly every pair of nearly every file.
         one_component = self.component is None and not adapter.mixes_components
         quick = one_component and adapter.is_plain
-        entry.direct = adapter.classification.fit(self.index.names) if quick else [-1] * groups
+        entry.direct = adapter.classification.fit(self.names) if quick else [-1] * groups
         others = [group for group, module in enumerate(entry.direct) if module < 0]
         if others:
             self._place_others(entry, others, one_component)
@@ -223,7 +231,7 @@ class _Planner:
 
     def _place_others(self, entry: EntryPlan, groups: list[int], one_component: bool) -> None:
         pairs = pair_up(entry.adapter)
-        resolutions = entry.adapter.classification.resolve(self.index.names)
+        resolutions = entry.adapter.classification.resolve(self.names)
         foreign = {} if one_component else self._foreign_groups(entry.adapter, pairs, resolutions)
         for group in groups:
             pair = pairs[group]
@@ -244,12 +252,12 @@ class _Planner:
             if outcome == _NOT_FOUND:
                 return Outcome(ABSENT, "no module of the model has this name")
             if outcome == _SEVERAL:
-                names = ", ".join(f"'{self.index.weights[module].name}'" for module in modules)
+                names = ", ".join(f"'{self.modules[module]}'" for module in modules)
                 return Outcome(AMBIGUOUS, f"it fits several modules: {names}")
             placements = entry.adapter.tables.rules[rule].alternatives[alternative].placements
         landings, cuts = [], []
         for module, placement in zip(modules, placements, strict=True):
-            name = self.index.weights[module].name
+            name = self.modules[module]
             geometry = self.look(module)
             if isinstance(geometry, str):
                 return Outcome(UNSUPPORTED, f"module '{name}': {geometry}")

@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from .describe import scales
+from .mapped_memory import file_backed_nbytes
 from .pairing import Pair, pair_up
-from .plan import ABSENT, APPLIED, IGNORED, MALFORMED, SKIPPED, UNSUPPORTED, EntryPlan, Plan
+from .plan import ABSENT, APPLIED, IGNORED, MALFORMED, SKIPPED, UNSUPPORTED, EntryPlan
 from .report_card import card
 
 _NEAREST_LIMIT = 20  # unmatched modules that get a list of similar names
@@ -19,13 +20,15 @@ _NEAREST_LIMIT = 20  # unmatched modules that get a list of similar names
 class Report:
     """True when at least one module was (or, from ``check``, would be) changed by an adapter.
 
-    ``bytes_read`` counts headers, alphas and factors read from files during the call; ``files_opened`` and
-    ``keys_classified`` likewise. ``stages`` are wall-clock seconds. ``restore`` maps a tier to its modules and bytes.
-    ``memory`` is in bytes: ``staging`` and ``transient`` are freed by now, ``restore`` and ``retained`` are held.
+    ``weights`` counts the storage regions written (tied weights are one). ``bytes_read`` counts headers, alphas and
+    factors read from files during the call; ``files_opened`` and ``keys_classified`` likewise. ``stages`` are
+    wall-clock seconds. ``restore`` maps a tier to its modules and bytes. ``memory`` is anonymous memory in bytes:
+    ``staging`` and ``transient`` are freed by now, ``restore`` and ``retained`` (dict adapters) are held.
     """
 
-    plan: Plan
+    entries: list[EntryPlan]
     module_names: list[str]
+    weights: int = 0
     dry_run: bool = False
     bytes_read: int = 0
     files_opened: int = 0
@@ -34,24 +37,33 @@ class Report:
     stages: dict[str, float] = field(default_factory=dict)
     restore: dict[str, dict[str, int]] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
+    written: list[tuple[int, int]] = field(default_factory=list, repr=False)
 
     def __bool__(self) -> bool:
-        return any(entry.count(APPLIED) for entry in self.plan.entries)
+        return any(entry.count(APPLIED) for entry in self.entries)
 
     def __str__(self) -> str:
         return card(self)
 
     @property
+    def file_backed(self) -> int:
+        """Bytes of the written weights that lie in mapped files, whose pages were copied on write.
+
+        Looked up in the process's mappings when asked, so ask while the model is alive.
+        """
+        return file_backed_nbytes(self.written)
+
+    @property
     def applied(self) -> int:
         """Factor pairs applied, over all adapters."""
-        return sum(entry.count(APPLIED) for entry in self.plan.entries)
+        return sum(entry.count(APPLIED) for entry in self.entries)
 
     @property
     def unmatched(self) -> list[str]:
         """Module paths, as the files write them, that have no place in the model."""
         return [
             entry.adapter.groups[i].stem
-            for entry in self.plan.entries
+            for entry in self.entries
             for i, outcome in enumerate(entry.outcomes)
             if outcome.status == ABSENT
         ]
@@ -61,7 +73,7 @@ class Report:
         """For the first unmatched module paths: the model's modules with the most similar names."""
         flat = {name.replace(".", "_"): name for name in self.module_names}
         found: dict[str, list[str]] = {}
-        for entry in self.plan.entries:
+        for entry in self.entries:
             for group, outcome in zip(entry.adapter.groups, entry.outcomes, strict=True):
                 if outcome.status == ABSENT and group.stem not in found and len(found) < _NEAREST_LIMIT:
                     path = group.stem[group.starts[-1][0] :].replace(".", "_")
@@ -72,7 +84,7 @@ class Report:
         """The whole report as plain data, JSON-serialisable. Built on demand."""
         keys: dict[str, Any] = {}
         adapters = []
-        for entry in self.plan.entries:
+        for entry in self.entries:
             own = _keys(entry)
             keys = {**own, **keys}
             adapters.append({**_adapter(entry), "keys": own})
@@ -88,13 +100,13 @@ class Report:
             "keys_classified": self.keys_classified,
             "stages": dict(self.stages),
             "restore": {tier: dict(cost) for tier, cost in self.restore.items()},
-            "memory": dict(self.memory),
+            "memory": {**self.memory, "file_backed": self.file_backed},
             "keys": keys,
         }
 
     def _modules(self) -> dict[str, Any]:
         modules: dict[str, Any] = {}
-        for position, entry in enumerate(self.plan.entries):
+        for position, entry in enumerate(self.entries):
             pairs = pair_up(entry.adapter) if entry.count(APPLIED) else []
             for group, pair in enumerate(pairs):
                 if entry.outcomes[group].status != APPLIED or not isinstance(pair, Pair):

@@ -17,7 +17,7 @@ _WIDTH = 100
 def card(report: Report) -> str:
     """The card that ``print(report)`` shows and the log carries at INFO."""
     lines = [_headline(report)]
-    for entry in report.plan.entries:
+    for entry in report.entries:
         lines += _entry(entry)
     lines += _unmatched(report)
     if not report.dry_run:
@@ -39,12 +39,12 @@ def plural(count: int, noun: str) -> str:
 
 
 def _headline(report: Report) -> str:
-    total = sum(len(entry.outcomes) for entry in report.plan.entries)
+    total = sum(len(entry.outcomes) for entry in report.entries)
     verb = "would be applied" if report.dry_run else "applied"
-    weights = len(report.plan.weights)
     if not report:
         return f"nothing {verb}: 0 of {plural(total, 'module')}"
-    return f"{report.applied} of {plural(total, 'module')} {verb}, to {plural(weights, 'weight')}"
+    weights = "" if report.dry_run else f", to {plural(report.weights, 'weight')}"
+    return f"{report.applied} of {plural(total, 'module')} {verb}{weights}"
 
 
 def _entry(entry: EntryPlan) -> list[str]:
