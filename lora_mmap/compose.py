@@ -113,7 +113,7 @@ def check(
         state = state_of(root)
         with state.lock:
             weights = state.weights(root)
-            plan = make_plan(weights, entries, component)
+            plan = make_plan(weights, entries, component, dry_run=True)
         if strict:
             plan.raise_if_unfit(strict)
         report = make_report(plan, weights.index, opened, stages)

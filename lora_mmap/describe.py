@@ -27,14 +27,16 @@ def describe(adapter: Adapter) -> dict[str, Any]:
 
 
 def describe_keys(adapter: Adapter) -> dict[str, Any]:
-    """Per key: outcome ``recognised``, ``unsupported``, ``malformed``, ``ignored`` or ``unknown``, and its target."""
+    """Per key its target and outcome: ``recognised``, ``unsupported``, ``ignored`` (with the reason) or ``unknown``."""
     names = adapter.source.names
     keys: dict[str, Any] = {
         names[tensor]: {"outcome": "unknown", "targets": [], "reason": "no known suffix"}
         for tensor in adapter.classification.unknown
     }
     for group, pair in zip(adapter.groups, pair_up(adapter), strict=True):
-        fits = isinstance(pair, Pair)
+        outcome, reason = "recognised", ""
+        if not isinstance(pair, Pair):
+            outcome, reason = ("unsupported" if pair.kind == "unsupported" else "ignored"), pair.reason
         for suffix, tensor in group.members:
             target = {
                 "module": group.stem[group.starts[-1][0] :],
@@ -43,11 +45,8 @@ def describe_keys(adapter: Adapter) -> dict[str, Any]:
                 "cols": None,
                 "layout": None,
             }
-            keys[names[tensor]] = {
-                "outcome": "recognised" if isinstance(pair, Pair) else pair.kind,
-                "targets": [target] if fits else [],
-                "reason": "" if isinstance(pair, Pair) else pair.reason,
-            }
+            targets = [target] if outcome == "recognised" else []
+            keys[names[tensor]] = {"outcome": outcome, "targets": targets, "reason": reason}
     return keys
 
 

@@ -27,6 +27,7 @@ class Geometry:
     itemsize: int
     dtype: str
     shape: torch.Size
+    device: str
     column_map: npt.NDArray[np.int32] | None = None
     end: int = field(init=False)  # one past the last byte it may touch
 

@@ -24,6 +24,9 @@ _FUSED_PROJECTIONS = {
 }
 
 
+# ComfyUI's model objects hold the denoiser under this name; files may or may not say so.
+_HOLDER = "diffusion_model."
+
 _TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -54,7 +57,11 @@ class ModelIndex:
         seen: set[str] = set()
         self._walk(model, "", "", seen, is_root=True)
         self.module_names = [weight.name for weight in self.weights]
-        self.names = _C.ModelNames(self.module_names, [name not in self._dead for name in self.module_names])
+        self.names = _C.ModelNames(
+            self.module_names,
+            [name not in self._dead for name in self.module_names],
+            [name.removeprefix(_HOLDER) if name.startswith(_HOLDER) else "" for name in self.module_names],
+        )
 
     def is_current(self) -> bool:
         """False once a module was added, removed or replaced, or projections were fused or unfused.

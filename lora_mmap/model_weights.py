@@ -29,6 +29,7 @@ class ModelWeights:
         self._parameters = [entry.parameters for entry in self.index.weights]
         self._forms: list[list[Any]] = []
         self.has_overlaps = False
+        self.all_on_cpu = True
 
     def refresh(self) -> None:
         """Forgets what was known if some weight was moved, converted, replaced or viewed differently since."""
@@ -52,7 +53,9 @@ class ModelWeights:
             if geometry is not None and len(geometry.shape) == 2:
                 rows[position], cols[position] = geometry.rows, geometry.cols
         self.index.names.set_forms(rows, cols)
-        self.has_overlaps = overlap(self._geometries()) is not None
+        geometries = self._geometries()
+        self.all_on_cpu = all(geometry.device == "cpu" for geometry in geometries)
+        self.has_overlaps = overlap(g for g in geometries if g.device == "cpu") is not None
 
     def _writable(self, position: int) -> Geometry | None:
         try:
@@ -67,7 +70,7 @@ class ModelWeights:
     def look(self, position: int) -> Geometry | str:
         """The geometry of the weight at ``position`` of the index, or why it cannot be fused into.
 
-        Raises ModelError for a device or storage that no kernel can write to.
+        Raises ModelError for storage that no kernel can write to.
         """
         known = self._looks[position]
         if known is None:
@@ -79,6 +82,8 @@ class ModelWeights:
         """The fusable weights by their present address; views of one storage may share it."""
         places: dict[int, list[Geometry]] = {}
         for geometry in self._geometries():
+            if geometry.device != "cpu":
+                continue
             places.setdefault(geometry.address, []).append(geometry)
         return places
 
@@ -93,8 +98,6 @@ def refusal(entry: IndexedWeight) -> str | None:
         return f"its weight is a {type(data).__name__}, expected a plain tensor"
     if not data.numel():
         return f"its weight is empty: shape {list(data.shape)}"
-    if data.is_meta:
-        return "its weight is on the meta device: there is nothing to fuse into"
     if data.dtype not in _FUSABLE:
         return (
             f"its weight has dtype {data.dtype}; weights are fused into at float16, bfloat16, float32 and float64 only"
@@ -106,10 +109,6 @@ def geometry_of(entry: IndexedWeight) -> Geometry:
     """Describes a weight for which :func:`refusal` found nothing."""
     weight = entry.weight
     assert weight is not None
-    if weight.device.type != "cpu":
-        raise ModelError(
-            f"[compose] weight '{entry.name}.weight' is on {weight.device}, expected cpu: this version fuses on the CPU"
-        )
     shape, strides = weight.shape, weight.stride()
     dtype = dtype_name(weight.dtype)
     assert dtype is not None
@@ -117,7 +116,9 @@ def geometry_of(entry: IndexedWeight) -> Geometry:
     address = weight.data_ptr()
     if weight.is_contiguous() and not entry.transposed:
         cols = math.prod(shape[1:])
-        return Geometry(entry.name, weight, address, shape[0], cols, cols, 1, itemsize, dtype, shape)
+        return Geometry(
+            entry.name, weight, address, shape[0], cols, cols, 1, itemsize, dtype, shape, weight.device.type
+        )
     if len(shape) == 2:
         rows, cols = shape
         row_stride, col_stride = strides
@@ -139,6 +140,7 @@ def geometry_of(entry: IndexedWeight) -> Geometry:
         itemsize,
         dtype,
         shape,
+        weight.device.type,
         column_map,
     )
     _refuse_self_overlap(result)

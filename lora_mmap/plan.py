@@ -201,14 +201,21 @@ def _weight_at(weights: dict[int, WeightPlan], geometry: Geometry) -> WeightPlan
     return plan
 
 
-def make_plan(weights: ModelWeights, entries: Sequence[tuple[Adapter, float]], component: str | None) -> Plan:
-    """Resolves and validates all adapters against one model; touches no weight and reads no factor."""
-    planner = _Planner(weights, component)
+def make_plan(
+    weights: ModelWeights, entries: Sequence[tuple[Adapter, float]], component: str | None, dry_run: bool = False
+) -> Plan:
+    """Resolves and validates all adapters against one model; touches no weight and reads no factor.
+
+    A ``dry_run`` plan may lead to weights that are elsewhere than on the CPU, or nowhere (meta).
+    """
+    planner = _Planner(weights, component, dry_run)
     return Plan([planner.add(adapter, strength) for adapter, strength in entries], weights)
 
 
 class _Planner:
-    def __init__(self, weights: ModelWeights, component: str | None) -> None:
+    def __init__(self, weights: ModelWeights, component: str | None, dry_run: bool) -> None:
+        self.anywhere = dry_run
+        self.all_here = dry_run or weights.all_on_cpu
         self.look = weights.look
         self.names = weights.index.names
         self.modules = weights.index.module_names
@@ -222,7 +229,7 @@ class _Planner:
         entry = EntryPlan(adapter, strength, [_DIRECT] * groups, self.modules)
         # The name says the module and the pair is all of it: nearly every pair of nearly every file.
         one_component = self.component is None and not adapter.mixes_components
-        quick = one_component and adapter.is_plain
+        quick = one_component and adapter.is_plain and self.all_here
         entry.direct = adapter.classification.fit(self.names) if quick else [-1] * groups
         others = [group for group, module in enumerate(entry.direct) if module < 0]
         if others:
@@ -261,9 +268,18 @@ class _Planner:
             geometry = self.look(module)
             if isinstance(geometry, str):
                 return Outcome(UNSUPPORTED, f"module '{name}': {geometry}")
+            if geometry.device == "meta" and not self.anywhere:
+                return Outcome(
+                    UNSUPPORTED, f"module '{name}': its weight is on the meta device, there is nothing there"
+                )
             cut = _cut(pair, placement, geometry)
             if cut is None or not _same_kernel(entry.adapter, pair, geometry):
                 return Outcome(MISFIT, _misfit(entry.adapter, pair, placement, geometry, name))
+            if geometry.device not in ("cpu", "meta") and not self.anywhere:
+                raise ModelError(
+                    f"[compose] weight '{name}.weight' is on {geometry.weight.device}, expected cpu: this version "
+                    "fuses on the CPU"
+                )
             cuts.append(cut)
             landings.append(Landing(name, None if (cut.begin, cut.end) == (0, geometry.rows) else (cut.begin, cut.end)))
         entry.placed[pair.group] = cuts

@@ -200,7 +200,8 @@ void register_keys(py::module_& m) {
       .def_property_readonly("prefixes", &prefixes_used)
       .def("resolve", &resolve_to_python, py::arg("names"));
   py::class_<ModelNames>(m, "ModelNames")
-      .def(py::init<std::vector<std::string>, const std::vector<bool>&>(), py::arg("names"), py::arg("alive"))
+      .def(py::init<std::vector<std::string>, const std::vector<bool>&, std::vector<std::string>>(),
+           py::arg("names"), py::arg("alive"), py::arg("aliases") = std::vector<std::string>())
       .def("set_forms", &ModelNames::set_forms, py::arg("rows"), py::arg("cols"))
       .def("__len__", &ModelNames::size);
 }

@@ -79,48 +79,68 @@ uint32_t AutomatonBuilder::byte_classes(std::array<uint8_t, 256>& classes,
   return static_cast<uint32_t>(seen.size());
 }
 
-Automaton AutomatonBuilder::compile() const {
-  Automaton automaton;
-  std::vector<std::vector<uint8_t>> classes_of_label;
-  const uint32_t n_classes = byte_classes(automaton.classes_, classes_of_label);
-  automaton.n_classes_ = n_classes;
+// Subset construction: one state per set of trie nodes that the bytes read so far may have led to.
+class AutomatonBuilder::Subsets {
+ public:
+  Subsets(const AutomatonBuilder& builder, Automaton& automaton)
+      : nodes_(builder.nodes_), automaton_(automaton) {
+    automaton_.n_classes_ = builder.byte_classes(automaton_.classes_, classes_of_label_);
+    reached_.resize(automaton_.n_classes_);
+    state_of({});   // Automaton::kDead
+    state_of({0});  // Automaton::kStart
+    automaton_.tag_begin_.push_back(0);
+    for (size_t state = 0; state < subsets_.size(); ++state) expand(*subsets_[state]);
+  }
 
-  std::map<std::vector<uint32_t>, Automaton::State> ids;
-  std::vector<const std::vector<uint32_t>*> subsets;
-  const auto state_of = [&](std::vector<uint32_t>& nodes) {
-    std::sort(nodes.begin(), nodes.end());
-    nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
-    const auto [entry, fresh] = ids.emplace(nodes, static_cast<Automaton::State>(subsets.size()));
-    if (fresh) subsets.push_back(&entry->first);
+ private:
+  using NodeSet = std::vector<uint32_t>;
+
+  static void sort_unique(std::vector<uint32_t>& values) {
+    std::sort(values.begin(), values.end());
+    values.erase(std::unique(values.begin(), values.end()), values.end());
+  }
+
+  Automaton::State state_of(NodeSet nodes) {
+    sort_unique(nodes);
+    const auto [entry, fresh] =
+        ids_.emplace(std::move(nodes), static_cast<Automaton::State>(subsets_.size()));
+    if (fresh) subsets_.push_back(&entry->first);
     return entry->second;
-  };
-  std::vector<uint32_t> none, root{0};
-  state_of(none);
-  state_of(root);
+  }
 
-  automaton.tag_begin_.push_back(0);
-  std::vector<std::vector<uint32_t>> reached(n_classes);
-  for (size_t state = 0; state < subsets.size(); ++state) {
-    const std::vector<uint32_t>& subset = *subsets[state];
-    for (auto& nodes : reached) nodes.clear();
+  void expand(const NodeSet& subset) {
+    for (NodeSet& nodes : reached_) nodes.clear();
     std::vector<uint32_t> tags;
     for (const uint32_t id : subset) {
       const Node& node = nodes_[id];
       tags.insert(tags.end(), node.tags.begin(), node.tags.end());
-      if (node.loop != kLabels)
-        for (const uint8_t c : classes_of_label[node.loop]) reached[c].push_back(id);
-      for (const Edge& edge : node.edges)
-        for (const uint8_t c : classes_of_label[edge.label]) {
-          reached[c].push_back(edge.target);
-          if (nodes_[edge.target].restart) reached[c].push_back(0);
-        }
+      if (node.loop != kLabels) reach(node.loop, id);
+      for (const Edge& edge : node.edges) {
+        reach(edge.label, edge.target);
+        if (nodes_[edge.target].restart) reach(edge.label, 0);
+      }
     }
-    std::sort(tags.begin(), tags.end());
-    tags.erase(std::unique(tags.begin(), tags.end()), tags.end());
-    automaton.tags_.insert(automaton.tags_.end(), tags.begin(), tags.end());
-    automaton.tag_begin_.push_back(static_cast<uint32_t>(automaton.tags_.size()));
-    for (auto& nodes : reached) automaton.next_.push_back(state_of(nodes));
+    sort_unique(tags);
+    automaton_.tags_.insert(automaton_.tags_.end(), tags.begin(), tags.end());
+    automaton_.tag_begin_.push_back(static_cast<uint32_t>(automaton_.tags_.size()));
+    for (const NodeSet& nodes : reached_) automaton_.next_.push_back(state_of(nodes));
   }
+
+  void reach(Label label, uint32_t node) {
+    for (const uint8_t c : classes_of_label_[label]) reached_[c].push_back(node);
+  }
+
+  const std::vector<Node>& nodes_;
+  Automaton& automaton_;
+  std::vector<std::vector<uint8_t>> classes_of_label_;
+  std::map<NodeSet, Automaton::State> ids_;
+  std::vector<const NodeSet*> subsets_;  // keys of ids_, in order of their states
+  std::vector<NodeSet> reached_;         // by byte class
+};
+
+Automaton AutomatonBuilder::compile() const {
+  Automaton automaton;
+  Subsets(*this, automaton);
   return automaton;
 }
 

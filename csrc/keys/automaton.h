@@ -53,6 +53,7 @@ class AutomatonBuilder {
   Automaton compile() const;
 
  private:
+  class Subsets;
   using Label = uint16_t;  // a byte, or one of the sets below
   static constexpr Label kEitherSeparator = 256, kDigit = 257, kSegment = 258, kLabels = 259;
 

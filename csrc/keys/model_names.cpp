@@ -10,13 +10,18 @@ std::string flatten(std::string_view path) {
   return flat;
 }
 
-ModelNames::ModelNames(std::vector<std::string> names, const std::vector<bool>& alive)
-    : names_(std::move(names)) {
-  for (uint32_t id = 0; id < names_.size(); ++id) {
-    if (!alive[id]) continue;
-    exact_.emplace(names_[id], id);
-    flattened_[flatten(names_[id])].push_back(id);
-  }
+ModelNames::ModelNames(std::vector<std::string> names, const std::vector<bool>& alive,
+                       std::vector<std::string> aliases)
+    : names_(std::move(names)), aliases_(std::move(aliases)) {
+  for (uint32_t id = 0; id < names_.size(); ++id)
+    if (alive[id]) add(names_[id], id);
+  for (uint32_t id = 0; id < std::min(names_.size(), aliases_.size()); ++id)
+    if (alive[id] && !aliases_[id].empty() && !exact_.contains(aliases_[id])) add(aliases_[id], id);
+}
+
+void ModelNames::add(std::string_view name, uint32_t id) {
+  exact_.emplace(name, id);
+  flattened_[flatten(name)].push_back(id);
 }
 
 std::optional<uint32_t> ModelNames::exact(std::string_view name) const {

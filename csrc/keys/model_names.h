@@ -15,7 +15,8 @@ class ModelNames {
  public:
   // Names are identified by their position. Those with `alive[i]` false are known but never found: the module
   // exists and takes no part in the forward pass.
-  ModelNames(std::vector<std::string> names, const std::vector<bool>& alive);
+  ModelNames(std::vector<std::string> names, const std::vector<bool>& alive,
+             std::vector<std::string> aliases = {});
   ModelNames(const ModelNames&) = delete;
   ModelNames& operator=(const ModelNames&) = delete;
 
@@ -39,9 +40,12 @@ class ModelNames {
     size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
   };
 
+  void add(std::string_view name, uint32_t id);
+
   std::vector<std::string> names_;
+  std::vector<std::string> aliases_;
   std::vector<uint64_t> rows_, cols_;
-  std::unordered_map<std::string_view, uint32_t> exact_;  // views into names_
+  std::unordered_map<std::string_view, uint32_t> exact_;  // views into names_ and aliases_
   std::unordered_map<std::string, std::vector<uint32_t>, Hash, std::equal_to<>> flattened_;
 };
 
