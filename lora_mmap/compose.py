@@ -12,7 +12,7 @@ from .errors import ArgumentError
 from .families.prefixes import components
 from .interrupts import HeldInterrupts
 from .model_state import Composition, state_of, threads, unwrap
-from .plan import make_plan
+from .planner import make_plan
 from .recompose import close_all, make_report, recompose
 from .report import Report
 from .restore import TIERS, put_back, require_in_place

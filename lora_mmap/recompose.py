@@ -13,7 +13,8 @@ from .errors import ModelError
 from .geometry import Occupied
 from .model_index import ModelIndex
 from .model_state import Composition, ModelState, other_compositions, threads
-from .plan import Plan, make_plan
+from .plan import Plan
+from .planner import make_plan
 from .report import Report
 from .restore import Saved, require_in_place
 from .tensor_source import FileTensors, MemoryTensors

@@ -11,7 +11,7 @@ import lora_mmap
 from lora_mmap.adapter import Adapter
 from lora_mmap.model_index import ModelIndex
 from lora_mmap.model_weights import ModelWeights
-from lora_mmap.plan import make_plan
+from lora_mmap.planner import make_plan
 from lora_mmap.tensor_source import FileTensors
 
 from ..adapters import write_kohya

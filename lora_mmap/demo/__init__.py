@@ -1,5 +1,5 @@
 """The embedded example behind ``lora-mmap demo``."""
 
-from .run import run
+from .story import run
 
 __all__ = ["run"]
