@@ -1,6 +1,7 @@
 """Builds lora_mmap._C with CMake. Never imports torch: the extension links neither libtorch nor CUDA."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ class CMakeBuild(build_ext):
         output = (ROOT / self.get_ext_fullpath(ext.name)).resolve()
         build = Path(self.build_temp).resolve() / ext.name
         build.mkdir(parents=True, exist_ok=True)
-        generator = ["-G", "Ninja"] if _has("ninja") else []
+        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
         configure = [
             "cmake",
             "-S",
@@ -43,10 +44,6 @@ class CMakeBuild(build_ext):
         ]
         subprocess.run(configure, check=True)
         subprocess.run(["cmake", "--build", str(build), "--parallel", str(os.cpu_count() or 1)], check=True)
-
-
-def _has(tool: str) -> bool:
-    return subprocess.run(["which", tool], capture_output=True, check=False).returncode == 0
 
 
 setup(ext_modules=[CMakeExtension("lora_mmap._C")], cmdclass={"build_ext": CMakeBuild})

@@ -59,6 +59,7 @@ def _measure(result: CaseResult, settings: Settings, model: nn.Module, dialect: 
         raise AssertionError(f"planned {report.applied} of {_MODULES} modules ({dialect})")
     keys = safetensors_header.keys(path)
     weights = ModelWeights(model)
+    weights.refresh()
 
     def ours() -> dict[str, float]:
         lora_mmap.check(model, path)
