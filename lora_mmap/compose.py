@@ -112,8 +112,12 @@ def check(
         stages = {"open": time.perf_counter() - begin}
         state = state_of(root)
         with state.lock:
+            begin = time.perf_counter()
             weights = state.weights(root)
+            stages["index"] = time.perf_counter() - begin
+            begin = time.perf_counter()
             plan = make_plan(weights, entries, component, dry_run=True)
+            stages["plan"] = time.perf_counter() - begin
         if strict:
             plan.raise_if_unfit(strict)
         report = make_report(plan, weights.index, opened, stages)

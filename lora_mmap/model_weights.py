@@ -34,13 +34,8 @@ class ModelWeights:
     def refresh(self) -> None:
         """Forgets what was known if some weight was moved, converted, replaced or viewed differently since."""
         weights = list(map(dict.get, self._parameters, repeat("weight")))
-        tensors = [weight for weight in weights if weight is not None]
-        forms: list[list[Any]] = [
-            list(map(id, weights)),
-            list(map(torch.Tensor.data_ptr, tensors)),
-            list(map(torch.Tensor.stride, tensors)),
-            *(list(map(attrgetter(name), tensors)) for name in ("shape", "dtype")),
-        ]
+        forms = _forms([weight for weight in weights if weight is not None])
+        forms.append(list(map(id, weights)))
         if forms != self._forms:
             self._looks = [None] * len(weights)
             self._forms = forms
@@ -88,14 +83,34 @@ class ModelWeights:
         return places
 
 
+def _forms(tensors: list[torch.Tensor]) -> list[list[Any]]:
+    """Address, strides, shape and dtype of each, in lists."""
+    try:
+        return [
+            list(map(torch.Tensor.data_ptr, tensors)),
+            list(map(torch.Tensor.stride, tensors)),
+            list(map(attrgetter("shape"), tensors)),
+            list(map(attrgetter("dtype"), tensors)),
+        ]
+    except (RuntimeError, NotImplementedError):  # quantised and sparse tensors may have none of these
+        return [[(tensor.shape, tensor.dtype, *_place(tensor)) for tensor in tensors]]
+
+
+def _place(tensor: torch.Tensor) -> tuple[object, object]:
+    try:
+        return tensor.data_ptr(), tensor.stride()
+    except (RuntimeError, NotImplementedError):
+        return None, None
+
+
 def refusal(entry: IndexedWeight) -> str | None:
     """Why this weight cannot be fused into, whatever the factors; None if it can."""
     weight = entry.weight
     if entry.refusal or weight is None:
         return entry.refusal or "it has no weight now"
     data = weight.data
-    if type(data) is not torch.Tensor:
-        return f"its weight is a {type(data).__name__}, expected a plain tensor"
+    if type(data) is not torch.Tensor or data.layout is not torch.strided:
+        return f"its weight is a {type(data).__name__} of layout {data.layout}, expected a plain dense tensor"
     if not data.numel():
         return f"its weight is empty: shape {list(data.shape)}"
     if data.dtype not in _FUSABLE:

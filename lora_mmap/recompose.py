@@ -34,6 +34,8 @@ def recompose(
     before = {id(adapter): _bytes_read(adapter) for adapter, _ in fresh.entries if adapter not in opened}
     begin = time.perf_counter()
     weights = state.weights(root)
+    stages["index"] = time.perf_counter() - begin
+    begin = time.perf_counter()
     require_in_place("compose", previous.pristine.values(), weights.by_address() if previous.pristine else {})
     plan = make_plan(weights, scaled or fresh.entries, fresh.component)
     plan.raise_if_unfit(fresh.strict)

@@ -38,7 +38,7 @@ def run(settings: Settings) -> CaseResult:
     )
     ambient = torch.get_num_threads()
     try:
-        for threads in sorted({1, ambient}):
+        for threads in [ambient] if settings.quick else sorted({1, ambient}):
             torch.set_num_threads(threads)
             limits = Limits(threads)
             result.limits.append(limits)

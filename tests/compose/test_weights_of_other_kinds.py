@@ -1,0 +1,52 @@
+"""Models with weights that are no plain dense tensors: those are named and left alone, the others fused."""
+
+import pytest
+import torch
+from torch import nn
+
+import lora_mmap
+
+
+class Wrapped(torch.Tensor):
+    """What quantisation libraries make: a tensor that has a shape and a dtype and no storage of its own."""
+
+    @staticmethod
+    def __new__(cls, shape):
+        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=torch.bfloat16)
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].shape)
+        raise NotImplementedError(f"{func}")
+
+
+def weight_of(kind):
+    if kind == "wrapper subclass":
+        return Wrapped((6, 8))
+    if kind == "sparse":
+        return torch.eye(6, 8).to_sparse()
+    if kind == "uint8":
+        return torch.zeros(6, 8, dtype=torch.uint8)
+    return torch.zeros(6, 8).to(torch.float8_e4m3fn)
+
+
+@pytest.mark.parametrize("kind", ["wrapper subclass", "sparse", "uint8", "float8"])
+def test_they_are_reported_and_the_rest_is_fused(kind):
+    model = nn.Module()
+    model.odd, model.plain = nn.Linear(8, 6, bias=False), nn.Linear(8, 6, bias=False)
+    model.odd.weight = nn.Parameter(weight_of(kind), requires_grad=False)
+    odd, before = model.odd.weight, model.plain.weight.detach().clone()
+    tensors = {}
+    for name in ("odd", "plain"):
+        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = torch.ones(1, 8), torch.ones(6, 1)
+    for strength in (1.0, 0.5):
+        report = lora_mmap.compose(model, [(tensors, strength)])
+        keys = report.to_dict()["keys"]
+        assert keys["odd.lora_A.weight"]["outcome"] == "unsupported"
+        assert "'odd'" in keys["odd.lora_A.weight"]["reason"]
+        assert keys["plain.lora_A.weight"]["outcome"] == "applied"
+        torch.testing.assert_close(model.plain.weight.detach(), before + strength)
+    assert lora_mmap.reset(model)
+    assert torch.equal(model.plain.weight, before)
+    assert model.odd.weight is odd
