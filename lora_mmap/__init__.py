@@ -1,9 +1,11 @@
 """LoRA adapters from disk into a model's weights in one pass, and out again bit for bit."""
 
+from . import numpy, torch
 from .adapter import Adapter
 from .adapter_sources import open_adapter
 from .compose import check, compose, reset
 from .families import register_family
+from .loading import safe_open
 from .loras_v2 import compose_loras_v2, reset_lora_v2, set_lora_strength_v2, update_lora_params_v2
 from .report import Report
 
@@ -16,10 +18,13 @@ __all__ = [
     "check",
     "compose",
     "compose_loras_v2",
+    "numpy",
     "open_adapter",
     "register_family",
     "reset",
     "reset_lora_v2",
+    "safe_open",
     "set_lora_strength_v2",
+    "torch",
     "update_lora_params_v2",
 ]

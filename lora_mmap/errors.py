@@ -30,6 +30,18 @@ class ClosedError(LoraMmapError, SafetensorError, ValueError):
     """The file or adapter was closed before this call."""
 
 
+class LoaderArgumentError(ArgumentError, SafetensorError):
+    """A loader was asked for a framework, device or backend that there is not."""
+
+
+class TensorError(LoraMmapError, SafetensorError):
+    """A safetensors file has no tensor of that name, or it cannot be sliced or held as asked."""
+
+
+class UnreadableFileError(PermissionError, FileNotFoundError):
+    """A loader may not open a file. safetensors calls any such failure a FileNotFoundError, so this is both."""
+
+
 class PatternError(LoraMmapError, ValueError):
     """A key pattern or a family table is malformed, ambiguous or unreachable."""
 

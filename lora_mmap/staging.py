@@ -76,7 +76,7 @@ class FactorStream:
             self._staging = _C.Memory(total, hugepages=True)
         base = self._staging.address
         requests = [
-            (source.file, offset, nbytes, base + begin + at)
+            (source.file, source.header, offset, nbytes, base + begin + at)
             for source, spans, begin in parts
             for offset, nbytes, at in spans
         ]
@@ -89,7 +89,7 @@ class FactorStream:
         for adapter in self.adapters:
             adapter.require_open("compose")
             if isinstance(adapter.source, FileTensors):
-                adapter.source.file.check_unchanged()
+                adapter.source.file.check_unchanged(adapter.source.header)
 
     def _plan_staging(
         self, adapter: int, source: FileTensors, tensors: list[int]

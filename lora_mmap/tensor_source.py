@@ -11,24 +11,10 @@ import torch
 
 from . import _C
 from .errors import AdapterError
+from .loading.torch_dtypes import TORCH_DTYPES
 
-_TORCH_NAMES: dict[torch.dtype, str] = {
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.int16: "I16",
-    torch.int32: "I32",
-    torch.int64: "I64",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
-    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
-}
-_DTYPES = {name: dtype for dtype, name in _TORCH_NAMES.items()}
+# What an adapter may hold: complex numbers and packed 4-bit floats are neither factors nor scalars of one.
+_TORCH_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items() if name not in ("C64", "F4")}
 
 # What base/dtype.h can turn into fp32: the element types a factor may have.
 FACTOR_DTYPES = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
@@ -86,15 +72,14 @@ class FileTensors:
         return self.file.read_scalars(self.header, indices)
 
     def tensor(self, index: int) -> torch.Tensor:
-        dtype = _DTYPES.get(self.dtypes[index])
-        if dtype is None:
+        dtype = TORCH_DTYPES.get(self.dtypes[index])
+        if dtype not in _TORCH_NAMES:
             raise AdapterError(
                 f"[Adapter.tensor] {self.file.path}: tensor '{self.names[index]}' has dtype {self.dtypes[index]}, "
-                f"expected one of {', '.join(sorted(_DTYPES))}"
+                f"expected one of {', '.join(sorted(_TORCH_NAMES.values()))}"
             )
-        result = torch.empty(self.shapes[index], dtype=dtype)
-        if result.numel():
-            self.file.read_into(result.data_ptr(), self.nbytes[index], self.offsets[index])
+        result = torch.empty(self.shapes[index], dtype=dtype, device="cpu")
+        _C.read_ranges([(self.file, self.header, self.offsets[index], self.nbytes[index], result.data_ptr())])
         return result
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ namespace lora_mmap::bindings {
 void register_errors();
 void register_safetensors(pybind11::module_& m);
 void register_keys(pybind11::module_& m);
+void register_tensors(pybind11::module_& m);
 void register_stream(pybind11::module_& m);
 void register_fuse(pybind11::module_& m);
 void register_probe(pybind11::module_& m);

@@ -15,12 +15,11 @@ class ExportedBuffer : public Owner {
   explicit ExportedBuffer(Owner&& owner) : Owner(std::move(owner)) {}
   int64_t exports() const { return exports_; }
 
-  static int get(PyObject* self, Py_buffer* view, int flags, bool read_only) {
+  static int get(PyObject* self, Py_buffer* view, int flags) {
     auto& owner = pybind11::cast<ExportedBuffer&>(pybind11::handle(self));
     static char nothing;  // some consumers dislike a null pointer, even of zero bytes
-    void* const data = owner.nbytes() ? const_cast<std::byte*>(owner.data()) : static_cast<void*>(&nothing);
-    const int rc =
-        PyBuffer_FillInfo(view, self, data, static_cast<Py_ssize_t>(owner.nbytes()), read_only, flags);
+    void* const data = owner.nbytes() ? static_cast<void*>(owner.data()) : &nothing;
+    const int rc = PyBuffer_FillInfo(view, self, data, static_cast<Py_ssize_t>(owner.nbytes()), false, flags);
     if (rc == 0) ++owner.exports_;
     return rc;
   }
@@ -32,25 +31,13 @@ class ExportedBuffer : public Owner {
   int64_t exports_ = 0;
 };
 
-template <class Exported, bool ReadOnly>
-pybind11::custom_type_setup buffer_slots() {
+template <class Exported>
+pybind11::custom_type_setup writable_buffer() {
   return pybind11::custom_type_setup([](PyHeapTypeObject* heap_type) {
-    heap_type->as_buffer.bf_getbuffer = [](PyObject* self, Py_buffer* view, int flags) {
-      return Exported::get(self, view, flags, ReadOnly);
-    };
+    heap_type->as_buffer.bf_getbuffer = &Exported::get;
     heap_type->as_buffer.bf_releasebuffer = &Exported::release;
     heap_type->ht_type.tp_as_buffer = &heap_type->as_buffer;
   });
-}
-
-template <class Exported>
-pybind11::custom_type_setup writable_buffer() {
-  return buffer_slots<Exported, false>();
-}
-
-template <class Exported>
-pybind11::custom_type_setup read_only_buffer() {
-  return buffer_slots<Exported, true>();
 }
 
 }  // namespace lora_mmap::bindings

@@ -4,6 +4,7 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Native core of lora_mmap: safetensors headers, key patterns, streaming and fusion. Torch-free.";
   using namespace lora_mmap::bindings;
   register_errors();
+  register_tensors(m);
   register_safetensors(m);
   register_keys(m);
   register_stream(m);

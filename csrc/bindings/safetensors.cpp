@@ -7,11 +7,11 @@
 
 #include "base/error.h"
 #include "bindings/bindings.h"
-#include "bindings/exported_buffer.h"
+#include "bindings/mapping.h"
+#include "safetensors/contents.h"
 #include "safetensors/counters.h"
 #include "safetensors/file.h"
 #include "safetensors/header.h"
-#include "safetensors/mapping.h"
 #include "stream/scalars.h"
 
 namespace py = pybind11;
@@ -21,9 +21,9 @@ namespace {
 
 using safetensors::File;
 using safetensors::Header;
-using safetensors::Mapping;
+
+using safetensors::Named;
 using safetensors::Tensor;
-using ExportedMapping = ExportedBuffer<Mapping>;
 
 // os.fspath, then the file system's encoding: any name the system allows comes through unchanged.
 std::shared_ptr<File> open_file(const py::object& path) {
@@ -53,13 +53,13 @@ py::bytes read_bytes(const File& file, uint64_t offset, uint64_t nbytes) {
   if (!bytes) throw py::error_already_set();
   char* const destination = PyBytes_AS_STRING(bytes.ptr());
   const py::gil_scoped_release unlocked;
-  file.read_exact(offset, nbytes, destination, "File.read");
+  file.read_exact(offset, nbytes, destination, Named("the bytes asked for"));
   return bytes;
 }
 
 void read_into(const File& file, uintptr_t address, uint64_t nbytes, uint64_t offset) {
   if (address == 0 && nbytes > 0) throw Error(Fault::argument, "[read_into] no address to read to");
-  file.read_exact(offset, nbytes, reinterpret_cast<void*>(address), "File.read_into");
+  file.read_exact(offset, nbytes, reinterpret_cast<void*>(address), Named("the bytes asked for"));
 }
 
 std::vector<double> read_scalars(const File& file, const Header& header, const std::vector<size_t>& tensors) {
@@ -117,7 +117,9 @@ void register_file(py::module_& m) {
       .def_property_readonly("bytes_read", &File::bytes_read)
       .def_property_readonly("closed", &File::closed)
       .def("identity", &identity_of, "(device, inode, size, mtime_ns) when it was opened.")
-      .def("check_unchanged", &File::check_unchanged, unlocked)
+      .def(
+          "check_unchanged", [](const File& file, const Header* header) { file.check_unchanged(header); },
+          py::arg("header") = py::none(), unlocked)
       .def("read", &read_bytes, py::arg("offset"), py::arg("nbytes"))
       .def("read_into", &read_into, py::arg("address"), py::arg("nbytes"), py::arg("offset"), unlocked)
       .def("read_header", &Header::read, unlocked)
@@ -125,8 +127,9 @@ void register_file(py::module_& m) {
       .def("map",
            [](const File& file) {
              const py::gil_scoped_release released;
-             return std::make_unique<ExportedMapping>(Mapping(file));
+             return std::make_shared<ExportedMapping>(safetensors::Mapping(file));
            })
+      .def_property_readonly("is_remote", &File::is_remote)
       .def("close", &File::close, unlocked)
       .def("__enter__", [](const py::object& self) { return self; })
       .def("__exit__", [](File& file, const py::args&) { file.close(); });
@@ -158,6 +161,7 @@ void register_header(py::module_& m) {
              return per_tensor(header, [](const Tensor& tensor) { return py::int_(tensor.nbytes()); });
            })
       .def("index", &index_of, py::arg("name"))
+      .def("at", &Header::at, py::arg("file_offset"), "What lies there: a tensor's name, for error texts.")
       .def_property_readonly("metadata", &metadata_of)
       .def_property_readonly("header_nbytes", &Header::nbytes);
 }
@@ -175,12 +179,6 @@ py::dict counters_now() {
 }  // namespace
 
 void register_safetensors(py::module_& m) {
-  py::class_<ExportedMapping>(m, "Mapping", read_only_buffer<ExportedMapping>(),
-                              "A whole file, read-only. A touch after somebody truncated it is a SIGBUS.")
-      .def_property_readonly("nbytes", &ExportedMapping::nbytes)
-      .def_property_readonly("address", [](const ExportedMapping& mapping) {
-        return reinterpret_cast<uintptr_t>(mapping.data());
-      });
   register_header(m);
   register_file(m);
   m.def("counters", &counters_now, "What this process has opened, read, parsed and classified so far.");

@@ -3,13 +3,16 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
 #include <memory>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
 #include "bindings/exported_buffer.h"
+#include "safetensors/header.h"
 #include "stream/memory.h"
 #include "stream/ranges.h"
 
@@ -19,11 +22,12 @@ namespace lora_mmap::bindings {
 namespace {
 
 using safetensors::File;
+using safetensors::Header;
 using stream::Memory;
 using stream::Range;
 
-using PyRange = std::tuple<uint64_t, uint64_t>;                                      // offset, nbytes
-using PyRequest = std::tuple<std::shared_ptr<File>, uint64_t, uint64_t, uintptr_t>;  // ..., address
+using PyRange = std::tuple<uint64_t, uint64_t>;  // offset, nbytes
+using PyRequest = std::tuple<std::shared_ptr<File>, std::shared_ptr<Header>, uint64_t, uint64_t, uintptr_t>;
 
 std::vector<Range> ranges_from(const std::vector<PyRange>& pairs) {
   std::vector<Range> ranges;
@@ -52,13 +56,25 @@ py::tuple plan_staging(const std::vector<PyRange>& wanted, const std::vector<PyR
 void read_ranges(const std::vector<PyRequest>& requests, int threads) {
   std::vector<stream::ReadRequest> plain;
   plain.reserve(requests.size());
-  for (const auto& [file, offset, nbytes, address] : requests) {
+  for (const auto& [file, header, offset, nbytes, address] : requests) {
     if (!file || (address == 0 && nbytes > 0))
       throw Error(Fault::argument, "[read_ranges] a request has no file or no address");
-    plain.push_back({file.get(), offset, nbytes, reinterpret_cast<void*>(address)});
+    plain.push_back({file.get(), header.get(), offset, nbytes, reinterpret_cast<void*>(address)});
   }
   const py::gil_scoped_release unlocked;
   stream::read(plain, threads);
+}
+
+// The same for bytes that are in memory already.
+void copy_ranges(const py::bytes& data,
+                 const std::vector<std::tuple<uint64_t, uint64_t, uintptr_t>>& requests) {
+  const auto bytes = static_cast<std::string_view>(data);
+  for (const auto& [offset, nbytes, address] : requests)
+    if (offset > bytes.size() || nbytes > bytes.size() - offset || (address == 0 && nbytes > 0))
+      throw Error(Fault::argument, "[copy_ranges] a request lies beyond the data or has no address");
+  const py::gil_scoped_release unlocked;
+  for (const auto& [offset, nbytes, address] : requests)
+    if (nbytes > 0) std::memcpy(reinterpret_cast<void*>(address), bytes.data() + offset, nbytes);
 }
 
 void register_memory(py::module_& m) {
@@ -94,8 +110,11 @@ void register_stream(py::module_& m) {
       "(spans, positions, nbytes): spans are (offset, nbytes, position in the staging buffer), positions[i] "
       "is where ranges[i] begins in it, nbytes is its size.");
   m.def("read_ranges", &read_ranges, py::arg("requests"), py::arg("threads") = 1,
-        "Reads each (file, offset, nbytes, address) straight to its address; from 4 MiB in all on `threads` "
-        "threads. The memory at the addresses must stay alive and unused meanwhile.");
+        "Reads each (file, its header or None, offset, nbytes, address) straight to its address; from 4 MiB "
+        "in all on "
+        "`threads` threads. The memory at the addresses must stay alive and unused meanwhile.");
+  m.def("copy_ranges", &copy_ranges, py::arg("data"), py::arg("requests"),
+        "Copies each (offset, nbytes, address) of `data` to its address.");
 }
 
 }  // namespace lora_mmap::bindings

@@ -2,17 +2,20 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
-#include <mutex>
 #include <system_error>
 #include <utility>
 
 #include "base/error.h"
+#include "safetensors/contents.h"
 #include "safetensors/counters.h"
 #include "safetensors/descriptor.h"
+#include "safetensors/file_system.h"
 
 namespace lora_mmap::safetensors {
 namespace {
@@ -20,8 +23,11 @@ namespace {
 // Linux moves at most 0x7ffff000 bytes per call; asking for less keeps other systems' limits out of the way.
 constexpr uint64_t kMaxPread = uint64_t{1} << 30;
 
-[[noreturn]] void throw_os_error(int code, const std::string& path) {
-  throw OsError(code, path, std::generic_category().message(code) + ": " + path);
+constexpr size_t kMaxVectors = 256;  // far below IOV_MAX, and small on the stack
+
+[[noreturn]] void throw_os_error(int code, const std::string& path, const std::string& place = {}) {
+  throw OsError(code, path,
+                std::generic_category().message(code) + ": " + path + (place.empty() ? "" : ": " + place));
 }
 
 int open_read_only(const std::string& path) {
@@ -50,16 +56,27 @@ FileIdentity identity_of(const struct stat& status) {
 }  // namespace
 
 struct File::State {
-  explicit State(int fd) : descriptor(std::make_shared<const Descriptor>(fd)) {}
+  explicit State(int fd) : descriptor(fd) {}
 
-  std::mutex mutex;  // guards descriptor
-  std::shared_ptr<const Descriptor> descriptor;
+  Descriptor descriptor;
   std::atomic<uint64_t> bytes_read{0};
 };
 
+File::Use::Use(const File& file) : descriptor_(file.state_->descriptor) {
+  if (!descriptor_.acquire()) throw Error(Fault::closed, "File is closed: " + file.path_);
+}
+
+File::Use::~Use() {
+  descriptor_.release();
+}
+
+int File::Use::fd() const {
+  return descriptor_.fd();
+}
+
 File::File(std::string path)
     : path_(std::move(path)), state_(std::make_unique<State>(open_read_only(path_))) {
-  const struct stat status = status_of(state_->descriptor->fd(), path_);
+  const struct stat status = status_of(Use(*this).fd(), path_);
   if (S_ISDIR(status.st_mode)) throw_os_error(EISDIR, path_);
   if (!S_ISREG(status.st_mode))
     throw OsError(EINVAL, path_, "Not a regular file (a FIFO, socket or device): " + path_);
@@ -76,27 +93,23 @@ uint64_t File::bytes_read() const {
 }
 
 bool File::closed() const {
-  const std::lock_guard lock(state_->mutex);
-  return state_->descriptor == nullptr;
+  return state_->descriptor.closed();
 }
 
 void File::close() {
-  std::shared_ptr<const Descriptor> last;  // closed outside the lock
-  const std::lock_guard lock(state_->mutex);
-  last.swap(state_->descriptor);
+  state_->descriptor.close();
 }
 
-std::shared_ptr<const File::Descriptor> File::descriptor() const {
-  const std::lock_guard lock(state_->mutex);
-  if (!state_->descriptor) throw Error(Fault::closed, "File is closed: " + path_);
-  return state_->descriptor;
+bool File::is_remote() const {
+  return safetensors::is_remote(Use(*this).fd());
 }
 
-void File::check_unchanged() const {
-  const FileIdentity now = identity_of(status_of(descriptor()->fd(), path_));
+void File::check_unchanged(const Contents* contents) const {
+  const FileIdentity now = identity_of(status_of(Use(*this).fd(), path_));
   if (now.size != identity_.size)
     throw Error(Fault::read, path_ + ": the file changed after it was opened: size expected " +
-                                 std::to_string(identity_.size) + " bytes, got " + std::to_string(now.size));
+                                 std::to_string(identity_.size) + " bytes, got " + std::to_string(now.size) +
+                                 (contents ? ": it now ends inside " + contents->at(now.size) : ""));
   if (now.mtime_ns != identity_.mtime_ns)
     throw Error(Fault::read,
                 path_ + ": the file was written to after it was opened: modification time expected " +
@@ -109,23 +122,44 @@ void File::require_range(uint64_t offset, uint64_t nbytes) const {
                                      std::to_string(offset) + ": the file has " + std::to_string(size()));
 }
 
-void File::read_exact(uint64_t offset, uint64_t nbytes, void* destination, std::string_view what) const {
+void File::read_exact(uint64_t offset, uint64_t nbytes, void* destination, const Contents& contents) const {
+  const Piece piece{destination, nbytes};
+  read_exact(offset, std::span(&piece, 1), contents);
+}
+
+void File::read_exact(uint64_t offset, std::span<const Piece> pieces, const Contents& contents) const {
+  uint64_t nbytes = 0;
+  for (const Piece& piece : pieces) nbytes += piece.nbytes;
   require_range(offset, nbytes);
-  const std::shared_ptr<const Descriptor> open = descriptor();
-  char* const bytes = static_cast<char*>(destination);
-  uint64_t done = 0;
+  const Use open(*this);
+  uint64_t done = 0;     // bytes of all pieces together
+  size_t first = 0;      // the piece that is not full yet
+  uint64_t skipped = 0;  // its bytes that are there already
   while (done < nbytes) {
-    const ssize_t got = ::pread(open->fd(), bytes + done, std::min(nbytes - done, kMaxPread),
-                                static_cast<off_t>(offset + done));
+    std::array<iovec, kMaxVectors> vectors;
+    int used = 0;
+    uint64_t room = kMaxPread;
+    for (size_t i = first; i < pieces.size() && used < static_cast<int>(kMaxVectors) && room > 0; ++i) {
+      const uint64_t begin = i == first ? skipped : 0;
+      const uint64_t wanted = std::min(pieces[i].nbytes - begin, room);
+      vectors[static_cast<size_t>(used++)] = {static_cast<char*>(pieces[i].destination) + begin, wanted};
+      room -= wanted;
+    }
+    const auto at = static_cast<off_t>(offset + done);
+    const ssize_t got = used == 1 ? ::pread(open.fd(), vectors[0].iov_base, vectors[0].iov_len, at)
+                                  : ::preadv(open.fd(), vectors.data(), used, at);
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw_os_error(errno, path_);
+    if (got < 0) throw_os_error(errno, path_, contents.at(offset + done));
     if (got == 0)
       throw Error(Fault::read, path_ + ": expected " + std::to_string(nbytes) + " bytes at offset " +
-                                   std::to_string(offset) + " for " + std::string(what) + ", got " +
-                                   std::to_string(done) + ": the file was truncated after it was opened");
+                                   std::to_string(offset) + ", got " + std::to_string(done) +
+                                   ": the file was truncated after it was opened, inside " +
+                                   contents.at(offset + done));
     done += static_cast<uint64_t>(got);
     state_->bytes_read.fetch_add(static_cast<uint64_t>(got), std::memory_order_relaxed);
     count(counters().bytes_read, static_cast<uint64_t>(got));
+    skipped += static_cast<uint64_t>(got);
+    while (first < pieces.size() && skipped >= pieces[first].nbytes) skipped -= pieces[first++].nbytes;
   }
 }
 

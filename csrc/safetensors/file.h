@@ -4,10 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
-#include <string_view>
 
 namespace lora_mmap::safetensors {
+
+class Contents;
+class Descriptor;
 
 // What tells one state of a file from another: a rewritten or replaced file differs in at least one field
 // (as far as the file system's clock resolves).
@@ -20,9 +23,16 @@ struct FileIdentity {
   bool operator==(const FileIdentity&) const = default;
 };
 
-// Owns one descriptor (close-on-exec). Move-only. Reads share no position, so any number of threads may read;
-// a read that races close() finishes on the open descriptor or throws Fault::closed, and never meets a
-// descriptor number that was given to another file. Moving from a File while others use it is not allowed.
+// A part of the memory that a read fills.
+struct Piece {
+  void* destination = nullptr;
+  uint64_t nbytes = 0;
+};
+
+// Owns one descriptor (close-on-exec). Move-only. Reads share no position, so any number of threads, and
+// processes forked later, may read; a read that races close() finishes on the open descriptor or throws
+// Fault::closed, and never meets a descriptor number that was given to another file. Moving from a File while
+// others use it is not allowed.
 class File {
  public:
   // Opens without blocking. Throws OsError with the system's errno (missing, no permission ...), EISDIR for a
@@ -41,28 +51,45 @@ class File {
   // The descriptor is released when the last read in flight returns. Idempotent.
   void close();
 
-  // Throws Fault::read when the open file's size or modification time is not what it was at opening. A file
-  // renamed over the path does not count: the descriptor still holds the old bytes.
-  void check_unchanged() const;
+  // Throws Fault::read when the open file's size or modification time is not what it was at opening, naming
+  // what `contents` (if any) had where the file now ends. A file renamed over the path does not count: the
+  // descriptor still holds the old bytes.
+  void check_unchanged(const Contents* contents = nullptr) const;
 
   // Throws Fault::argument unless the range lies within the size at opening.
   void require_range(uint64_t offset, uint64_t nbytes) const;
 
-  // Fills `destination` with the file's bytes [offset, offset + nbytes), retrying interrupted and short
-  // reads. Throws Fault::read when the file ends early (truncated after it was opened), OsError when the
-  // system fails; the destination is then partly written. `what` names the bytes in the error text.
-  void read_exact(uint64_t offset, uint64_t nbytes, void* destination, std::string_view what) const;
+  // Fills the pieces one after the other with the file's bytes from `offset` on, retrying interrupted and
+  // short reads. Throws Fault::read when the file ends early (truncated after it was opened), OsError when
+  // the system fails, both naming what `contents` has at the byte that could not be read; the pieces are then
+  // partly written.
+  void read_exact(uint64_t offset, std::span<const Piece> pieces, const Contents& contents) const;
+  void read_exact(uint64_t offset, uint64_t nbytes, void* destination, const Contents& contents) const;
+
+  // True where page faults are slow: see safetensors/file_system.h.
+  bool is_remote() const;
 
  private:
   friend class Mapping;
-  class Descriptor;
+  class Use;
   struct State;
-
-  std::shared_ptr<const Descriptor> descriptor() const;  // throws Fault::closed
 
   std::string path_;
   FileIdentity identity_;
   std::unique_ptr<State> state_;
+};
+
+// Keeps the descriptor open while it lives. Throws Fault::closed.
+class File::Use {
+ public:
+  explicit Use(const File& file);
+  ~Use();
+  Use(const Use&) = delete;
+  Use& operator=(const Use&) = delete;
+  int fd() const;
+
+ private:
+  Descriptor& descriptor_;
 };
 
 }  // namespace lora_mmap::safetensors

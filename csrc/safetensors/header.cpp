@@ -1,5 +1,6 @@
 #include "safetensors/header.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
@@ -12,25 +13,33 @@
 namespace lora_mmap::safetensors {
 namespace {
 
+// Names may hold NUL bytes, which would end what() early.
+std::string without_nul(std::string text) {
+  for (size_t at = text.find('\0'); at != std::string::npos; at = text.find('\0', at))
+    text.replace(at, 1, "\\0");
+  return text;
+}
+
 [[noreturn]] void reject(const char* what, const std::string& source, const Violation& violation) {
   std::string text = std::string(what) + ": " + violation.rule + ": " + source;
   if (!violation.detail.empty()) text += ": " + violation.detail;
-  // Names may hold NUL bytes, which would end what() early.
-  for (size_t at = text.find('\0'); at != std::string::npos; at = text.find('\0', at))
-    text.replace(at, 1, "\\0");
-  throw Error(Fault::header, text);
+  throw Error(Fault::header, without_nul(std::move(text)));
 }
 
 }  // namespace
+
+std::string quoted(const Tensor& tensor) {
+  return without_nul("tensor `" + std::string(tensor.name) + "`");
+}
 
 Header Header::read(const File& file) {
   try {
     require_length_field(file.size());
     unsigned char length_field[kLengthFieldNbytes];
-    file.read_exact(0, sizeof(length_field), length_field, "the header's length");
+    file.read_exact(0, sizeof(length_field), length_field, Named("the header's length"));
     const uint64_t json_nbytes = checked_json_nbytes(length_field, file.size());
     auto json = std::make_unique_for_overwrite<char[]>(json_nbytes);
-    file.read_exact(kLengthFieldNbytes, json_nbytes, json.get(), "the header");
+    file.read_exact(kLengthFieldNbytes, json_nbytes, json.get(), Named("the header"));
     Header header = HeaderParser::parse(std::move(json), json_nbytes, file.size());
     count(counters().headers_parsed);
     return header;
@@ -58,6 +67,14 @@ uint64_t Header::element_count(const Tensor& tensor) const {
   uint64_t count = 1;
   for (const uint64_t dim : shape(tensor)) count *= dim;
   return count;
+}
+
+std::string Header::at(uint64_t file_offset) const {
+  if (file_offset < nbytes_) return "the header";
+  const uint64_t offset = file_offset - nbytes_;
+  const auto tensor = std::upper_bound(tensors_.begin(), tensors_.end(), offset,
+                                       [](uint64_t at, const Tensor& other) { return at < other.end; });
+  return tensor == tensors_.end() ? "the end" : quoted(*tensor);
 }
 
 std::optional<size_t> Header::find(std::string_view name) const {

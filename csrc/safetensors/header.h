@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "safetensors/contents.h"
 #include "safetensors/name_table.h"
 
 namespace lora_mmap::safetensors {
@@ -30,9 +31,11 @@ struct Tensor {
   uint64_t nbytes() const { return end - begin; }
 };
 
+std::string quoted(const Tensor& tensor);  // "tensor `x`" for error texts, NUL bytes written out
+
 // A parsed header that obeys every rule of the format. Owns all it hands out: views and spans live as long as
 // it does, and survive a move. Immutable, so any number of threads may read it.
-class Header {
+class Header final : public Contents {
  public:
   using Metadata = std::vector<std::pair<std::string_view, std::string_view>>;
 
@@ -51,6 +54,8 @@ class Header {
   }
   uint64_t element_count(const Tensor& tensor) const;
   uint64_t file_offset(const Tensor& tensor) const { return nbytes_ + tensor.begin; }
+
+  std::string at(uint64_t file_offset) const override;  // quoted(), or "the header"
 
   std::optional<size_t> find(std::string_view name) const;  // an index into tensors()
 

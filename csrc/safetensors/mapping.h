@@ -3,15 +3,17 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace lora_mmap::safetensors {
 
 class File;
 
-// Read-only private mapping of the File's size at opening. Move-only; unmapped by the destructor, independent
-// of the File, its close() and the path. Views into data() must not outlive it. Touching a page that the file
-// no longer has (truncated by somebody) kills the process with SIGBUS: code that must survive that reads with
-// File::read_exact.
+// Private copy-on-write mapping of the File's size at opening: what is written to it stays in this process
+// and this mapping. Reserves no memory for the copies. Move-only; unmapped by the destructor, independent of
+// the File, its close() and the path. Views into data() must not outlive it. Touching a page that the file no
+// longer has (truncated by somebody) kills the process with SIGBUS, so the core hands addresses out and never
+// reads here itself: that is what File::read_exact is for.
 class Mapping {
  public:
   explicit Mapping(const File& file);  // throws OsError, Fault::closed
@@ -19,10 +21,12 @@ class Mapping {
   Mapping(Mapping&& other) noexcept;
   Mapping& operator=(Mapping&& other) noexcept;
 
-  const std::byte* data() const { return data_; }  // page-aligned; null when nbytes() is 0
+  std::byte* data() const { return data_; }  // page-aligned; null when nbytes() is 0
   uint64_t nbytes() const { return nbytes_; }
+  const std::string& path() const { return path_; }
 
  private:
+  std::string path_;
   std::byte* data_ = nullptr;
   uint64_t nbytes_ = 0;
 };

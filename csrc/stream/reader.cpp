@@ -4,46 +4,73 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "safetensors/contents.h"
 
 namespace lora_mmap::stream {
 namespace {
 
+using safetensors::Piece;
+
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr uint64_t kParallelFrom = 4 * kMiB;  // below, waking workers costs more than they save
-constexpr uint64_t kPieceNbytes = kMiB;
+constexpr uint64_t kChunkNbytes = kMiB;       // network file systems send no more than this at once
 
-void read_one(const ReadRequest& request) {
-  request.file->read_exact(request.offset, request.nbytes, request.destination, "tensor data");
-}
+const safetensors::Named kUnnamed("the bytes asked for");
 
-uint64_t total_nbytes(std::span<const ReadRequest> requests) {
-  uint64_t total = 0;  // a sum beyond 2^64 needs more memory than there is
-  for (const ReadRequest& request : requests) total += request.nbytes;
-  return total;
-}
+// One call to the system: a run of the file, and the pieces it fills.
+struct Chunk {
+  const ReadRequest* request = nullptr;  // whose file and contents
+  uint64_t offset = 0;
+  uint64_t nbytes = 0;
+  size_t first_piece = 0;
+  size_t n_pieces = 0;
+};
 
-std::vector<ReadRequest> cut_into_pieces(std::span<const ReadRequest> requests) {
-  std::vector<ReadRequest> pieces;
-  for (const ReadRequest& request : requests) {
-    for (uint64_t done = 0; done < request.nbytes; done += kPieceNbytes)
-      pieces.push_back({request.file, request.offset + done, std::min(kPieceNbytes, request.nbytes - done),
-                        static_cast<char*>(request.destination) + done});
+struct Chunks {
+  std::vector<Chunk> chunks;
+  std::vector<Piece> pieces;
+
+  void add(const ReadRequest& request) {
+    for (uint64_t done = 0; done < request.nbytes;) {
+      const uint64_t offset = request.offset + done;
+      if (!continues_last(request, offset)) chunks.push_back({&request, offset, 0, pieces.size(), 0});
+      Chunk& chunk = chunks.back();
+      const uint64_t nbytes = std::min(kChunkNbytes - chunk.nbytes, request.nbytes - done);
+      pieces.push_back({static_cast<char*>(request.destination) + done, nbytes});
+      ++chunk.n_pieces;
+      chunk.nbytes += nbytes;
+      done += nbytes;
+    }
   }
-  return pieces;
-}
+
+ private:
+  bool continues_last(const ReadRequest& request, uint64_t offset) const {
+    if (chunks.empty()) return false;
+    const Chunk& last = chunks.back();
+    return last.request->file == request.file && last.offset + last.nbytes == offset &&
+           last.nbytes < kChunkNbytes;
+  }
+};
 
 }  // namespace
 
 void read(std::span<const ReadRequest> requests, int threads) {
-  // Before anything is cut into pieces, so that an impossible size allocates nothing.
+  // Before anything is cut into chunks, so that an impossible size allocates nothing.
   for (const ReadRequest& request : requests) request.file->require_range(request.offset, request.nbytes);
-  if (total_nbytes(requests) < kParallelFrom) {
-    for (const ReadRequest& request : requests) read_one(request);
-    return;
+  Chunks all;
+  uint64_t total = 0;
+  for (const ReadRequest& request : requests) {
+    all.add(request);
+    total += request.nbytes;
   }
-  const std::vector<ReadRequest> pieces = cut_into_pieces(requests);
-  parallel_for(threads, static_cast<int64_t>(pieces.size()),
-               [&](int, int64_t i) { read_one(pieces[static_cast<size_t>(i)]); });
+  const auto read_chunk = [&](int, int64_t i) {
+    const Chunk& chunk = all.chunks[static_cast<size_t>(i)];
+    chunk.request->file->read_exact(chunk.offset,
+                                    std::span(all.pieces).subspan(chunk.first_piece, chunk.n_pieces),
+                                    chunk.request->contents ? *chunk.request->contents : kUnnamed);
+  };
+  const auto count = static_cast<int64_t>(all.chunks.size());
+  parallel_for(total < kParallelFrom ? 1 : threads, count, read_chunk);
 }
 
 }  // namespace lora_mmap::stream

@@ -24,7 +24,7 @@ Range range_of_scalar(const File& file, const Header& header, size_t index) {
   if (index >= header.size())
     refuse("no tensor " + std::to_string(index) + ": the file has " + std::to_string(header.size()));
   const Tensor& tensor = header.tensors()[index];
-  const auto named = [&] { return "tensor `" + std::string(tensor.name) + "`: "; };
+  const auto named = [&] { return quoted(tensor) + ": "; };
   if (!is_real(tensor.dtype))
     refuse(named() + "expected real numbers, got " + std::string(dtype_name(tensor.dtype)));
   if (header.element_count(tensor) != 1)
@@ -44,7 +44,8 @@ std::vector<double> read_scalars(const File& file, const Header& header, std::sp
   std::vector<ReadRequest> requests;
   requests.reserve(plan.spans.size());
   for (const Span& span : plan.spans)
-    requests.push_back({&file, span.range.offset, span.range.nbytes, staging.data() + span.position});
+    requests.push_back(
+        {&file, &header, span.range.offset, span.range.nbytes, staging.data() + span.position});
   read(requests);
 
   std::vector<double> values;

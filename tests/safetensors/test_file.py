@@ -180,7 +180,7 @@ def test_truncated_after_open(path):
         assert file.read(0, 100) == bytes(range(100))
         with pytest.raises(ReadError) as caught:
             file.read(90, 30)
-        expected = "expected 30 bytes at offset 90 for File.read, got 10: the file was truncated after it was opened"
+        expected = "expected 30 bytes at offset 90, got 10: the file was truncated after it was opened"
         assert f"{path}: {expected}" in str(caught.value)
         with pytest.raises(ReadError, match=r"size expected 4096 bytes, got 100"):
             file.check_unchanged()
@@ -191,7 +191,7 @@ def test_truncated_before_the_header_is_read(tmp_path):
     path.write_bytes(file_of("{}"))
     with _C.File(path) as file:
         os.truncate(path, 9)
-        with pytest.raises(ReadError, match="for the header, got 1"):
+        with pytest.raises(ReadError, match="got 1: the file was truncated after it was opened, inside the header"):
             file.read_header()
 
 

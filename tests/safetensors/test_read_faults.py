@@ -37,7 +37,7 @@ file = _C.File(sys.argv[1])
 try:
     header = file.read_header()
     memory = _C.Memory(5 << 20)
-    _C.read_ranges([(file, header.header_nbytes, 1000, memory.address)], 2)
+    _C.read_ranges([(file, header, header.header_nbytes, 1000, memory.address)], 2)
     print(header.names(), bytes(memory)[:1000] == bytes(range(250)) * 4, file.bytes_read == file.size)
 except OSError as error:
     print(errno.errorcode[error.errno], file.path in str(error))

@@ -33,7 +33,7 @@ def test_large_and_small_requests(path, content, threads):
     memory = _C.Memory(len(content))
     cuts = [0, 1, 1, 4097, 3 * MIB + 5, 8 * MIB, len(content)]
     with _C.File(path) as file:
-        requests = [(file, a, b - a, memory.address + a) for a, b in itertools.pairwise(cuts)]
+        requests = [(file, None, a, b - a, memory.address + a) for a, b in itertools.pairwise(cuts)]
         _C.read_ranges(requests, threads)
         assert file.bytes_read == len(content)
     assert np.array_equal(array_of(memory), content)
@@ -45,7 +45,11 @@ def test_several_files_at_once(path, content, tmp_path):
     memory = _C.Memory(2 * len(content))
     half = memory.address + len(content)
     _C.read_ranges(
-        [(_C.File(second), 0, len(content), half), (_C.File(path), 0, len(content), memory.address)], threads=3
+        [
+            (_C.File(second), None, 0, len(content), half),
+            (_C.File(path), None, 0, len(content), memory.address),
+        ],
+        threads=3,
     )
     assert np.array_equal(array_of(memory), np.concatenate([content, content[::-1]]))
 
@@ -55,7 +59,7 @@ def test_a_staging_plan_is_read_as_planned(path, content):
     spans, positions, nbytes = _C.plan_staging(wanted, [(180, 5)], 64, 256)
     memory = _C.Memory(nbytes)
     file = _C.File(path)
-    _C.read_ranges([(file, offset, length, memory.address + at) for offset, length, at in spans])
+    _C.read_ranges([(file, None, offset, length, memory.address + at) for offset, length, at in spans])
     staged = array_of(memory)
     for (offset, length), at in zip(wanted, positions, strict=True):
         assert np.array_equal(staged[at : at + length], content[offset : offset + length])
@@ -70,9 +74,9 @@ def test_truncation_is_an_exception(path, threads, nbytes):
     with _C.File(path) as file:
         os.truncate(path, nbytes // 2)
         with pytest.raises(ReadError, match="truncated after it was opened"):
-            _C.read_ranges([(file, 0, nbytes, memory.address)], threads)
+            _C.read_ranges([(file, None, 0, nbytes, memory.address)], threads)
         os.truncate(path, nbytes)
-        _C.read_ranges([(file, 0, nbytes, memory.address)], threads)  # no thread is left behind
+        _C.read_ranges([(file, None, 0, nbytes, memory.address)], threads)  # no thread is left behind
 
 
 def test_closed_file(path):
@@ -80,20 +84,20 @@ def test_closed_file(path):
     file = _C.File(path)
     file.close()
     with pytest.raises(ClosedError):
-        _C.read_ranges([(file, 0, 8 * MIB, memory.address)], 4)
+        _C.read_ranges([(file, None, 0, 8 * MIB, memory.address)], 4)
 
 
 def test_impossible_requests(path, content):
     memory = _C.Memory(8)
     with _C.File(path) as file:
         for request in [
-            (file, 0, 2**64 - 1, memory.address),
-            (file, len(content), 1, memory.address),
-            (file, 0, 1, 0),
-            (None, 0, 1, memory.address),
+            (file, None, 0, 2**64 - 1, memory.address),
+            (file, None, len(content), 1, memory.address),
+            (file, None, 0, 1, 0),
+            (None, None, 0, 1, memory.address),
         ]:
             with pytest.raises(ArgumentError):
                 _C.read_ranges([request], 2)
         _C.read_ranges([], 2)
-        _C.read_ranges([(file, 0, 0, 0)], 2)
+        _C.read_ranges([(file, None, 0, 0, 0)], 2)
         assert file.bytes_read == 0

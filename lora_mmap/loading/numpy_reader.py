@@ -1,0 +1,73 @@
+"""Arrays of an open file for numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import TensorError
+from .numpy_dtypes import numpy_dtypes
+from .opened_file import OpenedFile
+from .slicing import leading_run, select
+from .torch_reader import packed_shape
+
+Array = np.ndarray[Any, Any]
+
+
+class NumpyReader:
+    """Writable arrays, isolated from each other and from the file. Safe to share between threads."""
+
+    def __init__(self, opened: OpenedFile) -> None:
+        self.opened = opened
+
+    def tensor(self, index: int) -> Array:
+        made = self._empty(index)
+        self.opened.read([(self.opened.offsets[index], made.nbytes, made.ctypes.data)])
+        return made
+
+    def tensors(self) -> dict[str, Array]:
+        opened = self.opened
+        if opened.backend == "mmap":
+            buffer = memoryview(opened.file.map())  # of its own, so that two calls are isolated
+            made = {
+                name: np.ndarray(shape, dtype, buffer, offset) if nbytes else np.empty(shape, dtype)
+                for name, offset, nbytes, (shape, dtype) in zip(
+                    opened.names, opened.offsets, opened.nbytes, map(self._kind, range(len(opened.names))), strict=True
+                )
+            }
+            opened.file.check_unchanged(opened.header)
+            return made
+        made = {name: self._empty(index) for index, name in enumerate(opened.names)}
+        opened.read(
+            [
+                (offset, array.nbytes, array.ctypes.data)
+                for offset, array in zip(opened.offsets, made.values(), strict=True)
+            ]
+        )
+        return made
+
+    def sliced(self, index: int, item: Any) -> Array:
+        """What ``tensor(index)[item]`` is, reading no more than the rows it lies in: see :func:`.slicing.select`."""
+        if self.opened.dtypes[index] == "F4":
+            return np.ascontiguousarray(self.tensor(index)[item])
+        begin, run, picks = leading_run(select(item, self.opened.shapes[index]), self.opened.shapes[index])
+        made = np.empty(run, self._kind(index)[1])
+        self.opened.read([(self.opened.offsets[index] + begin * made.itemsize, made.nbytes, made.ctypes.data)])
+        picked = made[picks]
+        return made if picked.shape == made.shape else np.array(picked, order="C")
+
+    def _empty(self, index: int) -> Array:
+        return np.empty(*self._kind(index))
+
+    def _kind(self, index: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        opened = self.opened
+        return numpy_kind(opened.dtypes[index], opened.shapes[index], f"{opened.path}: tensor `{opened.names[index]}`")
+
+
+def numpy_kind(dtype: str, shape: tuple[int, ...], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of the array for a tensor."""
+    known = numpy_dtypes().get(dtype)
+    if known is None:
+        raise TensorError(f"Dtype not understood: {dtype}: {where}")
+    return (packed_shape(shape) if dtype == "F4" else shape), known

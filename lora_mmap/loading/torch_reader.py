@@ -1,0 +1,131 @@
+"""Tensors of an open file for torch: zero-copy views of the mapping, or bytes read into memory of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..errors import TensorError
+from .opened_file import OpenedFile
+from .slicing import leading_run, select
+from .torch_dtypes import TORCH_DTYPES, tensor_maker
+
+_VIEW_INDICES = (int, slice, type(Ellipsis), type(None))
+
+
+class TorchReader:
+    """CPU tensors have a storage of their own, are writable and never written back. Safe to share between threads."""
+
+    def __init__(self, opened: OpenedFile, device: torch.device | str | int | None) -> None:
+        self.opened = opened
+        self._device = device
+        # Somebody who wants the bytes elsewhere gets them by reading: a mapping would be touched here, and a file
+        # truncated meanwhile would kill the process.
+        self._mapped = opened.backend == "mmap" and device is None
+        self._placed: Callable[[torch.Tensor], torch.Tensor] = self._move if device is not None else lambda made: made
+
+    def tensor(self, index: int) -> torch.Tensor:
+        return self._placed(self._whole(index))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        opened = self.opened
+        if self._mapped:
+            made = tensor_maker().tensors(opened.mapping, opened.header)
+            opened.file.check_unchanged(opened.header)
+            return made
+        if self._device is not None:
+            return {name: self.tensor(index) for index, name in enumerate(opened.names)}
+        made = {name: self._empty(index) for index, name in enumerate(opened.names)}
+        opened.read(
+            [
+                (offset, nbytes, tensor.data_ptr())
+                for offset, nbytes, tensor in zip(opened.offsets, opened.nbytes, made.values(), strict=True)
+            ]
+        )
+        return made
+
+    def sliced(self, index: int, item: Any) -> torch.Tensor:
+        """What ``tensor(index)[item]`` is, reading no more than the rows it lies in.
+
+        The mapping takes every index that torch takes, and so does ``backend="auto"``. ``backend="pread"`` takes what
+        safetensors takes there: see :func:`.slicing.select`.
+        """
+        packed = self.opened.dtypes[index] == "F4"
+        if not self.opened.lenient and self.opened.backend == "pread" and not packed:
+            return self._placed(self._selected(index, select(item, self.opened.shapes[index])))
+        if self._mapped and _makes_view(item):
+            return self._whole(index)[item]
+        rows = None if packed else self._rows(index, item)
+        return self._placed(self._read_whole(index)[item] if rows is None else rows)
+
+    def _whole(self, index: int) -> torch.Tensor:
+        if not self._mapped:
+            return self._read_whole(index)
+        self.opened.file.check_unchanged(self.opened.header)
+        return tensor_maker().tensor(self.opened.mapping, self.opened.header, index)
+
+    def _read_whole(self, index: int) -> torch.Tensor:
+        made = self._empty(index)
+        self.opened.read([(self.opened.offsets[index], self.opened.nbytes[index], made.data_ptr())])
+        return made
+
+    def _rows(self, index: int, item: Any) -> torch.Tensor | None:
+        """Reads only the rows that ``item`` begins with; None where it does not begin with a row or a range of them."""
+        first, *rest = item if isinstance(item, tuple) and item else (item,)
+        shape = self.opened.shapes[index]
+        if not shape or type(first) not in (int, slice):
+            return None
+        torch.empty(shape, device="meta")[item]  # raises what torch raises
+        if isinstance(first, int):
+            return self._selected(index, [first % shape[0], *map(_all, shape[1:])])[tuple(rest)]
+        begin, end, step = first.indices(shape[0])
+        selection: list[int | slice] = [slice(begin, max(begin, end), step), *map(_all, shape[1:])]
+        return self._selected(index, selection)[(slice(None), *rest)]
+
+    def _selected(self, index: int, selection: list[int | slice]) -> torch.Tensor:
+        begin, run, picks = leading_run(selection, self.opened.shapes[index])
+        made = torch.empty(run, dtype=self._dtype(index), device="cpu")
+        offset = self.opened.offsets[index] + begin * made.itemsize
+        self.opened.read([(offset, made.nbytes, made.data_ptr())])
+        picked = made[picks]
+        return picked if picked.nbytes == made.nbytes else picked.clone(memory_format=torch.contiguous_format)
+
+    def _empty(self, index: int) -> torch.Tensor:
+        shape = self.opened.shapes[index]
+        if self.opened.dtypes[index] == "F4":
+            shape = packed_shape(shape)
+        return torch.empty(shape, dtype=self._dtype(index), device="cpu")
+
+    def _dtype(self, index: int) -> torch.dtype:
+        return torch_dtype(self.opened.dtypes[index], f"{self.opened.path}: tensor `{self.opened.names[index]}`")
+
+    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
+        assert self._device is not None
+        try:
+            return tensor.to(self._device)
+        except AssertionError as error:  # how torch says that it was built without CUDA
+            raise RuntimeError(f"{self.opened.path}: no tensor can go to {self._device}: {error}") from error
+
+
+def torch_dtype(name: str, where: str) -> torch.dtype:
+    dtype = TORCH_DTYPES.get(name)
+    if dtype is None:
+        raise TensorError(f"Dtype not understood: {name}: {where}")
+    return dtype
+
+
+def packed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a tensor that holds two elements in each byte of its last dimension."""
+    if not shape or shape[-1] % 2:
+        raise TensorError(f"f4_x2 dtype requires that the last dim be divisible by 2 in torch: got {list(shape)}")
+    return (*shape[:-1], shape[-1] // 2)
+
+
+def _makes_view(item: Any) -> bool:
+    return all(type(part) in _VIEW_INDICES for part in (item if isinstance(item, tuple) else (item,)))
+
+
+def _all(size: int) -> slice:
+    return slice(0, size, 1)
