@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections import Counter
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +12,7 @@ import torch
 from .adapter_metadata import AdapterMetadata, read_metadata
 from .errors import ClosedError
 from .families import key_tables
+from .sharing import ForkSafeLock, lazy
 from .tensor_source import FileTensors, MemoryTensors
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class Group(NamedTuple):
 class Adapter:
     """One LoRA: format, dialect, family, ranks, alphas and byte counts, with tensors read on demand.
 
-    Safe to share between threads. Keys are classified once, when the adapter is opened.
+    Safe to share between threads and with forked processes. Keys are classified once, when the adapter is opened.
     """
 
     def __init__(self, source: FileTensors | MemoryTensors, label: str, path: Path | None) -> None:
@@ -46,7 +45,7 @@ class Adapter:
         self.metadata: AdapterMetadata = read_metadata(source.metadata, path)
         self.pairs: list[Pair | Unfit] | None = None  # filled by pairing.pair_up, once
         self._alphas: dict[int, float] | None = None
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -78,7 +77,7 @@ class Adapter:
         if self._closed:
             raise ClosedError(f"[{function}] {self.label}: the adapter was closed")
 
-    @cached_property
+    @lazy
     def groups(self) -> list[Group]:
         """The tensors gathered by module, in order of first appearance."""
         return [Group(*group) for group in self.classification.groups()]
@@ -102,18 +101,18 @@ class Adapter:
                 found = self.tables.prefixes[prefix].component or found
         return found
 
-    @cached_property
+    @lazy
     def group_components(self) -> list[str | None]:
         """The pipeline component that each group's prefixes name, or None where they do not tell."""
         return [self.component(group) for group in self.groups]
 
-    @cached_property
+    @lazy
     def mixes_components(self) -> bool:
         """True when the keys speak of several pipeline components (a UNet and its text encoders, say)."""
         prefixes = self.classification.prefixes
         return len({self.tables.prefixes[prefix].component for prefix in prefixes} - {None}) > 1
 
-    @cached_property
+    @lazy
     def is_plain(self) -> bool:
         """True when nothing but a group's own tensors decides whether it is a plain low-rank pair."""
         return not any(config.use_dora for config in self.metadata.configs.values()) and all(
@@ -125,7 +124,7 @@ class Adapter:
         """Bytes of all tensors together."""
         return sum(self.source.nbytes)
 
-    @cached_property
+    @lazy
     def dialect(self) -> str:
         """The commonest prefix and spelling, e.g. ``lora_unet_ + lora_down/lora_up (kohya)``."""
         votes: Counter[tuple[str, str, str]] = Counter()
@@ -142,7 +141,7 @@ class Adapter:
         (text, spelling, name), _ = votes.most_common(1)[0]
         return f"{text + ' + ' if text else ''}{spelling} ({name})"
 
-    @cached_property
+    @lazy
     def family(self) -> str | None:
         """The family most of whose marks the keys carry, or None where no table knows them."""
         votes: Counter[str] = Counter()

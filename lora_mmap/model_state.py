@@ -13,6 +13,7 @@ from .adapter import Adapter
 from .errors import ArgumentError
 from .model_weights import ModelWeights
 from .restore import Saved
+from .sharing import ForkSafeLock
 
 
 @dataclass
@@ -47,7 +48,7 @@ class ModelState:
         return self._weights
 
 
-_registry_lock = threading.Lock()
+_registry_lock = ForkSafeLock()
 _registry: WeakKeyDictionary[nn.Module, ModelState] = WeakKeyDictionary()
 
 

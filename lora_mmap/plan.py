@@ -6,7 +6,6 @@ Every key of every adapter gets an outcome; every weight gets its rows and the t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from .errors import AdapterError, AmbiguousKeyError, ModelError, UnmatchedKeysEr
 from .geometry import Geometry, overlap
 from .model_weights import ModelWeights
 from .pairing import Pair, pair_up
+from .sharing import lazy
 
 # |strength| below this leaves the adapter out, as upstream does.
 NEGLIGIBLE = 1e-5
@@ -121,7 +121,7 @@ class Plan:
         if model.has_overlaps:
             _ = self.weights  # raises where the adapters meet an overlap
 
-    @cached_property
+    @lazy
     def weights(self) -> dict[int, WeightPlan]:
         """The weights that terms fall on. Raises ModelError where two of them share bytes in different forms."""
         assert self._model is not None

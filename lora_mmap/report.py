@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from .describe import scales
@@ -12,6 +11,7 @@ from .mapped_memory import file_backed_nbytes
 from .pairing import Pair, pair_up
 from .plan import ABSENT, APPLIED, IGNORED, MALFORMED, SKIPPED, UNSUPPORTED, EntryPlan
 from .report_card import card
+from .sharing import lazy
 
 _NEAREST_LIMIT = 20  # unmatched modules that get a list of similar names
 
@@ -68,7 +68,7 @@ class Report:
             if outcome.status == ABSENT
         ]
 
-    @cached_property
+    @lazy
     def nearest(self) -> dict[str, list[str]]:
         """For the first unmatched module paths: the model's modules with the most similar names."""
         flat = {name.replace(".", "_"): name for name in self.module_names}

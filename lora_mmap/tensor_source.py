@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from . import _C
 from .errors import AdapterError
 from .loading.torch_dtypes import TORCH_DTYPES
+from .sharing import lazy
 
 # What an adapter may hold: complex numbers and packed 4-bit floats are neither factors nor scalars of one.
 _TORCH_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items() if name not in ("C64", "F4")}
@@ -42,23 +42,23 @@ class FileTensors:
             raise
         self.metadata = self.header.metadata
 
-    @cached_property
+    @lazy
     def names(self) -> list[str]:
         return self.header.names()
 
-    @cached_property
+    @lazy
     def dtypes(self) -> list[str]:
         return self.header.dtypes()
 
-    @cached_property
+    @lazy
     def shapes(self) -> list[tuple[int, ...]]:
         return self.header.shapes()
 
-    @cached_property
+    @lazy
     def nbytes(self) -> list[int]:
         return self.header.nbytes()
 
-    @cached_property
+    @lazy
     def offsets(self) -> list[int]:
         return self.header.offsets()
 

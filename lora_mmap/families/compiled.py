@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 from .. import _C
 from ..errors import PatternError
+from ..sharing import ForkSafeLock
 from . import qwen_image
 from .prefixes import PREFIXES
 from .suffixes import SUFFIXES
@@ -110,7 +110,7 @@ def _rules(families: tuple[Family, ...]) -> tuple[RuleMeaning, ...]:
     )
 
 
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 _families: tuple[Family, ...] = (qwen_image.FAMILY,)
 _tables: Tables | None = None
 
@@ -135,5 +135,4 @@ def register_family(family: Family) -> None:
         if any(known.name == family.name for known in _families):
             raise PatternError(f"[register_family] a family named {family.name!r} is registered already")
         grown = (*_families, family)
-        _tables = Tables(grown)
-        _families = grown
+        _families, _tables = grown, Tables(grown)

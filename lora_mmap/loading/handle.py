@@ -29,7 +29,7 @@ class safe_open:
     ``backend``: ``mmap`` gives CPU tensors that are views of one copy-on-write mapping: nothing is read until a page
     is touched, and a touch after somebody truncated the file kills the process, as it does with safetensors.
     ``pread`` reads into memory of the tensor's own, which no one can take away. ``auto`` takes ``pread`` on network,
-    FUSE and 9p file systems and for small files, ``mmap`` otherwise; ``LORA_MMAP_BACKEND`` overrides what it takes.
+    FUSE and 9p file systems, ``mmap`` otherwise; ``LORA_MMAP_BACKEND`` overrides what it takes.
 
     A context manager. Safe to share between threads and with forked processes. Tensors and slices outlive the handle
     and the path.

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
 from typing import Any
 
 from .. import _C
 from ..errors import ArgumentError, LoaderArgumentError, TensorError, UnreadableFileError
+from ..sharing import ForkSafeLock, lazy
 
 BACKENDS = ("auto", "mmap", "pread")
 
-# Up to here one read is cheaper than making a mapping and taking its page faults (python -m bench load).
-_SMALL_NBYTES = 64 << 10
 # Where every read is a round trip, more of them in flight help even on few cores.
 _REMOTE_THREADS = 8
 _LOCAL_THREADS = 4
@@ -29,32 +27,48 @@ class OpenedFile:
         self.file = open_file(path)
         self.header = self.file.read_header()
         self.lenient = backend == "auto"  # slices take what torch takes, whatever backend is chosen
-        self.backend = choose_backend(self.file) if backend == "auto" else backend
+        self._mapping: _C.Mapping | None = None
+        self._lock = ForkSafeLock()
+        self.is_remote = self.file.is_remote
+        self.backend = self._choose() if backend == "auto" else backend
 
-    @cached_property
+    @lazy
     def names(self) -> list[str]:
         """In the order of the data."""
         return self.header.names()
 
-    @cached_property
+    @lazy
     def dtypes(self) -> list[str]:
         return self.header.dtypes()
 
-    @cached_property
+    @lazy
     def shapes(self) -> list[tuple[int, ...]]:
         return self.header.shapes()
 
-    @cached_property
+    @lazy
     def offsets(self) -> list[int]:
         return self.header.offsets()
 
-    @cached_property
+    @lazy
     def nbytes(self) -> list[int]:
         return self.header.nbytes()
 
-    @cached_property
+    @property
     def mapping(self) -> _C.Mapping:
-        return self.file.map()
+        with self._lock:
+            if self._mapping is None:
+                self._mapping = self.file.map()
+            return self._mapping
+
+    def _choose(self) -> str:
+        """``pread`` on network, FUSE and 9p file systems, ``mmap`` elsewhere; ``LORA_MMAP_BACKEND`` overrides both.
+
+        A remote file that does not fit the memory at hand is mapped all the same: its pages can be dropped again.
+        """
+        override = require_backend(os.environ.get("LORA_MMAP_BACKEND", "auto"))
+        if override != "auto":
+            return override
+        return "pread" if self.is_remote and self.file.size <= _available_nbytes() else "mmap"
 
     def index(self, name: str) -> int:
         try:
@@ -64,7 +78,7 @@ class OpenedFile:
 
     def read(self, targets: list[tuple[int, int, int]]) -> None:
         """Reads each (offset, nbytes, address). Raises ReadError where the file is not what it was any more."""
-        threads = _REMOTE_THREADS if self.file.is_remote else min(_LOCAL_THREADS, os.cpu_count() or 1)
+        threads = _REMOTE_THREADS if self.is_remote else min(_LOCAL_THREADS, os.cpu_count() or 1)
         _C.read_ranges([(self.file, self.header, *target) for target in targets], threads)
         self.file.check_unchanged(self.header)
 
@@ -96,19 +110,6 @@ def require_backend(backend: Any) -> str:
             )
         )
     return backend
-
-
-def choose_backend(file: _C.File) -> str:
-    """What ``auto`` means: ``pread`` on network, FUSE and 9p file systems and for small files, ``mmap`` otherwise.
-
-    ``LORA_MMAP_BACKEND`` overrides it. A remote file that would not fit the memory at hand is mapped all the same.
-    """
-    override = require_backend(os.environ.get("LORA_MMAP_BACKEND", "auto"))
-    if override != "auto":
-        return override
-    if file.size <= _SMALL_NBYTES:
-        return "pread"
-    return "pread" if file.is_remote and file.size <= _available_nbytes() else "mmap"
 
 
 def _available_nbytes() -> int:
