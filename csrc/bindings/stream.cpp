@@ -15,6 +15,7 @@
 #include "safetensors/header.h"
 #include "stream/memory.h"
 #include "stream/ranges.h"
+#include "stream/tensors.h"
 
 namespace py = pybind11;
 
@@ -44,13 +45,15 @@ std::vector<PyRange> coalesce(const std::vector<PyRange>& wanted, const std::vec
   return spans;
 }
 
-py::tuple plan_staging(const std::vector<PyRange>& wanted, const std::vector<PyRange>& barred,
-                       uint64_t max_gap, uint64_t alignment) {
-  const stream::StagingPlan plan =
-      stream::plan_staging(ranges_from(wanted), ranges_from(barred), max_gap, alignment);
+py::tuple as_tuple(const stream::StagingPlan& plan) {
   std::vector<std::tuple<uint64_t, uint64_t, uint64_t>> spans;
   for (const auto& [range, position] : plan.spans) spans.emplace_back(range.offset, range.nbytes, position);
   return py::make_tuple(spans, plan.positions, plan.nbytes);
+}
+
+py::tuple plan_staging(const std::vector<PyRange>& wanted, const std::vector<PyRange>& barred,
+                       uint64_t max_gap, uint64_t alignment) {
+  return as_tuple(stream::plan_staging(ranges_from(wanted), ranges_from(barred), max_gap, alignment));
 }
 
 void read_ranges(const std::vector<PyRequest>& requests, int threads) {
@@ -63,6 +66,15 @@ void read_ranges(const std::vector<PyRequest>& requests, int threads) {
   }
   const py::gil_scoped_release unlocked;
   stream::read(plain, threads);
+}
+
+std::vector<uint64_t> read_tensors(const File& file, const Header& header, const std::vector<size_t>& tensors,
+                                   uintptr_t address, uint64_t nbytes, uint64_t max_gap, uint64_t alignment,
+                                   int threads) {
+  if (address == 0 && nbytes > 0) throw Error(Fault::argument, "[read_tensors] no address to read to");
+  const stream::StagingPlan plan = stream::plan_tensors(header, tensors, max_gap, alignment);
+  stream::read_planned(file, header, plan, {reinterpret_cast<std::byte*>(address), nbytes}, threads);
+  return plan.positions;
 }
 
 // The same for bytes that are in memory already.
@@ -113,6 +125,19 @@ void register_stream(py::module_& m) {
         "Reads each (file, its header or None, offset, nbytes, address) straight to its address; from 4 MiB "
         "in all on "
         "`threads` threads. The memory at the addresses must stay alive and unused meanwhile.");
+  m.def(
+      "plan_tensors",
+      [](const Header& header, const std::vector<size_t>& tensors, uint64_t max_gap, uint64_t alignment) {
+        return as_tuple(stream::plan_tensors(header, tensors, max_gap, alignment));
+      },
+      py::arg("header"), py::arg("tensors"), py::arg("max_gap"), py::arg("alignment"),
+      "plan_staging for tensors by index: how much memory read_tensors will need, and where they will lie.");
+  m.def("read_tensors", &read_tensors, py::arg("file"), py::arg("header"), py::arg("tensors"),
+        py::arg("address"), py::arg("nbytes"), py::arg("max_gap"), py::arg("alignment"),
+        py::arg("threads") = 1, py::call_guard<py::gil_scoped_release>(),
+        "Reads some tensors (by index) into `nbytes` bytes of memory at `address`; returns the position of "
+        "each "
+        "in it. Refuses, before reading, when plan_tensors needs more than that.");
   m.def("copy_ranges", &copy_ranges, py::arg("data"), py::arg("requests"),
         "Copies each (offset, nbytes, address) of `data` to its address.");
 }

@@ -12,8 +12,8 @@ namespace lora_mmap::stream {
 
 // The value of each tensor (an index into header.tensors()), in the order asked for. `header` must be the
 // file's. Tensors that touch in the file are read together and no other byte is read. Throws Fault::argument
-// for an index out of range, a tensor without exactly one element, and C64, F4 and F6 types; otherwise as
-// File::read_exact.
+// for an index out of range, Fault::adapter for a tensor without exactly one element and for C64, F4 and F6
+// types; otherwise as File::read_exact.
 std::vector<double> read_scalars(const safetensors::File& file, const safetensors::Header& header,
                                  std::span<const size_t> tensors);
 
