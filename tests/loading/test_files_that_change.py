@@ -28,8 +28,9 @@ uses = {
     "get_tensors": lambda file, name: file.get_tensors(),
     "slice": lambda file, name: file.get_slice(name)[1:3],
     "slice of an earlier handle": lambda file, name: earlier[name][1:3],
-    "index": lambda file, name: file.get_slice(name)[[0, 2]] if backend == "mmap" and framework == "pt" else earlier[name][0],
+    "a list, where slices take one": lambda file, name: earlier[name][[0, 2] if takes_lists else 0],
 }
+takes_lists = framework == "pt" and backend != "pread"
 content = open(path, "rb").read()
 for what, use in uses.items():
     for keep in (0, 5, 100, 4096, 8192, len(content) - 1):
