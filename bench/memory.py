@@ -62,6 +62,11 @@ def peak_growth() -> Iterator[list[int]]:
     growth.append(max(0, _status("VmHWM") - before))
 
 
+def resident_nbytes() -> int:
+    """Resident memory of this process now."""
+    return _status("VmRSS")
+
+
 def _status(field: str) -> int:
     with open("/proc/self/status") as file:
         for line in file:

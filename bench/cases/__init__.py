@@ -1,4 +1,4 @@
 """The cases, in the order of a whole run."""
 
-from . import plan  # noqa: F401, I001
+from . import load, plan  # noqa: F401, I001
 from . import kernel, sdxl, switch  # noqa: F401

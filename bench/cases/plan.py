@@ -16,7 +16,7 @@ from lora_mmap.tensor_source import FileTensors
 
 from ..adapters import write_kohya
 from ..models import qwen_image_names, tree
-from ..peers import python_regex, safetensors_header
+from ..peers import python_regex, safetensors_files
 from ..registry import Settings, case
 from ..results import OURS, CaseResult, Goal
 from ..timing import Contender, interleave
@@ -57,7 +57,7 @@ def _measure(result: CaseResult, settings: Settings, model: nn.Module, dialect: 
     report = lora_mmap.check(model, path)
     if report.applied != _MODULES:
         raise AssertionError(f"planned {report.applied} of {_MODULES} modules ({dialect})")
-    keys = safetensors_header.keys(path)
+    keys = safetensors_files.keys(path)
     weights = ModelWeights(model)
     weights.refresh()
 
@@ -81,7 +81,7 @@ def _measure(result: CaseResult, settings: Settings, model: nn.Module, dialect: 
         return {}
 
     def header() -> dict[str, float]:
-        safetensors_header.keys(path)
+        safetensors_files.keys(path)
         return {}
 
     def regex() -> dict[str, float]:

@@ -55,10 +55,11 @@ class OpenedFile:
 
     @property
     def mapping(self) -> _C.Mapping:
-        with self._lock:
-            if self._mapping is None:
-                self._mapping = self.file.map()
-            return self._mapping
+        if self._mapping is None:
+            with self._lock:
+                if self._mapping is None:
+                    self._mapping = self.file.map()
+        return self._mapping
 
     def _choose(self) -> str:
         """``pread`` on network, FUSE and 9p file systems, ``mmap`` elsewhere; ``LORA_MMAP_BACKEND`` overrides both.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,15 +23,15 @@ class TorchReader:
         # Somebody who wants the bytes elsewhere gets them by reading: a mapping would be touched here, and a file
         # truncated meanwhile would kill the process.
         self._mapped = opened.backend == "mmap" and device is None
-        self._placed: Callable[[torch.Tensor], torch.Tensor] = self._move if device is not None else lambda made: made
+        self._maker = tensor_maker()
 
     def tensor(self, index: int) -> torch.Tensor:
-        return self._placed(self._whole(index))
+        return self._view(index) if self._mapped else self._placed(self._read_whole(index))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         opened = self.opened
         if self._mapped:
-            made = tensor_maker().tensors(opened.mapping, opened.header)
+            made = self._maker.tensors(opened.mapping, opened.header)
             opened.file.check_unchanged(opened.header)
             return made
         if self._device is not None:
@@ -56,15 +55,14 @@ class TorchReader:
         if not self.opened.lenient and self.opened.backend == "pread" and not packed:
             return self._placed(self._selected(index, select(item, self.opened.shapes[index])))
         if self._mapped and _makes_view(item):
-            return self._whole(index)[item]
+            return self._view(index)[item]
         rows = None if packed else self._rows(index, item)
         return self._placed(self._read_whole(index)[item] if rows is None else rows)
 
-    def _whole(self, index: int) -> torch.Tensor:
-        if not self._mapped:
-            return self._read_whole(index)
-        self.opened.file.check_unchanged(self.opened.header)
-        return tensor_maker().tensor(self.opened.mapping, self.opened.header, index)
+    def _view(self, index: int) -> torch.Tensor:
+        opened = self.opened
+        opened.file.check_unchanged(opened.header)
+        return self._maker.tensor(opened.mapping, opened.header, index)
 
     def _read_whole(self, index: int) -> torch.Tensor:
         made = self._empty(index)
@@ -101,8 +99,9 @@ class TorchReader:
     def _dtype(self, index: int) -> torch.dtype:
         return torch_dtype(self.opened.dtypes[index], f"{self.opened.path}: tensor `{self.opened.names[index]}`")
 
-    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
-        assert self._device is not None
+    def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self._device is None:
+            return tensor
         try:
             return tensor.to(self._device)
         except AssertionError as error:  # how torch says that it was built without CUDA
