@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from .. import _C
 from ..errors import TensorError
 from .numpy_dtypes import numpy_dtypes
 from .opened_file import OpenedFile
@@ -13,6 +15,8 @@ from .slicing import leading_run, select
 from .torch_reader import packed_shape
 
 Array = np.ndarray[Any, Any]
+
+_NUMPY_HUGE_NBYTES = 4 << 20
 
 
 class NumpyReader:
@@ -52,17 +56,25 @@ class NumpyReader:
         if self.opened.dtypes[index] == "F4":
             return np.ascontiguousarray(self.tensor(index)[item])
         begin, run, picks = leading_run(select(item, self.opened.shapes[index]), self.opened.shapes[index])
-        made = np.empty(run, self._kind(index)[1])
+        made = _fresh(run, self._kind(index)[1])
         self.opened.read([(self.opened.offsets[index] + begin * made.itemsize, made.nbytes, made.ctypes.data)])
         picked = made[picks]
         return made if picked.shape == made.shape else np.array(picked, order="C")
 
     def _empty(self, index: int) -> Array:
-        return np.empty(*self._kind(index))
+        return _fresh(*self._kind(index))
 
     def _kind(self, index: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
         opened = self.opened
         return numpy_kind(opened.dtypes[index], opened.shapes[index], f"{opened.path}: tensor `{opened.names[index]}`")
+
+
+def _fresh(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """np.empty, except that it asks for huge pages here, whose first touch may cost a virtual machine dearly."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < _NUMPY_HUGE_NBYTES:
+        return np.empty(shape, dtype)
+    return np.ndarray(shape, dtype, memoryview(_C.Memory(nbytes)))
 
 
 def numpy_kind(dtype: str, shape: tuple[int, ...], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
