@@ -15,8 +15,8 @@ from .torch_reader import TorchReader
 
 _TORCH = frozenset({"pt", "torch", "pytorch"})
 _NUMPY = frozenset({"np", "numpy"})
-# Kept from before anybody could route it to us.
-_THEIR_SAFE_OPEN: Any = safetensors.safe_open
+# Their own, even where this module is loaded while their name is routed to us: see lora_mmap.routing.
+_THEIR_SAFE_OPEN: Any = getattr(safetensors.safe_open, "__wrapped__", safetensors.safe_open)
 _THEIR_BACKEND = {"auto": "mmap"}
 
 
