@@ -32,8 +32,7 @@ def rebind(replacements: Mapping[int, tuple[Any, Any]]) -> list[tuple[str, str]]
         if not isinstance(key, str) or key.partition(".")[0] == _OWN or key == _NATIVE:
             continue
         names = namespace(key)
-        # One pass in C first: nearly no module has any.
-        if names is None or replacements.keys().isdisjoint(map(id, names.copy().values())):
+        if names is None or not _may_hold(names, replacements):
             continue
         for name, value in names.copy().items():
             found = replacements.get(id(value))
@@ -41,3 +40,11 @@ def rebind(replacements: Mapping[int, tuple[Any, Any]]) -> list[tuple[str, str]]
                 names[name] = found[1]
                 rebound.append((key, name))
     return rebound
+
+
+def _may_hold(names: dict[str, Any], wanted: Mapping[int, object]) -> bool:
+    """One pass in C: nearly no module holds any, and there are thousands."""
+    try:
+        return not wanted.keys().isdisjoint(map(id, names.values()))
+    except RuntimeError:  # another thread binds names of this module at this moment
+        return True
