@@ -30,7 +30,7 @@ _lock = threading.RLock()
 _pairs: dict[int, tuple[Any, Any]] = {id(_THEIR_SAFE_OPEN): (_THEIR_SAFE_OPEN, SafeOpenStandIn)}  # (original, stand-in)
 _routed: set[tuple[str, str]] = set()  # (module, name)
 _blocks: list[_Block] = []  # in the order in which they began
-_told: set[tuple[str, str, int]] = set()  # foreign patches that the log has
+_told: dict[tuple[str, str], Any] = {}  # foreign patches that the log has: the last of each name
 
 
 class _Block:
@@ -179,8 +179,8 @@ def _tell_of_patches(names: Iterable[tuple[str, str]]) -> None:
     foreign = []
     for module, name in names:
         value = (namespace(module) or {}).get(name)
-        if value is not None and id(value) not in known and (module, name, id(value)) not in _told:
-            _told.add((module, name, id(value)))
+        if value is not None and id(value) not in known and _told.get((module, name)) is not value:
+            _told[module, name] = value
             foreign.append(f"{module}.{name}")
     if foreign:
         log.patched_by_others(foreign)
