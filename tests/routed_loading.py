@@ -35,22 +35,22 @@ def holders():
     return found
 
 
-def files_opened_by(load):
-    """(what ``load()`` returns, how many files the native core opened for it)."""
-    before = _C.counters()["files_opened"]
+def headers_parsed_by(load):
+    """(what ``load()`` returns, how many files or bytes objects the native core parsed the header of for it)."""
+    before = _C.counters()["headers_parsed"]
     loaded = load()
-    return loaded, _C.counters()["files_opened"] - before
+    return loaded, _C.counters()["headers_parsed"] - before
 
 
 def load_both_ways(load):
     """(safetensors' result, ours) of the same code. Fails unless the second, and only the second, went through us."""
-    theirs, opened = files_opened_by(load)
-    assert opened == 0
+    theirs, parsed = headers_parsed_by(load)
+    assert parsed == 0
     with lora_mmap.installed():
-        ours, opened = files_opened_by(load)
-    assert opened > 0, "nothing was read through lora_mmap"
-    _, opened = files_opened_by(load)
-    assert opened == 0
+        ours, parsed = headers_parsed_by(load)
+    assert parsed > 0, "nothing was read through lora_mmap"
+    _, parsed = headers_parsed_by(load)
+    assert parsed == 0
     return theirs, ours
 
 
