@@ -13,6 +13,7 @@ from .. import numpy as our_numpy
 from .. import torch as our_torch
 from ..interrupts import HeldInterrupts
 from ..loading.handle import _THEIR_SAFE_OPEN
+from ..sharing import ForkSafeLock
 from .module_names import namespace, rebind
 from .stand_ins import SafeOpenStandIn, function_stand_in, original_of, switch
 
@@ -26,7 +27,7 @@ _OUR_FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 _NAMES = (*_CLASS_NAMES, *_OUR_FUNCTIONS)
 
-_lock = threading.RLock()
+_lock = ForkSafeLock(threading.RLock)  # a collected generator may leave its block in the middle of a scan
 _pairs: dict[int, tuple[Any, Any]] = {id(_THEIR_SAFE_OPEN): (_THEIR_SAFE_OPEN, SafeOpenStandIn)}  # (original, stand-in)
 _routed: set[tuple[str, str]] = set()  # (module, name)
 _blocks: list[_Block] = []  # in the order in which they began
