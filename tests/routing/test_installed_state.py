@@ -195,6 +195,22 @@ def test_a_failed_installation_leaves_nothing(monkeypatch):
     assert not installation._blocks
 
 
+def test_a_block_that_is_left_in_the_middle_of_a_scan(monkeypatch):
+    """As the block of a generator that the collector finds just then: on the same thread, with the lock held."""
+    rebind = installation.rebind
+
+    def collect(replacements):
+        monkeypatch.setattr(installation, "rebind", rebind)
+        with lora_mmap.installed():
+            pass
+        return rebind(replacements)
+
+    monkeypatch.setattr(installation, "rebind", collect)
+    with lora_mmap.installed():
+        assert routed()
+    assert not routed()
+
+
 def test_somebody_elses_later_patch_is_left_alone(monkeypatch, log_lines):
     def theirs(filename):
         return filename

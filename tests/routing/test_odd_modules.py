@@ -1,6 +1,7 @@
 """What else lies in sys.modules: the scan wakes nothing, breaks nothing and misses nothing."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 import textwrap
@@ -137,6 +138,45 @@ def test_the_module_that_is_run_has_names_too(tmp_path):
             assert safe_load_file is not originals[0]
         assert safe_load_file is originals[0]
         """
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_inherits_and_can_switch(path):
+    """Also when another thread of the parent, which the child does not have, was about to switch."""
+    run(
+        """
+        import os, sys, threading, warnings
+        import safetensors.torch
+        import lora_mmap
+        from lora_mmap.routing import installation
+
+        original = [safetensors.torch.load_file]
+        lora_mmap.install()
+        held, over = threading.Event(), threading.Event()
+
+        def hold():
+            with installation._lock:
+                held.set()
+                over.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        warnings.simplefilter("ignore")  # threads and fork: that is the point
+        child = os.fork()
+        if child == 0:
+            assert lora_mmap.installed()
+            assert len(safetensors.torch.load_file(PATH)) == 2
+            lora_mmap.uninstall()
+            os._exit(0 if [safetensors.torch.load_file] == original else 1)
+        _, status = os.waitpid(child, 0)
+        over.set()
+        thread.join()
+        assert status == 0
+        assert lora_mmap.installed()
+        assert lora_mmap.uninstall()
+        """.replace("PATH", repr(str(path)))
     )
 
 
