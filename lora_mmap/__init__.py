@@ -8,16 +8,20 @@ from .families import register_family
 from .loading import safe_open
 from .loras_v2 import compose_loras_v2, reset_lora_v2, set_lora_strength_v2, update_lora_params_v2
 from .report import Report
+from .routing import Installation, install, installed, uninstall
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Adapter",
+    "Installation",
     "Report",
     "__version__",
     "check",
     "compose",
     "compose_loras_v2",
+    "install",
+    "installed",
     "numpy",
     "open_adapter",
     "register_family",
@@ -26,5 +30,6 @@ __all__ = [
     "safe_open",
     "set_lora_strength_v2",
     "torch",
+    "uninstall",
     "update_lora_params_v2",
 ]

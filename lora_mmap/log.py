@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .plan import ABSENT, APPLIED, UNSUPPORTED
@@ -53,3 +54,24 @@ def report(result: Report) -> None:
                 if outcome.status in (APPLIED, ABSENT, UNSUPPORTED):
                     modules = ", ".join(landing.module for landing in entry.landings(position))
                     logger.info("%s: %s %s", group.stem, outcome.status, modules or outcome.reason)
+
+
+def routed(names: Sequence[tuple[str, str]], seconds: float) -> None:
+    """What :func:`.install` did: (module, name) pairs."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info("safetensors' loaders routed through lora_mmap: %s, %.1f ms", _count(names), seconds * 1e3)
+
+
+def restored(names: Sequence[tuple[str, str]]) -> None:
+    """What :func:`.uninstall` did."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info("safetensors' loaders given back: %s", _count(names))
+
+
+def patched_by_others(names: Iterable[str]) -> None:
+    """Names that hold neither safetensors' loaders nor ours."""
+    logger.warning("patched by somebody else, left alone: %s", ", ".join(names))
+
+
+def _count(names: Sequence[tuple[str, str]]) -> str:
+    return f"{len(names)} names in {len({module for module, _ in names})} modules"

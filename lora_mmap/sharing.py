@@ -14,13 +14,14 @@ T = TypeVar("T")
 class ForkSafeLock:
     """A lock that a forked child finds free, whoever held it in the parent: that thread does not exist in the child.
 
-    What it guards must be valid, or absent, at every moment.
+    What it guards must be valid, or absent, at every moment. ``make`` is threading.Lock or threading.RLock.
     """
 
-    __slots__ = ("__weakref__", "_lock")
+    __slots__ = ("__weakref__", "_lock", "_make")
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, make: Callable[[], Any] = threading.Lock) -> None:
+        self._make = make
+        self._lock = make()
         _locks.add(self)
 
     def __enter__(self) -> None:
@@ -32,7 +33,7 @@ class ForkSafeLock:
     @staticmethod
     def renew_all() -> None:
         for lock in list(_locks):
-            lock._lock = threading.Lock()
+            lock._lock = lock._make()
 
 
 _locks: WeakSet[ForkSafeLock] = WeakSet()

@@ -15,9 +15,8 @@ from .torch_reader import TorchReader
 
 _TORCH = frozenset({"pt", "torch", "pytorch"})
 _NUMPY = frozenset({"np", "numpy"})
-# Kept from before anybody could route it to us.
-_THEIR_SAFE_OPEN: Any = safetensors.safe_open
-_THEIR_BACKEND = {"auto": "mmap"}
+# Their own, even where this module is loaded while their name is routed to us: see lora_mmap.routing.
+_THEIR_SAFE_OPEN: Any = getattr(safetensors.safe_open, "__wrapped__", safetensors.safe_open)
 
 
 class safe_open:
@@ -55,7 +54,8 @@ class safe_open:
             raise TypeError(f"argument 'framework': {instance_text(framework)} is not an instance of 'str'")
         if framework not in _TORCH | _NUMPY:
             require_backend(backend)
-            return _THEIR_SAFE_OPEN(path, framework, device=device, backend=_THEIR_BACKEND.get(backend, backend))
+            named = {} if backend == "auto" else {"backend": backend}  # older safetensors have none
+            return _THEIR_SAFE_OPEN(path, framework, device=device, **named)
         target = parse_device(device)
         opened = OpenedFile(path, require_backend(backend))
         self = super().__new__(cls)

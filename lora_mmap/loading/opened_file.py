@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any
 
 from .. import _C
-from ..errors import ArgumentError, LoaderArgumentError, TensorError, UnreadableFileError
+from ..errors import LoaderArgumentError, TensorError, UnreadableFileError
 from ..sharing import ForkSafeLock, lazy
 
 BACKENDS = ("auto", "mmap", "pread")
@@ -85,14 +86,17 @@ class OpenedFile:
 
 
 def open_file(path: str) -> _C.File:
-    """Opens a file with safetensors' exceptions: any failure is a FileNotFoundError, a directory an OSError."""
+    """Opens a file with safetensors' exceptions: any failure is a FileNotFoundError, a directory an OSError.
+
+    As with safetensors, their first argument is the text: ComfyUI looks for words in it.
+    """
     try:
         return _C.File(path)
-    except IsADirectoryError:
-        raise
-    except (ArgumentError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in (None, 22):  # a FIFO, a device
-            raise
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (None, errno.EISDIR, errno.EINVAL):  # a FIFO, a device
+            refused = type(error)(error.strerror or str(error))
+            refused.errno = error.errno
+            raise refused from None
         kind = UnreadableFileError if isinstance(error, PermissionError) else FileNotFoundError
         why = "" if type(error) is FileNotFoundError else f" ({getattr(error, 'strerror', None) or error})"
         found = kind(f"No such file or directory: {path}{why}")
