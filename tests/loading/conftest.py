@@ -11,13 +11,9 @@ import torch
 
 import lora_mmap
 
-PACKAGES = [
-    (safetensors, "mmap"),
-    (safetensors, "pread"),
-    (lora_mmap, "mmap"),
-    (lora_mmap, "pread"),
-    (lora_mmap, "auto"),
-]
+# (package, backend, what auto is made to take)
+PACKAGES = [(safetensors, "mmap", None), (safetensors, "pread", None), (lora_mmap, "mmap", None)]
+PACKAGES += [(lora_mmap, "pread", None), (lora_mmap, "auto", "mmap"), (lora_mmap, "auto", "pread")]
 
 
 @dataclass(frozen=True)
@@ -26,6 +22,7 @@ class Package:
 
     module: ModuleType
     backend: str
+    mapped: bool  # whether tensors are views of a mapping
 
     @property
     def ours(self) -> bool:
@@ -34,11 +31,6 @@ class Package:
     @property
     def error(self) -> type[Exception]:
         return safetensors.SafetensorError
-
-    @property
-    def mapped(self) -> bool:
-        """Whether tensors of small files are views of a mapping."""
-        return self.backend == "mmap"
 
     def open(self, filename: Any, framework: str = "pt", **how: Any) -> Any:
         return self.module.safe_open(filename, framework, **{"backend": self.backend} | how)
@@ -56,9 +48,11 @@ class Package:
         return self.module.torch.load_model(model, filename, **{"backend": self.backend} | how)
 
 
-@pytest.fixture(params=PACKAGES, ids=lambda param: f"{param[0].__name__}-{param[1]}")
-def package(request):
-    return Package(*request.param)
+@pytest.fixture(params=PACKAGES, ids=lambda param: "-".join(filter(None, (param[0].__name__, *param[1:]))))
+def package(request, monkeypatch):
+    module, backend, taken = request.param
+    monkeypatch.setenv("LORA_MMAP_BACKEND", taken or "auto")
+    return Package(module, backend, (taken or backend) == "mmap")
 
 
 @pytest.fixture

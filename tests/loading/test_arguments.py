@@ -278,17 +278,3 @@ def test_bytes_of_a_subclass(package, path):
         pass
 
     assert package.load(Bytes(path.read_bytes())).keys() == package.load_file(path).keys()
-
-
-@pytest.mark.parametrize("override", ["mmap", "pread"])
-def test_the_environment_overrides_what_auto_takes(path, monkeypatch, override):
-    monkeypatch.setenv("LORA_MMAP_BACKEND", override)
-    storage = lora_mmap.torch.load_file(path)["matrix"].untyped_storage()
-    assert storage.resizable() is (override == "pread")  # memory of a mapping is not
-
-
-def test_an_override_that_is_no_backend(path, monkeypatch):
-    monkeypatch.setenv("LORA_MMAP_BACKEND", "fast")
-    with pytest.raises(LoaderArgumentError, match='backend "fast" is invalid'):
-        lora_mmap.torch.load_file(path)
-    assert lora_mmap.torch.load_file(path, backend="mmap")
