@@ -14,7 +14,7 @@ from safetensors.torch import _remove_duplicate_names, save, save_file, save_mod
 from . import _C
 from .loading import safe_open
 from .loading.opened_file import instance_text
-from .loading.torch_reader import packed_shape, torch_dtype
+from .loading.torch_reader import empty_tensor, torch_kind
 
 __all__ = ["load", "load_file", "load_model", "save", "save_file", "save_model"]
 
@@ -42,8 +42,7 @@ def load(data: bytes) -> dict[str, torch.Tensor]:
     header = _C.Header.parse(data)
     made: dict[str, torch.Tensor] = {}
     for name, dtype, shape in zip(header.names(), header.dtypes(), header.shapes(), strict=True):
-        packed = packed_shape(shape) if dtype == "F4" else shape
-        made[name] = torch.empty(packed, dtype=torch_dtype(dtype, f"bytes in memory: tensor `{name}`"), device="cpu")
+        made[name] = empty_tensor(*torch_kind(dtype, shape, f"bytes in memory: tensor `{name}`"))
     addresses = [tensor.data_ptr() for tensor in made.values()]
     _C.copy_ranges(data, list(zip(header.offsets(), header.nbytes(), addresses, strict=True)))
     return made

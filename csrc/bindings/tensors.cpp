@@ -1,10 +1,12 @@
 // Mapped bytes as tensors of Python's tensor library, made through DLPack: the core never links that library.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <array>
 #include <limits>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -98,9 +100,15 @@ class TensorMaker {
                         joined(shape) + "]: " + named());
       shape.back() /= pack;
     }
-    const py::object made = from_dlpack_(
-        dlpack::capsule(mapping, tensor.nbytes() ? mapping->data() + offset : nullptr, route->wire, shape));
-    return route->view ? made.attr("view")(route->view) : made;
+    // An empty tensor may have dimensions whose product no stride can hold. from_dlpack would throw then, and
+    // torch 2.13 frees a capsule twice when it does; reshape takes any of them.
+    const bool empty = tensor.nbytes() == 0;
+    constexpr int64_t kFlat = 0;
+    py::object made = from_dlpack_(
+        dlpack::capsule(mapping, empty ? nullptr : mapping->data() + offset, route->wire,
+                        empty ? std::span<const int64_t>(&kFlat, 1) : std::span<const int64_t>(shape)));
+    if (route->view) made = made.attr("view")(route->view);
+    return empty ? made.attr("reshape")(shape) : made;
   }
 
   static std::string joined(const std::vector<int64_t>& shape) {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import re
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -25,14 +27,35 @@ def parse_device(device: Any) -> torch.device | str | int | None:
             return None
         if device.type in _TYPES:
             return device
-    elif isinstance(device, int):
-        if 0 <= device <= _MAX_INDEX:
-            return int(device)
     elif isinstance(device, str):
-        kind, colon, index = device.partition(":")
-        if kind in _TYPES:
-            return f"{kind}:{_parse_index(index)}" if colon else kind
-    raise LoaderArgumentError(f"device {device} is invalid")
+        kind, *indices = device.split(":")
+        if kind in _TYPES and len(indices) < 2:
+            return _indexed(kind, _parse_index(indices[0])) if indices else kind
+    else:
+        with suppress(TypeError):
+            index = operator.index(device)
+            if 0 <= index <= _MAX_INDEX:
+                return index
+    raise LoaderArgumentError(f"device {device if isinstance(device, str) else repr(device)} is invalid")
+
+
+def refuse_device(device: torch.device | str | int | None) -> None:
+    """Raises LoaderArgumentError for anything but the CPU: numpy's arrays are nowhere else."""
+    if device is None:
+        return
+    name = str(device)
+    kind, colon, _ = name.partition(":")
+    if kind == "mps":
+        name = kind
+    elif kind in _TYPES and not colon:
+        name += ":0"
+    raise LoaderArgumentError(f"Device {name} is not supported for framework numpy")
+
+
+def _indexed(kind: str, index: int) -> str:
+    if kind == "mps" and index:
+        raise LoaderArgumentError(f"device {kind}:{index} is invalid: only mps or mps:0 is supported")
+    return f"{kind}:{index}"
 
 
 def _parse_index(text: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import safetensors
 
 from ..errors import ClosedError
-from .devices import parse_device
+from .devices import parse_device, refuse_device
 from .numpy_reader import NumpyReader
 from .opened_file import OpenedFile, instance_text, require_backend
 from .torch_reader import TorchReader
@@ -53,11 +53,12 @@ class safe_open:
         if not isinstance(framework, str):
             raise TypeError(f"argument 'framework': {instance_text(framework)} is not an instance of 'str'")
         if framework not in _TORCH | _NUMPY:
-            require_backend(backend)
             named = {} if backend == "auto" else {"backend": backend}  # older safetensors have none
             return _THEIR_SAFE_OPEN(path, framework, device=device, **named)
         target = parse_device(device)
         opened = OpenedFile(path, require_backend(backend))
+        if framework in _NUMPY:
+            refuse_device(target)
         self = super().__new__(cls)
         self._reader = TorchReader(opened, target) if framework in _TORCH else NumpyReader(opened)
         return self

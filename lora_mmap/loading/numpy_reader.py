@@ -34,12 +34,7 @@ class NumpyReader:
         opened = self.opened
         if opened.backend == "mmap":
             buffer = memoryview(opened.file.map())  # of its own, so that two calls are isolated
-            made = {
-                name: np.ndarray(shape, dtype, buffer, offset) if nbytes else np.empty(shape, dtype)
-                for name, offset, nbytes, (shape, dtype) in zip(
-                    opened.names, opened.offsets, opened.nbytes, map(self._kind, range(len(opened.names))), strict=True
-                )
-            }
+            made = {name: self._mapped(buffer, index) for index, name in enumerate(opened.names)}
             opened.file.check_unchanged(opened.header)
             return made
         made = {name: self._empty(index) for index, name in enumerate(opened.names)}
@@ -60,6 +55,14 @@ class NumpyReader:
         self.opened.read([(self.opened.offsets[index] + begin * made.itemsize, made.nbytes, made.ctypes.data)])
         picked = made[picks]
         return made if picked.shape == made.shape else np.array(picked, order="C")
+
+    def _mapped(self, buffer: memoryview, index: int) -> Array:
+        """A view where the data is aligned, as C code expects of an array and safetensors' arrays always are."""
+        shape, dtype = self._kind(index)
+        offset = self.opened.offsets[index]
+        if 0 in shape or offset % dtype.itemsize:
+            return self.tensor(index)
+        return np.ndarray(shape, dtype, buffer, offset)
 
     def _empty(self, index: int) -> Array:
         return _fresh(*self._kind(index))
@@ -82,4 +85,4 @@ def numpy_kind(dtype: str, shape: tuple[int, ...], where: str) -> tuple[tuple[in
     known = numpy_dtypes().get(dtype)
     if known is None:
         raise TensorError(f"Dtype not understood: {dtype}: {where}")
-    return (packed_shape(shape) if dtype == "F4" else shape), known
+    return (packed_shape(shape, where) if dtype == "F4" else shape), known

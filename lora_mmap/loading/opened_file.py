@@ -92,7 +92,9 @@ def open_file(path: str) -> _C.File:
     """
     try:
         return _C.File(path)
-    except (ValueError, OSError) as error:
+    except UnicodeError:
+        raise
+    except (ValueError, OSError) as error:  # a ValueError: there is a NUL in the path
         if isinstance(error, OSError) and error.errno in (None, errno.EISDIR, errno.EINVAL):  # a FIFO, a device
             refused = type(error)(error.strerror or str(error))
             refused.errno = error.errno

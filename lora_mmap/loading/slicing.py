@@ -24,23 +24,26 @@ def select(index: Any, shape: tuple[int, ...]) -> Selection:
         if index:
             raise TensorError("Non empty lists are not implemented")
         index = (slice(0, 0),)
-    items: tuple[Any, ...] = index if isinstance(index, tuple) else (index,)
-    if sum(item is Ellipsis for item in items) > 1:
-        raise TensorError("Only one ellipsis (...) is allowed in slice index")
-    picked: list[Any] = [item if item is Ellipsis else _item(item, position) for position, item in enumerate(items)]
-    n_picked = sum(item is not Ellipsis for item in picked)
-    whole: list[Any] = [slice(None)] * (len(shape) - n_picked)
-    if Ellipsis in picked:
-        at = picked.index(Ellipsis)
-        picked[at : at + 1] = whole
-        whole = []
+    items = _without_ellipsis(list(index) if isinstance(index, tuple) else [index], len(shape))
+    picked = [_item(item, position, shape) for position, item in enumerate(items)]
     what = f"Error during slicing [{', '.join(map(_text, picked))}] with shape {list(shape)}"
     if len(picked) > len(shape):
         raise TensorError(f"{what}: more slicing indexes than dimensions in tensor")
-    return [_within(item, size, dim, what) for dim, (item, size) in enumerate(zip(picked + whole, shape, strict=True))]
+    picked += [slice(None)] * (len(shape) - len(picked))
+    backwards = [_within(picked[dim], shape[dim], dim, what) for dim in reversed(range(len(shape)))]
+    return backwards[::-1]  # of several that are out of bounds, safetensors names the last
 
 
-def _item(item: Any, position: int) -> int | slice:
+def _without_ellipsis(items: list[Any], rank: int) -> list[Any]:
+    places = [place for place, item in enumerate(items) if item is Ellipsis]
+    if len(places) > 1:
+        raise TensorError("Only one ellipsis (...) is allowed in slice index")
+    for place in places:
+        items[place : place + 1] = [slice(None)] * (rank - len(items) + 1)
+    return items
+
+
+def _item(item: Any, position: int, shape: tuple[int, ...]) -> int | slice:
     if isinstance(item, slice):
         bounds = [None if bound is None else operator.index(bound) for bound in (item.start, item.stop, item.step)]
         step = bounds[2]
@@ -53,16 +56,17 @@ def _item(item: Any, position: int) -> int | slice:
         number = _MAX_INT
     if not -_MAX_INT <= number < _MAX_INT:
         raise TensorError(f"Unsupported slice index at position {position}: expected slice, int, or ellipsis")
-    return number
+    size = shape[position] if position < len(shape) else 0
+    if number < -size:
+        raise TensorError(f"Invalid index {number} for dimension {position} of size {size}")
+    return number + size * (number < 0)
 
 
 def _within(item: int | slice, size: int, dim: int, what: str) -> int | slice:
     if isinstance(item, int):
-        if item < -size:
-            raise TensorError(f"Invalid index {item} for dimension {dim} of size {size}")
         if item >= size:
             raise _out_of_bounds(item, size, dim, what)
-        return item % size
+        return item
     begin = 0 if item.start is None else item.start + size * (item.start < 0)
     end = size if item.stop is None else item.stop + size * (item.stop < 0)
     if not 0 <= begin < max(size, 1):
@@ -79,7 +83,8 @@ def _out_of_bounds(asked: int, size: int, dim: int, what: str) -> TensorError:
 def _text(item: int | slice) -> str:
     if isinstance(item, int):
         return str(item)
-    return ":".join("" if bound is None else str(bound) for bound in (item.start, item.stop))
+    bounds = (item.start, item.stop) if item.step in (None, 1) else (item.start, item.stop, item.step)
+    return ":".join("" if bound is None else str(bound) for bound in bounds)
 
 
 def leading_run(selection: Selection, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...], tuple[int | slice, ...]]:

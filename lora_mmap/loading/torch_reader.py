@@ -11,6 +11,7 @@ from .opened_file import OpenedFile
 from .slicing import leading_run, select
 from .torch_dtypes import TORCH_DTYPES, tensor_maker
 
+_MAX_DIM = 2**63 - 1
 _VIEW_INDICES = (int, slice, type(Ellipsis), type(None))
 
 
@@ -75,7 +76,7 @@ class TorchReader:
         shape = self.opened.shapes[index]
         if not shape or type(first) not in (int, slice):
             return None
-        torch.empty(shape, device="meta")[item]  # raises what torch raises
+        torch.zeros((), device="cpu").expand(shape)[item]  # raises what torch raises
         if isinstance(first, int):
             return self._selected(index, [first % shape[0], *map(_all, shape[1:])])[tuple(rest)]
         begin, end, step = first.indices(shape[0])
@@ -84,20 +85,18 @@ class TorchReader:
 
     def _selected(self, index: int, selection: list[int | slice]) -> torch.Tensor:
         begin, run, picks = leading_run(selection, self.opened.shapes[index])
-        made = torch.empty(run, dtype=self._dtype(index), device="cpu")
+        made = empty_tensor(run, self._kind(index)[1])
         offset = self.opened.offsets[index] + begin * made.itemsize
         self.opened.read([(offset, made.nbytes, made.data_ptr())])
         picked = made[picks]
         return picked if picked.nbytes == made.nbytes else picked.clone(memory_format=torch.contiguous_format)
 
     def _empty(self, index: int) -> torch.Tensor:
-        shape = self.opened.shapes[index]
-        if self.opened.dtypes[index] == "F4":
-            shape = packed_shape(shape)
-        return torch.empty(shape, dtype=self._dtype(index), device="cpu")
+        return empty_tensor(*self._kind(index))
 
-    def _dtype(self, index: int) -> torch.dtype:
-        return torch_dtype(self.opened.dtypes[index], f"{self.opened.path}: tensor `{self.opened.names[index]}`")
+    def _kind(self, index: int) -> tuple[tuple[int, ...], torch.dtype]:
+        opened = self.opened
+        return torch_kind(opened.dtypes[index], opened.shapes[index], f"{opened.path}: tensor `{opened.names[index]}`")
 
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
         if self._device is None:
@@ -108,17 +107,32 @@ class TorchReader:
             raise RuntimeError(f"{self.opened.path}: no tensor can go to {self._device}: {error}") from error
 
 
-def torch_dtype(name: str, where: str) -> torch.dtype:
-    dtype = TORCH_DTYPES.get(name)
-    if dtype is None:
-        raise TensorError(f"Dtype not understood: {name}: {where}")
-    return dtype
+def torch_kind(dtype: str, shape: tuple[int, ...], where: str) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and dtype of the torch tensor for a tensor of a file. Raises TensorError where torch has none."""
+    known = TORCH_DTYPES.get(dtype)
+    if known is None:
+        raise TensorError(f"Dtype not understood: {dtype}: {where}")
+    if dtype == "F4":
+        shape = packed_shape(shape, where)
+    largest = max(shape, default=0)
+    if largest > _MAX_DIM:
+        raise TensorError(f"dimension {largest} is more than a tensor can have (2^63 - 1): {where}")
+    return shape, known
 
 
-def packed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def empty_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """CPU memory to read into. Without elements any shape will do, even one whose strides would overflow."""
+    if 0 in shape:
+        return torch.empty(0, dtype=dtype, device="cpu").reshape(shape)
+    return torch.empty(shape, dtype=dtype, device="cpu")
+
+
+def packed_shape(shape: tuple[int, ...], where: str) -> tuple[int, ...]:
     """The shape of a tensor that holds two elements in each byte of its last dimension."""
     if not shape or shape[-1] % 2:
-        raise TensorError(f"f4_x2 dtype requires that the last dim be divisible by 2 in torch: got {list(shape)}")
+        raise TensorError(
+            f"f4_x2 dtype requires that the last dim be divisible by 2 in torch: got {list(shape)}: {where}"
+        )
     return (*shape[:-1], shape[-1] // 2)
 
 

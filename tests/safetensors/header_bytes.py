@@ -1,31 +1,20 @@
-"""Builds the bytes of small safetensors files, good and bad, and asks both libraries about them."""
+"""Builds the bytes of small safetensors files, good and bad."""
 
 from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import safetensors
-from safetensors import SafetensorError
-
-from lora_mmap import _C
-
-PREFIX = "Error while deserializing header: "
-RULES = (
-    "header too small",
-    "header too large",
-    "invalid header length",
-    "invalid UTF-8 in header",
-    "invalid JSON in header",
-    "invalid offset for tensor",
-    "invalid shape, data type, or offset for tensor",
-    "incomplete metadata, file not fully covered",
-    "overflow computing buffer size from shape and/or element type",
-    "The slice is slicing for subbytes dtypes, and the slice does not end up at a byte boundary, this is invalid.",
-)
+BITS = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+}
 
 
 def file_of(header: bytes | str | dict[str, Any], data: bytes = b"") -> bytes:
@@ -41,47 +30,3 @@ def tensor_file(
 ) -> bytes:
     """A file with the one tensor `a`; the arguments are JSON text."""
     return file_of(f'{{"a":{{{extra}"dtype":{dtype},"shape":{shape},"data_offsets":{offsets}}}}}', data)
-
-
-@dataclass
-class Verdict:
-    """What a library says about a file: its content when accepted, the rule it breaks when rejected."""
-
-    tensors: list[tuple[str, str, tuple[int, ...]]] | None = None
-    metadata: dict[str, str] | None = None
-    rule: str | None = None
-    text: str = ""
-
-    @property
-    def accepted(self) -> bool:
-        return self.rule is None
-
-
-def _rejected(error: Exception) -> Verdict:
-    text = str(error)
-    assert text.startswith(PREFIX), text
-    rule = next((rule for rule in RULES if text[len(PREFIX) :].startswith(rule)), None)
-    assert rule is not None, text
-    return Verdict(rule=rule, text=text)
-
-
-def theirs(path: Path) -> Verdict:
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            tensors = []
-            for name in file.offset_keys():
-                view = file.get_slice(name)
-                tensors.append((name, view.get_dtype(), tuple(view.get_shape())))
-            return Verdict(tensors=tensors, metadata=file.metadata())
-    except SafetensorError as error:
-        return _rejected(error)
-
-
-def ours(path: Path) -> Verdict:
-    try:
-        with _C.File(path) as file:
-            header = file.read_header()
-    except SafetensorError as error:
-        return _rejected(error)
-    tensors = list(zip(header.names(), header.dtypes(), header.shapes(), strict=True))
-    return Verdict(tensors=tensors, metadata=header.metadata)

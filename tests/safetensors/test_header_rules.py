@@ -4,20 +4,10 @@ import struct
 
 import pytest
 import safetensors
-from header_bytes import file_of, tensor_file
+from header_bytes import BITS, file_of, tensor_file
 
 from lora_mmap import _C
 from lora_mmap.errors import HeaderError
-
-BITS = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
-    **dict.fromkeys(("U32", "I32", "F32"), 32),
-    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-}
 
 
 def parse(data):
