@@ -114,7 +114,7 @@ def test_saving_what_was_loaded_to_where_it_was_loaded_from(package, path, tenso
     assert torch.equal(again["vector"], tensors["vector"])
 
 
-def test_other_ways_of_default_dtype(package, path, tensors):
+def test_the_default_dtype_does_not_matter(package, path, tensors):
     torch.set_default_dtype(torch.float64)
     try:
         for loaded in all_ways(package, path):

@@ -6,6 +6,7 @@ A later version that has mended a case skips it with a message: drop the case th
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -170,7 +171,7 @@ def test_strides_that_overflow(tmp_path, load):
 
 
 # numpy has no such types; safetensors looks for them in numpy all the same. Ours: see test_dtypes.
-@pytest.mark.skipif("ml_dtypes" in sys.modules, reason="ml_dtypes was imported, which lets numpy have bfloat16")
+@pytest.mark.skipif(find_spec("ml_dtypes") is not None, reason="with ml_dtypes numpy has a bfloat16")
 @pytest.mark.parametrize(("dtype", "error"), [("BF16", "TypeError"), ("F8_E4M3", "AttributeError")])
 def test_types_that_numpy_lacks(tmp_path, dtype, error):
     nbytes = 4 if dtype == "BF16" else 2

@@ -41,8 +41,7 @@ def files(draw):
             form, fields
         )
         entries.append((name, [value for _, value in fields] if form == "list" else fields))
-    if draw(st.booleans()):
-        entries.append(("__metadata__", draw(metadata)))
+    entries += [("__metadata__", draw(metadata)) for _ in range(draw(st.sampled_from([0, 1, 1, 1, 2])))]
     text = written(draw(st.permutations(entries)), draw(st.booleans()))
     nbytes = max(0, end + draw(st.sampled_from([0] * 8 + [1, -1])))
     return file_of(text.encode(errors="surrogatepass"), bytes(i % 251 for i in range(nbytes)))
