@@ -64,17 +64,16 @@ uint32_t AutomatonBuilder::byte_classes(std::array<uint8_t, 256>& classes,
   std::vector<bool> used(kLabels, false);
   for (const Node& node : nodes_)
     for (const Edge& edge : node.edges) used[edge.label] = true;
-  std::map<std::vector<bool>, uint8_t> seen;
+  std::map<std::vector<Label>, uint8_t> seen;
   classes_of_label.assign(kLabels, {});
   for (unsigned byte = 0; byte < 256; ++byte) {
-    std::vector<bool> signature(kLabels, false);
-    for (Label label = 0; label < kLabels; ++label)
-      signature[label] = used[label] && matches(label, static_cast<unsigned char>(byte));
-    const auto [entry, fresh] = seen.emplace(std::move(signature), static_cast<uint8_t>(seen.size()));
+    std::vector<Label> labels;  // that the byte belongs to: itself and the sets
+    for (const Label label : {static_cast<Label>(byte), kEitherSeparator, kDigit, kSegment})
+      if (used[label] && matches(label, static_cast<unsigned char>(byte))) labels.push_back(label);
+    const auto [entry, fresh] = seen.emplace(std::move(labels), static_cast<uint8_t>(seen.size()));
     classes[byte] = entry->second;
     if (!fresh) continue;
-    for (Label label = 0; label < kLabels; ++label)
-      if (entry->first[label]) classes_of_label[label].push_back(entry->second);
+    for (const Label label : entry->first) classes_of_label[label].push_back(entry->second);
   }
   return static_cast<uint32_t>(seen.size());
 }
@@ -123,7 +122,8 @@ class AutomatonBuilder::Subsets {
     sort_unique(tags);
     automaton_.tags_.insert(automaton_.tags_.end(), tags.begin(), tags.end());
     automaton_.tag_begin_.push_back(static_cast<uint32_t>(automaton_.tags_.size()));
-    for (const NodeSet& nodes : reached_) automaton_.next_.push_back(state_of(nodes));
+    for (const NodeSet& nodes : reached_)
+      automaton_.next_.push_back(nodes.empty() ? Automaton::kDead : state_of(nodes));
   }
 
   void reach(Label label, uint32_t node) {

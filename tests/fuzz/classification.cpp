@@ -131,7 +131,7 @@ class Checker {
     require(slow.suffix == used_.suffix, "the longest suffix, the first of equals", key);
     require(slow.stem == used_.stem, "the stem before it", key);
     size_t end = slow.stem.size();
-    const std::string& suffix = tables_.slow.suffixes[member.suffix];
+    const std::string& suffix = tables_.slow.suffixes[member.suffix].pattern();
     const auto fits = [&] { return reads_as(suffix, key.substr(end), keys::Separators::exact, used_.infix); };
     if (suffix.find('{') == suffix.npos)
       require(used_.infix.empty(), "no capture, no infix", key);

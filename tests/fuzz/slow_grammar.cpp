@@ -10,6 +10,15 @@ namespace {
 constexpr int32_t kNotReached = std::numeric_limits<int32_t>::max();
 constexpr size_t kMaxStarts = 16;  // csrc/keys/grammar.cpp keeps no more
 
+bool same(char pattern, char text, keys::Separators separators) {
+  return pattern == text || (separators == keys::Separators::either && pattern == '.' && text == '_');
+}
+
+bool same(std::string_view pattern, std::string_view text, keys::Separators separators) {
+  return std::equal(pattern.begin(), pattern.end(), text.begin(), text.end(),
+                    [separators](char p, char t) { return same(p, t, separators); });
+}
+
 // Where the optional part that `pattern` begins with ends; braces in it may hold brackets.
 size_t closing_bracket(std::string_view pattern) {
   size_t at = 1;
@@ -27,7 +36,7 @@ class Reader {
 
   bool read(std::string_view pattern, std::string_view text) {
     while (!pattern.empty() && pattern[0] != '{' && pattern[0] != '[') {
-      if (text.empty() || !same(pattern[0], text[0])) return false;
+      if (text.empty() || !same(pattern[0], text[0], separators_)) return false;
       pattern.remove_prefix(1);
       text.remove_prefix(1);
     }
@@ -38,10 +47,6 @@ class Reader {
  private:
   static std::string_view name_of(std::string_view capture) {
     return capture.substr(1, capture.find_first_of(":}") - 1);
-  }
-
-  bool same(char pattern, char text) const {
-    return pattern == text || (separators_ == keys::Separators::either && pattern == '.' && text == '_');
   }
 
   bool read_optional(std::string_view pattern, std::string_view text) {
@@ -55,8 +60,7 @@ class Reader {
     const std::string_view name = name_of(pattern), rest = pattern.substr(close + 1);
     if (1 + name.size() == close) return read_index(name, rest, text);
     const std::string_view kind = pattern.substr(name.size() + 2, close - name.size() - 2);
-    // A segment has no shorter reading: '.' must follow it, or nothing.
-    if (kind == "*") return read_value(name, text.substr(0, text.find('.')), rest, text);
+    if (kind == "*") return read_segment(name, rest, text);
     return read_choice(name, kind, rest, text);
   }
 
@@ -66,17 +70,19 @@ class Reader {
     return false;
   }
 
+  // There is no shorter reading: '.' follows it, or nothing.
+  bool read_segment(std::string_view name, std::string_view rest, std::string_view text) {
+    const std::string_view value = text.substr(0, text.find('.'));
+    return !value.empty() && read_value(name, value, rest, text);
+  }
+
   bool read_choice(std::string_view name, std::string_view options, std::string_view rest,
                    std::string_view text) {
     for (;;) {
       const size_t bar = options.find('|');
       const std::string_view option = options.substr(0, bar);
-      const bool fits =
-          option.size() <= text.size() && std::equal(option.begin(), option.end(), text.begin(),
-                                                     [this](char p, char t) { return same(p, t); });
-      if (fits && (option.empty() ? read_after(name, option, rest, text)
-                                  : read_value(name, text.substr(0, option.size()), rest, text)))
-        return true;
+      const std::string_view value = text.substr(0, option.size());
+      if (same(option, value, separators_) && read_value(name, value, rest, text)) return true;
       if (bar == options.npos) return false;
       options.remove_prefix(bar + 1);
     }
@@ -84,20 +90,15 @@ class Reader {
 
   bool read_value(std::string_view name, std::string_view value, std::string_view rest,
                   std::string_view text) {
-    return !value.empty() && read_after(name, value, rest, text.substr(value.size()));
-  }
-
-  bool read_after(std::string_view name, std::string_view value, std::string_view rest,
-                  std::string_view text) {
     if (name == first_name_) first_ = value;
-    if (read(rest, text)) return true;
+    if (read(rest, text.substr(value.size()))) return true;
     if (name == first_name_) first_ = {};
     return false;
   }
 
   keys::Separators separators_;
   std::optional<std::string_view> wanted_;
-  std::string first_name_;
+  std::string_view first_name_;
   std::string_view first_;
 };
 
@@ -108,19 +109,27 @@ bool reads_as(std::string_view pattern, std::string_view text, keys::Separators 
   return Reader(pattern, separators, first).read(pattern, text);
 }
 
-void SlowTable::add(const std::string& pattern) {
-  const auto index = static_cast<uint32_t>(patterns_.size());
-  patterns_.push_back(pattern);
-  const char first = pattern[0];
-  for (unsigned byte = 0; byte < 256; ++byte)
-    if (first == '{' || first == '[' || first == '.' || first == static_cast<char>(byte))
-      by_first_[byte].push_back(index);
+SlowPattern::SlowPattern(std::string pattern, keys::Separators separators)
+    : pattern_(std::move(pattern)), separators_(separators) {
+  head_ = pattern_.substr(0, pattern_.find_first_of("{["));
+  tail_ = pattern_.substr(pattern_.find_last_of("}]") + 1);  // all of it where there is none
+}
+
+bool SlowPattern::may_begin(std::string_view text) const {
+  return text.size() >= head_.size() && same(head_, text.substr(0, head_.size()), separators_);
+}
+
+bool SlowPattern::may_end(std::string_view text) const {
+  return text.size() >= tail_.size() && same(tail_, text.substr(text.size() - tail_.size()), separators_);
 }
 
 bool SlowGrammar::find_suffix(std::string_view key, keys::KeyMatch& match) const {
+  std::vector<uint32_t> candidates;
+  for (uint32_t i = 0; i < suffixes.size(); ++i)
+    if (suffixes[i].may_end(key)) candidates.push_back(i);
   for (size_t at = 1; at < key.size(); ++at) {
-    for (const uint32_t suffix : suffixes.candidates(key[at])) {
-      if (!reads_as(suffixes[suffix], key.substr(at), keys::Separators::exact)) continue;
+    for (const uint32_t suffix : candidates) {
+      if (!suffixes[suffix].reads(key.substr(at))) continue;
       match.suffix = static_cast<int32_t>(suffix);
       match.stem = key.substr(0, at);
       if (at > 1 && key[at - 1] == '_') match.stem.remove_suffix(1);
@@ -139,13 +148,16 @@ void SlowGrammar::walk_stem(keys::KeyMatch& match) const {
   match.starts.clear();
   for (uint32_t at = 0; at < stem.size(); ++at) {
     if (prefix_before[at] == kNotReached) continue;
+    const std::string_view rest = stem.substr(at);
     if (match.starts.size() < kMaxStarts) match.starts.push_back({at, prefix_before[at]});
-    for (const uint32_t prefix : prefixes.candidates(stem[at]))
-      for (size_t end = at + 1; end <= stem.size(); ++end)
-        if (reads_as(prefixes[prefix], stem.substr(at, end - at), keys::Separators::exact))
-          prefix_before[end] = std::min(prefix_before[end], static_cast<int32_t>(prefix));
-    for (const uint32_t rule : rules.candidates(stem[at]))
-      if (reads_as(rules[rule], stem.substr(at), keys::Separators::either)) fitting.insert(rule);
+    for (uint32_t i = 0; i < prefixes.size(); ++i) {
+      if (!prefixes[i].may_begin(rest)) continue;
+      for (size_t n = 1; n <= rest.size(); ++n)
+        if (prefixes[i].reads(rest.substr(0, n)))
+          prefix_before[at + n] = std::min(prefix_before[at + n], static_cast<int32_t>(i));
+    }
+    for (uint32_t i = 0; i < rules.size(); ++i)
+      if (rules[i].reads(rest)) fitting.insert(i);
   }
   match.rules.assign(fitting.begin(), fitting.end());
 }

@@ -2,8 +2,6 @@
 // that csrc/keys is held to.
 #pragma once
 
-#include <array>
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,25 +16,30 @@ namespace lora_mmap::fuzz {
 bool reads_as(std::string_view pattern, std::string_view text, keys::Separators separators,
               std::optional<std::string_view> first = {});
 
-class SlowTable {
+// A pattern and the plain text at its ends, which rules most texts out before they are read.
+class SlowPattern {
  public:
-  void add(const std::string& pattern);
-  const std::string& operator[](size_t index) const { return patterns_[index]; }
-  size_t size() const { return patterns_.size(); }
+  SlowPattern(std::string pattern, keys::Separators separators);
 
-  // Those that may fit a text with this first byte, ascending.
-  const std::vector<uint32_t>& candidates(char first) const {
-    return by_first_[static_cast<unsigned char>(first)];
+  const std::string& pattern() const { return pattern_; }
+  bool may_begin(std::string_view text) const;
+  bool may_end(std::string_view text) const;
+  bool reads(std::string_view text) const {
+    return may_begin(text) && may_end(text) && reads_as(pattern_, text, separators_);
   }
 
  private:
-  std::vector<std::string> patterns_;
-  std::array<std::vector<uint32_t>, 256> by_first_;
+  std::string pattern_, head_, tail_;
+  keys::Separators separators_;
 };
 
 // As Grammar's two halves; the infix is not filled in.
 struct SlowGrammar {
-  SlowTable suffixes, prefixes, rules;
+  std::vector<SlowPattern> suffixes, prefixes, rules;
+
+  void add_suffix(const std::string& text) { suffixes.emplace_back(text, keys::Separators::exact); }
+  void add_prefix(const std::string& text) { prefixes.emplace_back(text, keys::Separators::exact); }
+  void add_rule(const std::string& text) { rules.emplace_back(text, keys::Separators::either); }
 
   bool find_suffix(std::string_view key, keys::KeyMatch& match) const;
   void walk_stem(keys::KeyMatch& match) const;

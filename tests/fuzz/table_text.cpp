@@ -36,10 +36,10 @@ class Compiler {
         return add_suffix(entry, Role::other);
       case 'p':
         prefixes_.push_back(Pattern::parse(entry));
-        return result.slow.prefixes.add(prefixes_.back().text());
+        return result.slow.add_prefix(prefixes_.back().text());
       case 'r':
         rules_.push_back(parse_rule(split(entry, '\t')));
-        return result.slow.rules.add(rules_.back().pattern.text());
+        return result.slow.add_rule(rules_.back().pattern.text());
       case 'm':
         return void(result.modules.emplace_back(entry));
       case 'k':
@@ -57,7 +57,7 @@ class Compiler {
  private:
   void add_suffix(std::string_view text, Role role) {
     suffixes_.push_back({Pattern::parse(text), role});
-    result.slow.suffixes.add(suffixes_.back().pattern.text());
+    result.slow.add_suffix(suffixes_.back().pattern.text());
   }
 
   std::vector<keys::Suffix> suffixes_;
