@@ -2,8 +2,19 @@
 
 #include <algorithm>
 #include <map>
+#include <string>
+#include <utility>
+
+#include "base/error.h"
 
 namespace lora_mmap::keys {
+namespace {
+
+// Some hundred times what all known families need together. Tables whose wildcards combine in every way would
+// otherwise take all memory.
+constexpr size_t kMaxStates = 1 << 18;
+
+}  // namespace
 
 void AutomatonBuilder::add(const Pattern& pattern, Separators separators, uint32_t tag, bool restart) {
   for (const Branch& branch : pattern.branches()) add_branch(branch.tokens, separators, tag, restart);
@@ -20,13 +31,15 @@ void AutomatonBuilder::add_reversed(const Pattern& pattern, Separators separator
 void AutomatonBuilder::add_branch(const std::vector<Token>& tokens, Separators separators, uint32_t tag,
                                   bool restart) {
   uint32_t node = 0;
+  bool in_segment = false;  // which '_' does not end, so what follows is '.' itself
   for (const Token& token : tokens) {
     if (token.kind != Token::Kind::text) {
       node = follow(node, token.kind == Token::Kind::digits ? kDigit : kSegment, true);
+      in_segment = token.kind == Token::Kind::segment;
       continue;
     }
     for (const char c : token.text) {
-      const bool either = c == '.' && separators == Separators::either;
+      const bool either = c == '.' && separators == Separators::either && !std::exchange(in_segment, false);
       node = follow(node, either ? kEitherSeparator : static_cast<unsigned char>(c), false);
     }
   }
@@ -104,6 +117,10 @@ class AutomatonBuilder::Subsets {
     const auto [entry, fresh] =
         ids_.emplace(std::move(nodes), static_cast<Automaton::State>(subsets_.size()));
     if (fresh) subsets_.push_back(&entry->first);
+    if (subsets_.size() > kMaxStates)
+      throw Error(Fault::pattern, "[register_family] the tables take more than " +
+                                      std::to_string(kMaxStates) +
+                                      " states: too many captures stand in the same places");
     return entry->second;
   }
 
