@@ -16,8 +16,6 @@ using keys::Groups;
 using keys::KeyMatch;
 using keys::Start;
 
-constexpr size_t kMaxStarts = 16;
-
 bool same_starts(const std::vector<Start>& a, const std::vector<Start>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                     [](Start x, Start y) { return x.offset == y.offset && x.prefix == y.prefix; });
@@ -41,17 +39,19 @@ class Checker {
   }
 
  private:
-  // Every key is in one place: a group or the unknown ones. Groups differ, and come in the order of their
-  // keys.
+  // Every key is in one group or unknown. No two groups are alike, and all come in the order of their keys.
   void check_partition(const Groups& groups) const {
     std::vector<uint32_t> alphas, all = groups.unknown;
+    require(std::is_sorted(all.begin(), all.end()), "unknown keys are in order");
     std::set<std::pair<std::string_view, std::string_view>> identities;
     uint32_t next = 0;
     for (const Group& group : groups.groups) {
       require(!group.members.empty() && group.members.front().tensor >= next, "groups are in order");
       next = group.members.front().tensor;
       require(identities.emplace(group.stem, group.infix).second, "no two groups are the same", group.stem);
+      uint32_t least = 0;
       for (const keys::Member& member : group.members) {
+        require(member.tensor >= std::exchange(least, member.tensor), "members are in order", group.stem);
         all.push_back(member.tensor);
         if (grammar_.role(member.suffix) == keys::Role::alpha) alphas.push_back(member.tensor);
       }

@@ -8,7 +8,6 @@ namespace lora_mmap::fuzz {
 namespace {
 
 constexpr int32_t kNotReached = std::numeric_limits<int32_t>::max();
-constexpr size_t kMaxStarts = 16;  // csrc/keys/grammar.cpp keeps no more
 
 bool same(char pattern, char text, keys::Separators separators) {
   return pattern == text || (separators == keys::Separators::either && pattern == '.' && text == '_');

@@ -11,6 +11,8 @@
 
 namespace lora_mmap::fuzz {
 
+constexpr size_t kMaxStarts = 16;  // what csrc/keys/grammar.cpp keeps
+
 // True when the whole of `text` reads as `pattern`, which must be sound. With `first`, only a reading counts
 // in which the pattern's first capture is this: empty where an optional part that holds it is left out.
 bool reads_as(std::string_view pattern, std::string_view text, keys::Separators separators,
