@@ -80,6 +80,20 @@ void require_metadata(const Header& header) {
   require(std::adjacent_find(keys.begin(), keys.end()) == keys.end(), "metadata keys are unique");
 }
 
+// Every byte of the file has a name, which goes into error texts.
+void require_places(const Header& header, uint64_t file_nbytes) {
+  require(header.at(0) == "the header" && header.at(header.nbytes() - 1) == "the header",
+          "the header's place");
+  require(header.at(file_nbytes) == "the end", "the end's place");
+  for (const Tensor& tensor : header.tensors()) {
+    if (tensor.nbytes() == 0) continue;
+    const uint64_t first = header.file_offset(tensor), last = first + tensor.nbytes() - 1;
+    require(header.at(first) == quoted(tensor) && header.at(last) == quoted(tensor), "a tensor's place",
+            tensor.name);
+    require(quoted(tensor).find('\0') == std::string::npos, "no name ends an error text", tensor.name);
+  }
+}
+
 // Every view must survive the header that it came from.
 Header moved(std::unique_ptr<Header> header) {
   Header first(std::move(*header));
@@ -107,6 +121,7 @@ void parse_and_check(std::string_view file) {
   if (!parsed) return;
   require_tensors(*parsed, file.size());
   require_metadata(*parsed);
+  require_places(*parsed, file.size());
   const HeaderContent content = content_of(*parsed);
   const Header header = moved(std::move(parsed));
   require(content_of(header) == content, "a header says the same after a move");
