@@ -5,6 +5,7 @@ tests/keys.
 """
 
 import hashlib
+import itertools
 import struct
 import sys
 from collections.abc import Iterable
@@ -22,6 +23,27 @@ REGRESSIONS = Path(__file__).parent / "regressions"  # what a target once failed
 PATH = "transformer_blocks.0.attn.to_q"
 
 
+# Sizes that are right modulo 2^64 in bits or bytes: what overflow has to stop, and little else does.
+WRAPPED = [
+    file_of('{"a":["U8",[18446744073709551615,18446744073709551615],[0,1]]}', b"1"),
+    file_of('{"a":["U8",[9223372036854775808,2],[0,0]]}'),
+    file_of('{"a":["U8",[2305843009213693953],[0,1]]}', b"1"),
+    file_of('{"a":["F64",[288230376151711745],[0,8]]}', bytes(8)),
+    file_of('{"a":["U8",[1],[0,1]],"b":["U8",[18446744073709551615],[1,0]]}', b"1"),
+]
+
+# Four elements of every type.
+BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64}
+BITS |= {"F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8}
+BITS |= {"F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
+
+
+def every_type() -> bytes:
+    ends = [0, *itertools.accumulate(4 * bits // 8 for bits in BITS.values())]
+    tensors = {dtype: [dtype, [4], list(range_)] for dtype, range_ in zip(BITS, itertools.pairwise(ends), strict=True)}
+    return file_of(tensors, bytes(ends[-1]))
+
+
 def as_json(file: bytes) -> bytes:
     """A file whose length field is right as header_target's second mode has it."""
     nbytes = struct.unpack("<Q", file[:8])[0]
@@ -30,7 +52,7 @@ def as_json(file: bytes) -> bytes:
 
 def header_seeds() -> Iterable[bytes]:
     files = [file_of(text, bytes(nbytes)) for text, nbytes in zip(SEEDS, DATA_NBYTES, strict=True)]
-    for file in [*files, *NAMED.values()]:
+    for file in [*files, every_type(), *WRAPPED, *NAMED.values()]:
         yield b"\0" + file
         if len(file) >= 8 and struct.unpack("<Q", file[:8])[0] <= len(file) - 8:
             yield as_json(file)
@@ -67,6 +89,7 @@ def table_seeds() -> Iterable[bytes]:
         yield f"u.up\nr{pattern}\thit\nmhit\nk{stem}.up".encode()
     for pattern, _ in parametrized(test_patterns.test_malformed_patterns_say_why):
         yield f"u{pattern}\np{pattern}\nr{pattern}".encode()
+        yield f"u.up\nr{pattern}\nka.up\nkb.up\nk10.up\nk100.up\nkxy.up".encode()
     for number, suffix in enumerate(tables.suffixes):
         prefix = tables.prefixes[number % len(tables.prefixes)].pattern
         rule = tables.rules[number % len(tables.rules)]
