@@ -2,23 +2,29 @@
 PYTHON ?= python3
 # Where torch is not there already, this one is installed: a CPU build is enough for everything here.
 TORCH ?= torch==2.13.0
+FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint fuzz bench clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/lora-mmap demo
 
 test: $(VENV)/test.stamp lint
 	$(BIN)/python -m pytest -n 2
+	$(MAKE) --no-print-directory fuzz
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(BIN)/clang-format --dry-run -Werror
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'tests/fuzz/*.h' 'tests/fuzz/*.cpp' | xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest lora_mmap._C --allowlist tests/stubtest_allowlist.txt
+
+# The parsers that meet untrusted bytes, under ASan and UBSan. Needs clang++; says so where there is none.
+fuzz: $(VENV)/test.stamp
+	tests/fuzz/run $(BIN)/python $(FUZZ_SECONDS)
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m bench --quick
@@ -36,7 +42,7 @@ $(VENV)/run.stamp: $(BIN)/python $(SOURCES)
 	touch $@
 
 $(VENV)/test.stamp: $(BIN)/python $(SOURCES)
-	CMAKE_ARGS=-DLORA_MMAP_WERROR=ON $(BIN)/pip install --quiet -e '.[peers,test,lint]'
+	CMAKE_ARGS=-DLORA_MMAP_WERROR=ON $(BIN)/pip install --quiet -e '.[peers,test,lint,fuzz]'
 	touch $@
 
 clean:

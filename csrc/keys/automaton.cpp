@@ -2,8 +2,19 @@
 
 #include <algorithm>
 #include <map>
+#include <string>
+#include <utility>
+
+#include "base/error.h"
 
 namespace lora_mmap::keys {
+namespace {
+
+// Some hundred times what all known families need together. Tables whose wildcards combine in every way would
+// otherwise take all memory.
+constexpr size_t kMaxStates = 1 << 18;
+
+}  // namespace
 
 void AutomatonBuilder::add(const Pattern& pattern, Separators separators, uint32_t tag, bool restart) {
   for (const Branch& branch : pattern.branches()) add_branch(branch.tokens, separators, tag, restart);
@@ -20,13 +31,15 @@ void AutomatonBuilder::add_reversed(const Pattern& pattern, Separators separator
 void AutomatonBuilder::add_branch(const std::vector<Token>& tokens, Separators separators, uint32_t tag,
                                   bool restart) {
   uint32_t node = 0;
+  bool in_segment = false;  // which '_' does not end, so what follows is '.' itself
   for (const Token& token : tokens) {
     if (token.kind != Token::Kind::text) {
       node = follow(node, token.kind == Token::Kind::digits ? kDigit : kSegment, true);
+      in_segment = token.kind == Token::Kind::segment;
       continue;
     }
     for (const char c : token.text) {
-      const bool either = c == '.' && separators == Separators::either;
+      const bool either = c == '.' && separators == Separators::either && !std::exchange(in_segment, false);
       node = follow(node, either ? kEitherSeparator : static_cast<unsigned char>(c), false);
     }
   }
@@ -64,17 +77,16 @@ uint32_t AutomatonBuilder::byte_classes(std::array<uint8_t, 256>& classes,
   std::vector<bool> used(kLabels, false);
   for (const Node& node : nodes_)
     for (const Edge& edge : node.edges) used[edge.label] = true;
-  std::map<std::vector<bool>, uint8_t> seen;
+  std::map<std::vector<Label>, uint8_t> seen;
   classes_of_label.assign(kLabels, {});
   for (unsigned byte = 0; byte < 256; ++byte) {
-    std::vector<bool> signature(kLabels, false);
-    for (Label label = 0; label < kLabels; ++label)
-      signature[label] = used[label] && matches(label, static_cast<unsigned char>(byte));
-    const auto [entry, fresh] = seen.emplace(std::move(signature), static_cast<uint8_t>(seen.size()));
+    std::vector<Label> labels;  // that the byte belongs to: itself and the sets
+    for (const Label label : {static_cast<Label>(byte), kEitherSeparator, kDigit, kSegment})
+      if (used[label] && matches(label, static_cast<unsigned char>(byte))) labels.push_back(label);
+    const auto [entry, fresh] = seen.emplace(std::move(labels), static_cast<uint8_t>(seen.size()));
     classes[byte] = entry->second;
     if (!fresh) continue;
-    for (Label label = 0; label < kLabels; ++label)
-      if (entry->first[label]) classes_of_label[label].push_back(entry->second);
+    for (const Label label : entry->first) classes_of_label[label].push_back(entry->second);
   }
   return static_cast<uint32_t>(seen.size());
 }
@@ -105,6 +117,10 @@ class AutomatonBuilder::Subsets {
     const auto [entry, fresh] =
         ids_.emplace(std::move(nodes), static_cast<Automaton::State>(subsets_.size()));
     if (fresh) subsets_.push_back(&entry->first);
+    if (subsets_.size() > kMaxStates)
+      throw Error(Fault::pattern, "[register_family] the tables take more than " +
+                                      std::to_string(kMaxStates) +
+                                      " states: too many captures stand in the same places");
     return entry->second;
   }
 
@@ -123,7 +139,8 @@ class AutomatonBuilder::Subsets {
     sort_unique(tags);
     automaton_.tags_.insert(automaton_.tags_.end(), tags.begin(), tags.end());
     automaton_.tag_begin_.push_back(static_cast<uint32_t>(automaton_.tags_.size()));
-    for (const NodeSet& nodes : reached_) automaton_.next_.push_back(state_of(nodes));
+    for (const NodeSet& nodes : reached_)
+      automaton_.next_.push_back(nodes.empty() ? Automaton::kDead : state_of(nodes));
   }
 
   void reach(Label label, uint32_t node) {

@@ -50,6 +50,7 @@ class AutomatonBuilder {
   // The same for keys read from their end to their beginning.
   void add_reversed(const Pattern& pattern, Separators separators, uint32_t tag);
 
+  // Throws Error(Fault::pattern) for patterns that take too many states together.
   Automaton compile() const;
 
  private:

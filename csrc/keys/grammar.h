@@ -46,7 +46,8 @@ struct KeyMatch {
 
 class Grammar {
  public:
-  // Throws Error(Fault::pattern) for two suffixes or prefixes that are the same text.
+  // Throws Error(Fault::pattern) for two suffixes or prefixes that are the same text, and for tables too
+  // large to compile.
   Grammar(std::vector<Suffix> suffixes, std::vector<Pattern> prefixes, std::vector<Rule> rules);
 
   // Every byte of the key is looked at once: the suffix from the end, the stem from the beginning. The two

@@ -7,6 +7,8 @@
 namespace lora_mmap::keys {
 namespace {
 
+constexpr size_t kMaxBranches = 4096;
+
 [[noreturn]] void fail(std::string_view pattern, const std::string& why) {
   throw Error(Fault::pattern, "[register_family] pattern '" + std::string(pattern) + "': " + why);
 }
@@ -48,6 +50,7 @@ class Parser {
     if (at_ == text_.size()) fail(text_, "'[' is never closed");
     ++at_;
     in_optional_ = false;
+    require_few(branches.size() + with.size());
     branches.insert(branches.end(), std::make_move_iterator(with.begin()),
                     std::make_move_iterator(with.end()));
   }
@@ -66,6 +69,7 @@ class Parser {
   }
 
   void choice(std::vector<Branch>& branches, std::string_view options, size_t index) {
+    require_few(branches.size() * (1 + std::count(options.begin(), options.end(), '|')));
     std::vector<Branch> all;
     for (size_t begin = 0; begin <= options.size();) {
       const size_t end = std::min(options.find('|', begin), options.size());
@@ -76,6 +80,12 @@ class Parser {
       begin = end + 1;
     }
     branches = std::move(all);
+  }
+
+  void require_few(size_t branches) const {
+    if (branches > kMaxBranches)
+      fail(text_,
+           "its choices and optional parts make more than " + std::to_string(kMaxBranches) + " branches");
   }
 
   size_t name_capture(std::string_view name) {

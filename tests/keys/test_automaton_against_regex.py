@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lora_mmap import _C
 
-PIECES = ["a", "ab", "b", "block", "0", "1", "{i}", "{k}", ".", ".", "_", "qkv", "[.x]", "{s:img|im|g}"]
+PIECES = ["a", "ab", "b", "block", "0", "1", "{i}", "{k}", "{n:*}", ".", ".", "_", "qkv", "[.x]", "{s:img|im|g}"]
 
 
 def to_regex(pattern: str) -> str:
@@ -16,6 +16,8 @@ def to_regex(pattern: str) -> str:
         rest = pattern[at:]
         if rest.startswith("{s:"):
             out, at = out + "(?:img|im|g)", at + rest.index("}") + 1
+        elif rest.startswith("{n:"):
+            out, at = out + "[^.]+(?![^.])", at + rest.index("}") + 1
         elif rest.startswith("{"):
             out, at = out + "[0-9]+", at + rest.index("}") + 1
         elif rest.startswith("["):
@@ -26,11 +28,11 @@ def to_regex(pattern: str) -> str:
 
 
 def is_sound(pattern: str) -> bool:
-    """What the language allows: each capture once, no capture before a digit or another capture."""
-    if any(pattern.count(name) > 1 for name in ("{i}", "{k}", "{s:")):
+    """What the language allows: each capture once, no index before a digit or a capture, no segment before text."""
+    if any(pattern.count(name) > 1 for name in ("{i}", "{k}", "{n:", "{s:")):
         return False
     flat = [re.sub(r"\[.x\]", choice, pattern) for choice in ("", ".x")]
-    if any(re.search(r"\{[ik]\}(\{[ik]\}|[0-9])", text) for text in flat):
+    if any(re.search(r"\{[ik]\}(\{[ikn]|[0-9])|\{n:\*\}[^.]", text) for text in flat):
         return False
     return re.sub(r"\[.x\]", "", pattern) != ""
 

@@ -74,6 +74,8 @@ def test_literal_digits_beside_an_index():
         ("{x:*}y", "end at '.'"),
         ("", "empty text"),
         ("[a]", "empty text"),
+        ("[a]" * 18 + "b", "more than 4096 branches"),
+        ("".join(f"{{{x}:1|2|3|4|5|6|7|8}}" for x in "abcdef"), "more than 4096 branches"),
     ],
 )
 def test_malformed_patterns_say_why(pattern, reason):
@@ -90,3 +92,17 @@ def test_a_template_needs_captures_that_exist():
 def test_a_suffix_listed_twice():
     with pytest.raises(PatternError, match=r"'\.up' is listed twice"):
         _C.Grammar([(".up", "up"), (".up", "up")], [], [])
+
+
+def test_a_segment_ends_at_a_dot_where_other_dots_may_be_underscores():
+    """What the automaton lists is what the pattern matches: '_' is part of a segment."""
+    grammar = _C.Grammar([(".up", "up")], [], [("a.{name:*}.b.c", [])])
+    groups = grammar.classify([f"a{i}x_y{j}b{k}c.up" for i in "._" for j in "._" for k in "._"]).groups()
+    assert [stem for stem, _, _, _, rules in groups if rules] == ["a.x_y.b.c", "a.x_y.b_c", "a_x_y.b.c", "a_x_y.b_c"]
+
+
+def test_tables_whose_captures_combine_in_every_way_are_refused():
+    n = 18
+    rules = [".".join(str(i) if i == k else f"{{x{i}:*}}" for i in range(n)) for k in range(n)]
+    with pytest.raises(PatternError, match="more than 262144 states"):
+        _C.Grammar([], [], [(rule, []) for rule in rules])
