@@ -1,8 +1,7 @@
 // The pattern language of the key tables.
 //
-//   text          itself; in a path pattern '.' also matches '_', because trainers flatten module paths, but
-//   not
-//                 right after a segment, which may hold '_' itself
+//   text          itself; in a path pattern '.' also matches '_', because trainers flatten module paths
+//                 (not right after a segment, which may hold '_' itself)
 //   {i}           a decimal index, captured
 //   {x:*}         one segment: a non-empty run without '.', captured
 //   {x:a|b|c}     one of the listed texts, captured
