@@ -10,9 +10,9 @@
 namespace lora_mmap::keys {
 namespace {
 
-// Some hundred times what all known families need together. Tables whose wildcards combine in every way would
-// otherwise take all memory.
-constexpr size_t kMaxStates = 1 << 18;
+// Fifty times what the tables that ship need. Captures that combine in every way would otherwise take all
+// memory.
+constexpr size_t kMaxStates = 1 << 16;
 
 }  // namespace
 

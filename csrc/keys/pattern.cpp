@@ -7,7 +7,7 @@
 namespace lora_mmap::keys {
 namespace {
 
-constexpr size_t kMaxBranches = 4096;
+constexpr size_t kMaxBranches = 1024;
 
 [[noreturn]] void fail(std::string_view pattern, const std::string& why) {
   throw Error(Fault::pattern, "[register_family] pattern '" + std::string(pattern) + "': " + why);

@@ -5,7 +5,6 @@ tests/keys.
 """
 
 import hashlib
-import itertools
 import struct
 import sys
 from collections.abc import Iterable
@@ -14,14 +13,13 @@ from pathlib import Path
 import test_patterns
 import test_suffixes
 from header_bytes import file_of
+from header_seeds import DATA_NBYTES, NAMED, SEEDS
 from key_tables import ROLES, examples
-from test_header_differential import DATA_NBYTES, NAMED, SEEDS
 
 from lora_mmap.families import key_tables
 
 REGRESSIONS = Path(__file__).parent / "regressions"  # what a target once failed on, by target
 PATH = "transformer_blocks.0.attn.to_q"
-
 
 # Sizes that are right modulo 2^64 in bits or bytes: what overflow has to stop, and little else does.
 WRAPPED = [
@@ -32,17 +30,6 @@ WRAPPED = [
     file_of('{"a":["U8",[1],[0,1]],"b":["U8",[18446744073709551615],[1,0]]}', b"1"),
 ]
 
-# Four elements of every type.
-BITS = {"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64}
-BITS |= {"F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8}
-BITS |= {"F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
-
-
-def every_type() -> bytes:
-    ends = [0, *itertools.accumulate(4 * bits // 8 for bits in BITS.values())]
-    tensors = {dtype: [dtype, [4], list(range_)] for dtype, range_ in zip(BITS, itertools.pairwise(ends), strict=True)}
-    return file_of(tensors, bytes(ends[-1]))
-
 
 def as_json(file: bytes) -> bytes:
     """A file whose length field is right as header_target's second mode has it."""
@@ -52,7 +39,7 @@ def as_json(file: bytes) -> bytes:
 
 def header_seeds() -> Iterable[bytes]:
     files = [file_of(text, bytes(nbytes)) for text, nbytes in zip(SEEDS, DATA_NBYTES, strict=True)]
-    for file in [*files, every_type(), *WRAPPED, *NAMED.values()]:
+    for file in [*files, *WRAPPED, *NAMED.values()]:
         yield b"\0" + file
         if len(file) >= 8 and struct.unpack("<Q", file[:8])[0] <= len(file) - 8:
             yield as_json(file)

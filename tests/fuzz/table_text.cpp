@@ -35,8 +35,7 @@ class Compiler {
       case 'o':
         return add_suffix(entry, Role::other);
       case 'p':
-        prefixes_.push_back(Pattern::parse(entry));
-        return result.slow.add_prefix(prefixes_.back().text());
+        return add_prefix(Pattern::parse(entry));
       case 'r':
         rules_.push_back(parse_rule(split(entry, '\t')));
         return result.slow.add_rule(rules_.back().pattern.text());
@@ -58,6 +57,16 @@ class Compiler {
   void add_suffix(std::string_view text, Role role) {
     suffixes_.push_back({Pattern::parse(text), role});
     result.slow.add_suffix(suffixes_.back().pattern.text());
+  }
+
+  // Plain text and choices, as all prefixes that ship: they nest, so an index in one multiplies the states
+  // until the tables are refused, and the fuzzer would do little else.
+  void add_prefix(Pattern prefix) {
+    for (const keys::Branch& branch : prefix.branches())
+      for (const keys::Token& token : branch.tokens)
+        if (token.kind != keys::Token::Kind::text) return;
+    result.slow.add_prefix(prefix.text());
+    prefixes_.push_back(std::move(prefix));
   }
 
   std::vector<keys::Suffix> suffixes_;
