@@ -26,6 +26,7 @@ class Members(list):
 
 VALUES = [None, True, False, Number("0"), Number("7"), Number("1.5"), "F32", "", [], Members(), [Number("1")]]
 VALUES += [Members([("k", "v")]), Members([("F32", None)]), ["U8", [Number("0")], [Number("0"), Number("0")]]]
+VALUES += [Number("1e308"), Number("1e309"), Number("-1.8e308"), Number("0e999"), Number("1" * 310)]  # doubles, or not
 
 
 def parsed(text: str) -> Members:
