@@ -111,11 +111,8 @@ def require_backend(backend: Any) -> str:
     if not isinstance(backend, str):
         raise TypeError(f"argument 'backend': {instance_text(backend)} is not an instance of 'str'")
     if backend not in BACKENDS:
-        raise LoaderArgumentError(
-            f'backend "{backend}" is invalid (expected one of: {", ".join(f"{name!r}" for name in BACKENDS)})'.replace(
-                "'", '"'
-            )
-        )
+        expected = ", ".join(f'"{name}"' for name in BACKENDS)
+        raise LoaderArgumentError(f'backend "{backend}" is invalid (expected one of: {expected})')
     return backend
 
 
