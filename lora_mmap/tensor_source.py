@@ -10,8 +10,8 @@ import torch
 
 from . import _C
 from .errors import AdapterError
+from .header_lists import HeaderLists
 from .loading.torch_dtypes import TORCH_DTYPES
-from .sharing import lazy
 
 # What an adapter may hold: complex numbers and packed 4-bit floats are neither factors nor scalars of one.
 _TORCH_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items() if name not in ("C64", "F4")}
@@ -25,7 +25,7 @@ def dtype_name(dtype: torch.dtype) -> str | None:
     return _TORCH_NAMES.get(dtype)
 
 
-class FileTensors:
+class FileTensors(HeaderLists):
     """An open safetensors file: the header is read and parsed once, tensors are read when somebody wants them.
 
     Lists are by tensor index, in the order of the data in the file; dtypes are safetensors' names.
@@ -41,26 +41,6 @@ class FileTensors:
             self.file.close()
             raise
         self.metadata = self.header.metadata
-
-    @lazy
-    def names(self) -> list[str]:
-        return self.header.names()
-
-    @lazy
-    def dtypes(self) -> list[str]:
-        return self.header.dtypes()
-
-    @lazy
-    def shapes(self) -> list[tuple[int, ...]]:
-        return self.header.shapes()
-
-    @lazy
-    def nbytes(self) -> list[int]:
-        return self.header.nbytes()
-
-    @lazy
-    def offsets(self) -> list[int]:
-        return self.header.offsets()
 
     def __len__(self) -> int:
         return len(self.header)

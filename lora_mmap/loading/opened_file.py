@@ -8,7 +8,8 @@ from typing import Any
 
 from .. import _C
 from ..errors import LoaderArgumentError, TensorError, UnreadableFileError
-from ..sharing import ForkSafeLock, lazy
+from ..header_lists import HeaderLists
+from ..sharing import ForkSafeLock
 
 BACKENDS = ("auto", "mmap", "pread")
 
@@ -17,7 +18,7 @@ _REMOTE_THREADS = 8
 _LOCAL_THREADS = 4
 
 
-class OpenedFile:
+class OpenedFile(HeaderLists):
     """Descriptor, header and, for the mmap backend, the one mapping that all tensors share.
 
     Dropping the last reference releases the descriptor; tensors that were made keep the mapping.
@@ -32,27 +33,6 @@ class OpenedFile:
         self._lock = ForkSafeLock()
         self.is_remote = self.file.is_remote
         self.backend = self._choose() if backend == "auto" else backend
-
-    @lazy
-    def names(self) -> list[str]:
-        """In the order of the data."""
-        return self.header.names()
-
-    @lazy
-    def dtypes(self) -> list[str]:
-        return self.header.dtypes()
-
-    @lazy
-    def shapes(self) -> list[tuple[int, ...]]:
-        return self.header.shapes()
-
-    @lazy
-    def offsets(self) -> list[int]:
-        return self.header.offsets()
-
-    @lazy
-    def nbytes(self) -> list[int]:
-        return self.header.nbytes()
 
     @property
     def mapping(self) -> _C.Mapping:
