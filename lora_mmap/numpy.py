@@ -17,7 +17,7 @@ from .loading import safe_open
 from .loading.numpy_reader import numpy_kind
 from .loading.opened_file import instance_text
 
-__all__ = ["load", "load_file", "save", "save_file"]
+__all__ = ["load", "load_file", "safe_open", "save", "save_file"]
 
 
 def load_file(filename: str | os.PathLike[str], *, backend: str = "auto") -> dict[str, np.ndarray[Any, Any]]:

@@ -26,10 +26,7 @@ def dtype_name(dtype: torch.dtype) -> str | None:
 
 
 class FileTensors(HeaderLists):
-    """An open safetensors file: the header is read and parsed once, tensors are read when somebody wants them.
-
-    Lists are by tensor index, in the order of the data in the file; dtypes are safetensors' names.
-    """
+    """An open safetensors file: the header is read and parsed once, tensors are read when somebody wants them."""
 
     format = "safetensors"
 
@@ -49,7 +46,9 @@ class FileTensors(HeaderLists):
         return grammar.classify(self.header)
 
     def scalars(self, indices: list[int]) -> list[float]:
-        return self.file.read_scalars(self.header, indices)
+        values = self.file.read_scalars(self.header, indices)
+        self.file.check_unchanged(self.header)
+        return values
 
     def tensor(self, index: int) -> torch.Tensor:
         dtype = TORCH_DTYPES.get(self.dtypes[index])
@@ -60,6 +59,7 @@ class FileTensors(HeaderLists):
             )
         result = torch.empty(self.shapes[index], dtype=dtype, device="cpu")
         _C.read_ranges([(self.file, self.header, self.offsets[index], self.nbytes[index], result.data_ptr())])
+        self.file.check_unchanged(self.header)
         return result
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from .loading import safe_open
 from .loading.opened_file import instance_text
 from .loading.torch_reader import empty_tensor, torch_kind
 
-__all__ = ["load", "load_file", "load_model", "save", "save_file", "save_model"]
+__all__ = ["load", "load_file", "load_model", "safe_open", "save", "save_file", "save_model"]
 
 
 def load_file(
@@ -55,7 +55,7 @@ def load_model(
     device: Any = "cpu",
     *,
     backend: str = "auto",
-) -> tuple[list[str] | set[str], list[str]]:
+) -> tuple[set[str], list[str]]:
     """Loads a file into a model whose parameters may share memory. Returns (missing, unexpected) names.
 
     Of parameters that share memory the file needs only one: the others do not count as missing. Raises RuntimeError
@@ -75,6 +75,7 @@ def load_model(
         lines = [f"Error(s) in loading state_dict for {type(model).__name__}:"]
         for what, names in (("Missing", sorted(missing)), ("Unexpected", sorted(unexpected))):
             if names:
-                lines.append(f"    {what} key(s) in state_dict: {', '.join(f'{chr(34)}{n}{chr(34)}' for n in names)}")
+                quoted = ", ".join(f'"{name}"' for name in names)
+                lines.append(f"    {what} key(s) in state_dict: {quoted}")
         raise RuntimeError("\n".join(lines))
     return missing, unexpected

@@ -122,3 +122,14 @@ def test_an_adapter_names_the_tensor_that_was_cut_off(tmp_path):
         os.truncate(path, path.stat().st_size - 4)
         with pytest.raises(ReadError, match=r"x\.safetensors: .* inside tensor `m\.lora_up\.weight`"):
             adapter.tensor("m.lora_up.weight")
+
+
+def test_an_adapter_refuses_a_file_written_over_in_place(tmp_path):
+    path = tmp_path / "x.safetensors"
+    pair = {"m.lora_down.weight": torch.zeros(4, 100), "m.lora_up.weight": torch.zeros(100, 4)}
+    save_file({"m.alpha": torch.tensor(2.0), **pair}, path)
+    with lora_mmap.open_adapter(path) as adapter:
+        os.utime(path, ns=(1, 1))
+        for use in (lambda: adapter.tensor("m.lora_up.weight"), adapter.alphas):
+            with pytest.raises(ReadError, match=r"x\.safetensors: the file was written to after it was opened"):
+                use()
