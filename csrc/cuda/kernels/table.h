@@ -1,0 +1,80 @@
+// The descriptor tables that the grouped kernels walk. Read by NVRTC, nvcc and the host compiler alike, so it
+// includes nothing and names its own integers. Addresses are device addresses; strides are in elements.
+#pragma once
+
+namespace lora_mmap::cuda {
+
+using u8 = unsigned char;
+using u16 = unsigned short;
+using u32 = unsigned int;
+using u64 = unsigned long long;
+using i32 = int;
+using i64 = long long;
+
+enum Type : u32 { kF16, kBF16, kF32, kF64, kE4M3, kE5M2, kE4M3FNUZ, kE5M2FNUZ };
+
+// One low-rank term of a job: see fuse/job.h. Factors lie at any multiple of their element's size.
+struct TermRow {
+  u64 down;     // A [rank, cols], each row contiguous
+  u64 up;       // B [rows, rank], each row contiguous
+  u64 row_map;  // [rows] of i32: the row of B for each row of the job; 0: the same
+  u64 col_map;  // [cols] of i32: the column of A for each column of the job; 0: the same
+  i64 down_row_stride;
+  i64 up_row_stride;
+  double scale;
+  i32 rank;
+  u8 down_type;  // Type
+  u8 up_type;
+  u8 reserved[2];
+};
+
+// One rectangle of a weight. Its tiles are numbered row of tiles by row of tiles, from first_tile on.
+struct JobRow {
+  u64 weight;
+  u64 base;  // pristine values: `weight` itself, or memory that does not overlap it
+  i64 rows;
+  i64 cols;
+  i64 weight_row_stride;
+  i64 weight_col_stride;
+  i64 base_row_stride;
+  i64 base_col_stride;
+  u64 first_tile;
+  u32 tiles_across;
+  u32 type;  // Type of weight and base
+  u32 first_term;
+  u32 n_terms;
+  u32 flag;  // index into the flags: set to 1 where a result is not finite and the base was
+  u32 reserved;
+};
+
+// What a fuse kernel is launched with. Blocks take tiles blockIdx.x, blockIdx.x + gridDim.x, ...
+struct FuseParams {
+  u64 jobs;   // JobRow[n_jobs], ascending first_tile
+  u64 terms;  // TermRow[]
+  u64 flags;  // u32 each
+  u64 n_tiles;
+  u32 n_jobs;
+};
+
+// One strided rectangle to copy: see fuse/copy.h.
+struct CopyRow {
+  u64 dst;
+  u64 src;
+  i64 rows;
+  i64 cols;
+  i64 dst_row_stride;
+  i64 dst_col_stride;
+  i64 src_row_stride;
+  i64 src_col_stride;
+  u64 first_tile;
+  u32 tiles_across;
+  u32 element_nbytes;  // 1, 2, 4, 8 or 16
+};
+
+struct CopyParams {
+  u64 rects;  // CopyRow[n_rects], ascending first_tile
+  u64 n_tiles;
+  u32 n_rects;
+};
+
+}  // namespace lora_mmap::cuda
