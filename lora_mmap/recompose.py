@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -11,57 +12,130 @@ from . import log
 from .adapter import Adapter
 from .errors import ModelError
 from .geometry import Occupied
+from .interrupts import HeldInterrupts
 from .model_index import ModelIndex
 from .model_state import Composition, ModelState, other_compositions, threads
+from .pending import Pending
 from .plan import Plan
 from .planner import make_plan
 from .report import Report
-from .restore import Saved, require_in_place
+from .restore import require_in_place
 from .tensor_source import FileTensors, MemoryTensors
-from .transaction import apply
+from .transaction import Manner, Numerics, Transaction
 
 
-def recompose(
-    root: nn.Module,
-    state: ModelState,
-    fresh: Composition,
-    opened: list[Adapter],
-    stages: dict[str, float],
-    scaled: list[tuple[Adapter, float]] | None = None,
-) -> Report:
-    """Plans and applies ``fresh`` over the state's composition, which it replaces. The caller holds the lock."""
-    previous = state.composition
-    before = {id(adapter): _bytes_read(adapter) for adapter, _ in fresh.entries if adapter not in opened}
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody asked to be composed: the new composition, and how."""
+
+    fresh: Composition
+    opened: list[Adapter]  # for this request
+    entries: list[tuple[Adapter, float]]
+    numerics: Numerics = "ordered"
+    non_blocking: bool = False
+
+
+def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict[str, float]) -> Report:
+    """Plans and applies the request over the state's composition, which it replaces. The caller holds the lock."""
+    state.settle()
+    previous, fresh = state.composition, request.fresh
+    before = {id(adapter): _bytes_read(adapter) for adapter, _ in request.entries if adapter not in request.opened}
     begin = time.perf_counter()
     weights = state.weights(root)
     stages["index"] = time.perf_counter() - begin
     begin = time.perf_counter()
     require_in_place("compose", previous.pristine.values(), weights.by_address() if previous.pristine else {})
-    plan = make_plan(weights, scaled or fresh.entries, fresh.component)
+    plan = make_plan(weights, request.entries, fresh.component)
     plan.raise_if_unfit(fresh.strict)
     _refuse_crossing(plan, previous, other_compositions(root))
     stages["plan"] = time.perf_counter() - begin
 
-    def commit(pristine: dict[int, Saved]) -> None:
-        fresh.pristine = pristine
-        state.composition = fresh if fresh.restore != "none" else Composition()
-
-    measured = apply(plan, previous.pristine, fresh.restore != "none", threads(), commit)
-    if previous is not fresh:
-        close_all(previous.owned)
-    report = make_report(plan, weights.index, opened, {**stages, **measured.seconds}, before)
-    report.restore = _restore_cost(state.composition)
-    report.memory = {
-        "staging": measured.staging_nbytes,
-        "transient": measured.transient_nbytes,
-        "restore": state.composition.nbytes,
-        "retained": sum(_retained(adapter) for adapter, _ in state.composition.entries),
-    }
+    manner = Manner(threads(), request.numerics, fresh.restore != "none")
+    transaction = Transaction(plan, previous.pristine, manner)
+    change = _Change(state, fresh, transaction)
+    pending = None
+    if request.non_blocking and transaction.is_asynchronous:
+        pending = change.begin()
+    else:
+        change.carry_out()
+    report = make_report(plan, weights.index, request.opened, stages, before)
     report.weights = len(plan.weights)
     report.written = [(weight.geometry.address, weight.geometry.end) for weight in plan.weights.values()]
-    plan.forget_weights()
-    log.report(report)
+    report.pending = pending
+    change.tell(report)
     return report
+
+
+class _Change:
+    """The step of a model's state from one composition to the next, around a transaction."""
+
+    def __init__(self, state: ModelState, fresh: Composition, transaction: Transaction) -> None:
+        self._state = state
+        self._fresh = fresh
+        self._transaction = transaction
+        self._report: Report | None = None
+        self._previous = state.composition
+        self._previous_pristine = self._previous.pristine
+
+    def carry_out(self) -> None:
+        """All of it; after an error nothing has changed."""
+        with HeldInterrupts() as interrupts:
+            self._transaction.launch(interrupts)
+            self._transaction.finish()
+            self._commit(undoable=False)
+        self._accept()
+
+    def begin(self) -> Pending:
+        """All that the host has to do. The state is the new one unless a GPU finds an overflow."""
+        with HeldInterrupts() as interrupts:
+            self._transaction.launch(interrupts)
+            self._commit(undoable=True)
+            self._state.pending = Pending(self._state.lock, self._transaction, self._accept, self._refuse)
+        return self._state.pending
+
+    def _commit(self, undoable: bool) -> None:
+        try:
+            pristine = self._transaction.kept()
+            composition = self._fresh if self._fresh.restore != "none" else Composition()
+            self._transaction.restore_left(undoable)
+        except BaseException:
+            self._transaction.roll_back()
+            raise
+        self._fresh.pristine = pristine
+        self._state.composition = composition
+
+    def tell(self, report: Report) -> None:
+        """Fills in what the change cost, now or once it is settled."""
+        self._report = report
+        if self._state.pending is None:
+            self._complete(report)
+
+    def _accept(self) -> None:
+        self._state.pending = None
+        if self._previous is not self._fresh:
+            close_all(self._previous.owned)
+        if self._report is not None:
+            self._complete(self._report)
+
+    def _complete(self, report: Report) -> None:
+        composition = self._state.composition
+        report.stages = {**report.stages, **self._transaction.seconds()}
+        report.restore = _restore_cost(composition)
+        report.memory = {
+            **self._transaction.memory(),
+            "restore": composition.nbytes,
+            "retained": sum(_retained(adapter) for adapter, _ in composition.entries),
+        }
+        self._transaction.forget()
+        log.report(report)
+
+    def _refuse(self) -> None:
+        self._state.pending = None
+        self._state.composition = self._previous
+        self._previous.pristine = self._previous_pristine
+        if self._previous is not self._fresh:
+            close_all(self._fresh.owned)
+        self._transaction.forget()
 
 
 def make_report(
