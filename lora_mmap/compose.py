@@ -9,13 +9,14 @@ from typing import get_args
 from torch import nn
 
 from .adapter import Adapter
+from .change import close_all
 from .entries import AnySource, Entries, finite_strength, open_entries
 from .errors import ArgumentError
 from .families.prefixes import components
 from .interrupts import HeldInterrupts
 from .model_state import Composition, state_of, threads, unwrap
 from .planner import make_plan
-from .recompose import Request, close_all, make_report, recompose
+from .recompose import Request, make_report, recompose
 from .report import Report
 from .restore import TIERS, put_back, require_in_place
 from .transaction import Numerics

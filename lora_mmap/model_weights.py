@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from .cuda.from_torch import device_of
+from .cuda import from_torch
 from .errors import ModelError
 from .geometry import Geometry, overlap
 from .model_index import IndexedWeight, ModelIndex
@@ -131,9 +131,10 @@ def geometry_of(entry: IndexedWeight) -> Geometry:
     assert dtype is not None
     itemsize = _FUSABLE[weight.dtype]
     address = weight.data_ptr()
+    device = from_torch.device_of(weight)
     if weight.is_contiguous() and not entry.transposed:
         cols = math.prod(shape[1:])
-        return Geometry(entry.name, weight, address, shape[0], cols, cols, 1, itemsize, dtype, shape, device_of(weight))
+        return Geometry(entry.name, weight, address, shape[0], cols, cols, 1, itemsize, dtype, shape, device)
     if len(shape) == 2:
         rows, cols = shape
         row_stride, col_stride = strides
@@ -155,7 +156,7 @@ def geometry_of(entry: IndexedWeight) -> Geometry:
         itemsize,
         dtype,
         shape,
-        device_of(weight),
+        device,
         column_map,
     )
     _refuse_self_overlap(result)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from . import _C
-from .cuda import launches
-from .cuda.from_torch import allocate
+from .cuda import from_torch, launches
 from .errors import ModelError
 from .geometry import Geometry
 from .native_types import Rect
@@ -88,7 +87,7 @@ def _allocate(nbytes: int, device: torch.device) -> tuple[_C.Memory | torch.Tens
     if device.type == "cpu":
         memory = _C.Memory(nbytes, hugepages=True)
         return memory, memory.address
-    block = allocate((nbytes,), torch.uint8, device)
+    block = from_torch.allocate((nbytes,), torch.uint8, device)
     return block, block.data_ptr()
 
 

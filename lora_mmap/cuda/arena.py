@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from .. import _C
-from .from_torch import allocate, current_stream
+from . import from_torch
 
 # Where tensors begin, whatever the file had: the widest load of a kernel.
 ALIGNMENT = 16
@@ -39,7 +39,7 @@ class Arena:
         regions = min(len(sizes), _REGIONS)
         self._stride = aligned(max(sizes, default=0))
         self.nbytes = regions * self._stride
-        self._memory: torch.Tensor | None = allocate((self.nbytes,), torch.uint8, device)
+        self._memory: torch.Tensor | None = from_torch.allocate((self.nbytes,), torch.uint8, device)
         fresh = self._event()
         self._regions = [Region(self._memory.data_ptr() + i * self._stride, fresh) for i in range(regions)]
         self._next = 0
@@ -59,4 +59,4 @@ class Arena:
         self._memory = None
 
     def _event(self) -> _C.CudaEvent:
-        return _C.cuda_event(self._device.index, current_stream(self._device))
+        return _C.cuda_event(self._device.index, from_torch.current_stream(self._device))

@@ -20,8 +20,8 @@ from ..factor_stream import Factor, FactorStream, Window
 from ..geometry import Geometry
 from ..plan import EntryPlan, WeightPlan
 from ..tensor_source import MemoryTensors
+from . import from_torch
 from .arena import Arena, Region, aligned
-from .from_torch import allocate, current_stream
 from .launches import fuse
 
 # Factors of one window. Each is one upload and one launch; the first fuse begins when the first window has been read.
@@ -43,7 +43,7 @@ class DeviceStream(FactorStream):
         super().__init__(entries, weights, WINDOW_NBYTES)
         self._device = device
         self._fast = fast
-        self._stream = current_stream(device)
+        self._stream = from_torch.current_stream(device)
         _C.cuda_prepare(device.index, self._stream)
         self._arena = Arena([self._layout(window)[1] for window in self.windows], device)
         self._region: Region | None = None
@@ -142,7 +142,7 @@ class DeviceStream(FactorStream):
 
     def _zeroed_flags(self) -> torch.Tensor:
         count = sum(len(weight.bands()) for window in self.windows for weight in window.weights)
-        flags = allocate((count,), torch.int32, self._device)
+        flags = from_torch.allocate((count,), torch.int32, self._device)
         zeros = np.zeros(count, np.int32)
         free = _C.cuda_event(self._device.index, self._stream)
         requests = [(None, None, 0, zeros.ctypes.data, zeros.nbytes, flags.data_ptr())]

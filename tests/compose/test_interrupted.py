@@ -9,7 +9,7 @@ import torch
 from adapter_tensors import adapter_for, keyed, write
 
 import lora_mmap
-from lora_mmap import recompose, staging, transaction
+from lora_mmap import change, staging, transaction
 from lora_mmap.errors import ReadError
 
 MODULES = ["first", "second", "conv"]
@@ -114,7 +114,7 @@ def test_too_late_to_stop(small, tmp_path, monkeypatch, sha256, state, moment):
     allowed = {sha256(small), sha256(twin)}
     with monkeypatch.context() as patch:
         if moment == "commit":
-            on_call(patch, recompose._Change, "_commit", 1, lambda: os.kill(os.getpid(), signal.SIGINT))
+            on_call(patch, change.Change, "_commit", 1, lambda: os.kill(os.getpid(), signal.SIGINT))
         else:
             on_call(patch, log, "report", 1, raiser(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
