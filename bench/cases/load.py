@@ -42,8 +42,8 @@ def run(settings: Settings) -> CaseResult:
         notes=[
             f"{OURS} is `lora_mmap.torch.load_file(path)` with backend=auto, which maps here; {_PEER} is "
             "`safetensors.torch.load_file(path)`, which maps too; pread: backend=pread of either",
-            "drop: deleting the dict and its tensors; read: one byte of every 4 KiB page is read; write: the same byte is "
-            "written, which copies the page",
+            "drop: deleting the dict and its tensors; read: one byte of every 4 KiB page is read; write: the same "
+            "byte is written, which copies the page",
             "one by one: safe_open, keys and get_tensor for each, as ComfyUI does",
         ],
     )
