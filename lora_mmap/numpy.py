@@ -14,8 +14,8 @@ from safetensors.numpy import save, save_file
 
 from . import _C
 from .loading import safe_open
+from .loading.arguments import require_instance
 from .loading.numpy_reader import numpy_kind
-from .loading.opened_file import instance_text
 
 __all__ = ["load", "load_file", "safe_open", "save", "save_file"]
 
@@ -35,9 +35,7 @@ def load(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
 
     Raises HeaderError (a SafetensorError) where the bytes break a rule of the format, TypeError for anything but bytes.
     """
-    if not isinstance(data, bytes):
-        raise TypeError(f"argument 'bytes': {instance_text(data)} is not an instance of 'bytes'")
-    header = _C.Header.parse(data)
+    header = _C.Header.parse(require_instance("bytes", data, bytes))
     made: dict[str, np.ndarray[Any, Any]] = {}
     for name, dtype, shape in zip(header.names(), header.dtypes(), header.shapes(), strict=True):
         made[name] = np.empty(*numpy_kind(dtype, shape, f"bytes in memory: tensor `{name}`"))

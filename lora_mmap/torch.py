@@ -13,7 +13,7 @@ from safetensors.torch import _remove_duplicate_names, save, save_file, save_mod
 
 from . import _C
 from .loading import safe_open
-from .loading.opened_file import instance_text
+from .loading.arguments import require_instance
 from .loading.torch_reader import empty_tensor, torch_kind
 
 __all__ = ["load", "load_file", "load_model", "safe_open", "save", "save_file", "save_model"]
@@ -37,9 +37,7 @@ def load(data: bytes) -> dict[str, torch.Tensor]:
 
     Raises HeaderError (a SafetensorError) where the bytes break a rule of the format, TypeError for anything but bytes.
     """
-    if not isinstance(data, bytes):
-        raise TypeError(f"argument 'bytes': {instance_text(data)} is not an instance of 'bytes'")
-    header = _C.Header.parse(data)
+    header = _C.Header.parse(require_instance("bytes", data, bytes))
     made: dict[str, torch.Tensor] = {}
     for name, dtype, shape in zip(header.names(), header.dtypes(), header.shapes(), strict=True):
         made[name] = empty_tensor(*torch_kind(dtype, shape, f"bytes in memory: tensor `{name}`"))

@@ -23,6 +23,7 @@ _TENSORS = 3000
 _SHAPE = (16, 520)  # bf16: 3000 of them are 50 MB
 _LARGE_NBYTES = 1 << 30
 _PAGE = 4096
+_MEMORY_LOADS = 6
 _PEER = "safetensors"
 _MIB = 1 << 20
 # Two ways that do the same work differ by this much from run to run on shared machines.
@@ -41,8 +42,8 @@ def run(settings: Settings) -> CaseResult:
         notes=[
             f"{OURS} is `lora_mmap.torch.load_file(path)` with backend=auto, which maps here; {_PEER} is "
             "`safetensors.torch.load_file(path)`, which maps too; pread: backend=pread of either",
-            "drop: deleting the dict and its tensors; touch: a read of one byte of every 4 KiB page; write: the same "
-            "byte written, which copies the page",
+            "drop: deleting the dict and its tensors; read: one byte of every 4 KiB page is read; write: the same "
+            "byte is written, which copies the page",
             "one by one: safe_open, keys and get_tensor for each, as ComfyUI does",
         ],
     )
@@ -72,12 +73,7 @@ def _names(result: CaseResult, path: Path, rounds: int) -> None:
 
 
 def _many(result: CaseResult, path: Path, rounds: int) -> None:
-    ways: dict[str, Load] = {
-        OURS: lambda: lora_mmap.torch.load_file(path),
-        _PEER: lambda: safetensors_files.load(path, "mmap"),
-        f"{OURS} pread": lambda: lora_mmap.torch.load_file(path, backend="pread"),
-        f"{_PEER} pread": lambda: safetensors_files.load(path, "pread"),
-    }
+    ways = _ways(path)
     _require_equal(ways)
     samples = interleave([_contender(name, load) for name, load in ways.items()], rounds)
     result.add(f"{_TENSORS} tensors", samples, {})
@@ -101,15 +97,10 @@ def _large(result: CaseResult, settings: Settings) -> None:
     save_file({"weight": torch.arange(nbytes // 8, dtype=torch.int64)}, path)
     path.read_bytes()  # to the page cache
     variant = f"one tensor of {nbytes // _MIB} MiB"
-    ways: dict[str, Load] = {
-        OURS: lambda: lora_mmap.torch.load_file(path),
-        _PEER: lambda: safetensors_files.load(path, "mmap"),
-        f"{OURS} pread": lambda: lora_mmap.torch.load_file(path, backend="pread"),
-        f"{_PEER} pread": lambda: safetensors_files.load(path, "pread"),
-    }
+    ways = _ways(path)
     _require_equal(ways)
     rounds = settings.rounds(full=11, quick=5)
-    for kind, touch in (("read", _touch), ("write", _write)):
+    for kind, touch in (("read", _read), ("write", _write)):
         pairs = [_contender(name, load, kind, touch) for name, load in ways.items()]
         samples = interleave(pairs, rounds, before_each=release_freed)
         result.add(f"{variant}, every page {kind}", samples, {})
@@ -121,26 +112,36 @@ def _large(result: CaseResult, settings: Settings) -> None:
 
 
 def _memory(result: CaseResult, path: Path) -> None:
-    """Resident memory after everything was loaded, written to and deleted, above what it was after the first time."""
+    """Resident memory after everything was loaded, written to and deleted, above what it was before the first load."""
     for backend in ("mmap", "pread"):
         left = []
         for load in (lora_mmap.torch.load_file, safetensors_files.load):
-            levels = []
-            for _ in range(6):
+            release_freed()
+            before = resident_nbytes()
+            for _ in range(_MEMORY_LOADS):
                 tensors = load(path, backend=backend)
                 for tensor in tensors.values():
                     tensor.add_(1)
-                del tensors
+                del tensors, tensor  # one tensor keeps a whole mapping
                 release_freed()
-                levels.append(resident_nbytes())
-            left.append((levels[-1] - levels[0]) / _MIB)
+            left.append((resident_nbytes() - before) / _MIB)
         result.goals.append(
             Goal(
-                f"{backend}: memory after deletion returns to where it was (5 more loads, all written to)",
+                f"{backend}: memory after deletion returns to where it was ({_MEMORY_LOADS} loads, all written to)",
                 f"{left[0]:+.1f} MiB ({_PEER}: {left[1]:+.1f} MiB)",
                 left[0] < 4,
             )
         )
+
+
+def _ways(path: Path) -> dict[str, Load]:
+    """Every way to load the whole file at once."""
+    return {
+        OURS: lambda: lora_mmap.torch.load_file(path),
+        _PEER: lambda: safetensors_files.load(path, "mmap"),
+        f"{OURS} pread": lambda: lora_mmap.torch.load_file(path, backend="pread"),
+        f"{_PEER} pread": lambda: safetensors_files.load(path, "pread"),
+    }
 
 
 def _contender(name: str, load: Load, kind: str = "", touch: Touch | None = None) -> Contender:
@@ -163,7 +164,7 @@ def _contender(name: str, load: Load, kind: str = "", touch: Touch | None = None
     return Contender(name, run)
 
 
-def _touch(tensor: Tensor) -> object:
+def _read(tensor: Tensor) -> object:
     return tensor.view(torch.uint8)[::_PAGE].sum()
 
 

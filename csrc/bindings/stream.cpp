@@ -123,8 +123,7 @@ void register_stream(py::module_& m) {
       "is where ranges[i] begins in it, nbytes is its size.");
   m.def("read_ranges", &read_ranges, py::arg("requests"), py::arg("threads") = 1,
         "Reads each (file, its header or None, offset, nbytes, address) straight to its address; from 4 MiB "
-        "in all on "
-        "`threads` threads. The memory at the addresses must stay alive and unused meanwhile.");
+        "in all on `threads` threads. The memory at the addresses must stay alive and unused meanwhile.");
   m.def(
       "plan_tensors",
       [](const Header& header, const std::vector<size_t>& tensors, uint64_t max_gap, uint64_t alignment) {
@@ -136,8 +135,7 @@ void register_stream(py::module_& m) {
         py::arg("address"), py::arg("nbytes"), py::arg("max_gap"), py::arg("alignment"),
         py::arg("threads") = 1, py::call_guard<py::gil_scoped_release>(),
         "Reads some tensors (by index) into `nbytes` bytes of memory at `address`; returns the position of "
-        "each "
-        "in it. Refuses, before reading, when plan_tensors needs more than that.");
+        "each in it. Refuses, before reading, when plan_tensors needs more than that.");
   m.def("copy_ranges", &copy_ranges, py::arg("data"), py::arg("requests"),
         "Copies each (offset, nbytes, address) of `data` to its address.");
 }

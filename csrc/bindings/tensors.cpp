@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <memory>
@@ -38,6 +39,34 @@ DType dtype_named(const std::string& name) {
   const std::optional<DType> dtype = dtype_from_name(name);
   if (!dtype) throw Error(Fault::argument, "[TensorMaker] no dtype is named " + name);
   return *dtype;
+}
+
+std::string joined(std::span<const uint64_t> shape) {
+  std::string text;
+  for (const uint64_t dim : shape) text += (text.empty() ? "" : ", ") + std::to_string(dim);
+  return text;
+}
+
+// The header's `shape` as the library's: its limit holds for what it gets, so packing comes first. `named()`
+// says which tensor of which file.
+template <typename Named>
+std::vector<int64_t> wire_shape(std::span<const uint64_t> shape, uint64_t elements_per_wire,
+                                const Named& named) {
+  if (elements_per_wire > 1 && (shape.empty() || shape.back() % elements_per_wire != 0))
+    throw Error(Fault::header, "f4_x2 dtype requires that the last dim be divisible by 2 in torch: got [" +
+                                   joined(shape) + "]: " + named());
+  std::vector<int64_t> dims;
+  dims.reserve(shape.size());
+  uint64_t largest = 0;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    const uint64_t dim = i + 1 < shape.size() ? shape[i] : shape[i] / elements_per_wire;
+    largest = std::max(largest, dim);
+    dims.push_back(static_cast<int64_t>(dim));
+  }
+  if (largest > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+    throw Error(Fault::header, "dimension " + std::to_string(largest) +
+                                   " is more than a tensor can have (2^63 - 1): " + named());
+  return dims;
 }
 
 // Turns mapped bytes into tensors with `from_dlpack`. Knows the routes of all element types the library has.
@@ -84,22 +113,7 @@ class TensorMaker {
     const uint64_t offset = header.file_offset(tensor);
     if (offset > mapping->nbytes() || tensor.nbytes() > mapping->nbytes() - offset)
       throw Error(Fault::argument, "[TensorMaker] beyond the mapping, so not its header: " + named());
-    std::vector<int64_t> shape;
-    shape.reserve(tensor.rank);
-    for (const uint64_t dim : header.shape(tensor)) {
-      if (dim > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
-        throw Error(Fault::header, "dimension " + std::to_string(dim) +
-                                       " is more than a tensor can have (2^63 - 1): " + named());
-      shape.push_back(static_cast<int64_t>(dim));
-    }
-    const auto pack = static_cast<int64_t>(route->elements_per_wire);
-    if (pack > 1) {
-      if (shape.empty() || shape.back() % pack != 0)
-        throw Error(Fault::header,
-                    "f4_x2 dtype requires that the last dim be divisible by 2 in torch: got [" +
-                        joined(shape) + "]: " + named());
-      shape.back() /= pack;
-    }
+    const std::vector<int64_t> shape = wire_shape(header.shape(tensor), route->elements_per_wire, named);
     // An empty tensor may have dimensions whose product no stride can hold. from_dlpack would throw then, and
     // torch 2.13 frees a capsule twice when it does; reshape takes any of them.
     const bool empty = tensor.nbytes() == 0;
@@ -109,12 +123,6 @@ class TensorMaker {
                         empty ? std::span<const int64_t>(&kFlat, 1) : std::span<const int64_t>(shape)));
     if (route->view) made = made.attr("view")(route->view);
     return empty ? made.attr("reshape")(shape) : made;
-  }
-
-  static std::string joined(const std::vector<int64_t>& shape) {
-    std::string text;
-    for (const int64_t dim : shape) text += (text.empty() ? "" : ", ") + std::to_string(dim);
-    return text;
   }
 
   py::object from_dlpack_;

@@ -8,9 +8,10 @@ from typing import Any, NoReturn
 import safetensors
 
 from ..errors import ClosedError
+from .arguments import require_backend, require_filename, require_instance
 from .devices import parse_device, refuse_device
 from .numpy_reader import NumpyReader
-from .opened_file import OpenedFile, instance_text, require_backend
+from .opened_file import OpenedFile
 from .torch_reader import TorchReader
 
 _TORCH = frozenset({"pt", "torch", "pytorch"})
@@ -45,14 +46,8 @@ class safe_open:
     def __new__(
         cls, filename: str | os.PathLike[str], framework: str, device: Any = "cpu", *, backend: str = "auto"
     ) -> Any:
-        path = os.fspath(filename) if isinstance(filename, os.PathLike) else filename
-        if not isinstance(path, str):
-            expected = "" if isinstance(path, bytes) else "expected str, bytes or os.PathLike object, not "
-            name = f"{instance_text(path)} is not an instance of 'str'" if not expected else type(path).__name__
-            raise TypeError(f"argument 'filename': {expected}{name}")
-        if not isinstance(framework, str):
-            raise TypeError(f"argument 'framework': {instance_text(framework)} is not an instance of 'str'")
-        if framework not in _TORCH | _NUMPY:
+        path = require_filename(filename)
+        if require_instance("framework", framework, str) not in _TORCH | _NUMPY:
             named = {} if backend == "auto" else {"backend": backend}  # older safetensors have none
             return _THEIR_SAFE_OPEN(path, framework, device=device, **named)
         target = parse_device(device)
@@ -87,7 +82,7 @@ class safe_open:
     def get_tensor(self, name: str) -> Any:
         """One tensor, as ``framework`` and ``device`` say. Raises TensorError where the file has none of that name."""
         reader = self._open()
-        return reader.tensor(reader.opened.index(_require_name(name)))
+        return reader.tensor(reader.opened.index(require_instance("name", name, str)))
 
     def get_tensors(self) -> dict[str, Any]:
         """All tensors, in the order of their data in the file."""
@@ -96,7 +91,7 @@ class safe_open:
     def get_slice(self, name: str) -> TensorSlice:
         """A handle on one tensor that reads only what it is indexed with."""
         reader = self._open()
-        return TensorSlice(reader, reader.opened.index(_require_name(name)))
+        return TensorSlice(reader, reader.opened.index(require_instance("name", name, str)))
 
     def _open(self) -> TorchReader | NumpyReader:
         reader = self._reader
@@ -123,9 +118,3 @@ class TensorSlice:
 
     def __getitem__(self, item: Any) -> Any:
         return self._reader.sliced(self._index, item)
-
-
-def _require_name(name: object) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"argument 'name': {instance_text(name)} is not an instance of 'str'")
-    return name

@@ -11,8 +11,8 @@ from .. import _C
 from ..errors import TensorError
 from .numpy_dtypes import numpy_dtypes
 from .opened_file import OpenedFile
+from .packed import packed_shape
 from .slicing import leading_run, select
-from .torch_reader import packed_shape
 
 Array = np.ndarray[Any, Any]
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any
 
 from .. import _C
-from ..errors import LoaderArgumentError, TensorError, UnreadableFileError
+from ..errors import TensorError, UnreadableFileError
 from ..header_lists import HeaderLists
 from ..sharing import ForkSafeLock
-
-BACKENDS = ("auto", "mmap", "pread")
+from .arguments import require_backend
 
 # Where every read is a round trip, more of them in flight help even on few cores.
 _REMOTE_THREADS = 8
@@ -86,16 +84,6 @@ def open_file(path: str) -> _C.File:
         raise found from (None if type(error) is FileNotFoundError else error)
 
 
-def require_backend(backend: Any) -> str:
-    """Raises LoaderArgumentError (a SafetensorError) for a name that is none, TypeError for anything but a str."""
-    if not isinstance(backend, str):
-        raise TypeError(f"argument 'backend': {instance_text(backend)} is not an instance of 'str'")
-    if backend not in BACKENDS:
-        expected = ", ".join(f'"{name}"' for name in BACKENDS)
-        raise LoaderArgumentError(f'backend "{backend}" is invalid (expected one of: {expected})')
-    return backend
-
-
 def _available_nbytes() -> int:
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
@@ -105,8 +93,3 @@ def _available_nbytes() -> int:
     except (OSError, ValueError):
         pass
     return 2**63
-
-
-def instance_text(value: Any) -> str:
-    """How safetensors' TypeErrors speak of a value."""
-    return "'None'" if value is None else f"'{type(value).__name__}' object"

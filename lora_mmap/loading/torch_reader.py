@@ -8,6 +8,7 @@ import torch
 
 from ..errors import TensorError
 from .opened_file import OpenedFile
+from .packed import packed_shape
 from .slicing import leading_run, select
 from .torch_dtypes import TORCH_DTYPES, tensor_maker
 
@@ -125,15 +126,6 @@ def empty_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     if 0 in shape:
         return torch.empty(0, dtype=dtype, device="cpu").reshape(shape)
     return torch.empty(shape, dtype=dtype, device="cpu")
-
-
-def packed_shape(shape: tuple[int, ...], where: str) -> tuple[int, ...]:
-    """The shape of a tensor that holds two elements in each byte of its last dimension."""
-    if not shape or shape[-1] % 2:
-        raise TensorError(
-            f"f4_x2 dtype requires that the last dim be divisible by 2 in torch: got {list(shape)}: {where}"
-        )
-    return (*shape[:-1], shape[-1] // 2)
 
 
 def _makes_view(item: Any) -> bool:

@@ -1,37 +1,16 @@
 """Several threads: different models share an adapter; one model ends in one of the results, never in a mixture."""
 
 import copy
-import threading
 
 import pytest
 import torch
 from adapter_tensors import adapter_for, keyed, write
+from in_threads import in_threads
 
 import lora_mmap
 from lora_mmap import staging
 
 MODULES = ["first", "second", "conv", "point"]
-
-
-def in_threads(*actions):
-    """Runs all actions at once and raises the first error of any of them."""
-    errors, barrier = [], threading.Barrier(len(actions))
-
-    def guarded(action):
-        try:
-            barrier.wait(30)
-            action()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(action,)) for action in actions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive(), "deadlock"
-    if errors:
-        raise errors[0]
 
 
 @pytest.mark.parametrize("kind", ["adapter", "path", "dict"])

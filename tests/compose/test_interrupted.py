@@ -23,7 +23,7 @@ def windows(monkeypatch):
 
 @pytest.fixture(params=["pristine", "composed"])
 def model(request, small, sha256, windows, monkeypatch):
-    """As in test_bad_input: bytes before = bytes after, the old composition and the pristine weights still there."""
+    """As in conftest: bytes before = bytes after, the old composition and the pristine weights still there."""
     small = small.to(torch.bfloat16)
     pristine = sha256(small)
     if request.param == "composed":

@@ -1,10 +1,12 @@
-"""Models with weights that are no plain dense tensors: those are named and left alone, the others fused."""
+"""Models with weights that cannot be fused into: those are named and left alone, the others fused."""
 
 import pytest
 import torch
+from adapter_tensors import adapter_for, keyed
 from torch import nn
 
 import lora_mmap
+from lora_mmap.errors import ModelError, UnmatchedKeysError
 
 
 class Wrapped(torch.Tensor):
@@ -50,3 +52,47 @@ def test_they_are_reported_and_the_rest_is_fused(kind):
     assert lora_mmap.reset(model)
     assert torch.equal(model.plain.weight, before)
     assert model.odd.weight is odd
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_eight_bit_weights_are_reported_and_never_fused(small, dtype, sha256):
+    data = small.second.weight.detach().to(dtype)
+    small.second.weight = nn.Parameter(data, requires_grad=False)
+    before = sha256(small)
+    report = lora_mmap.compose(small, [(keyed(adapter_for(small, ["second"])), 1.0)])
+    entry = report.to_dict()["keys"]["second.lora_A.weight"]
+    assert not report
+    assert entry["outcome"] == "unsupported"
+    assert str(dtype) in entry["reason"]
+    with pytest.raises(UnmatchedKeysError, match="second"):
+        lora_mmap.compose(small, [(keyed(adapter_for(small, ["second"])), 1.0)], strict=True)
+    assert sha256(small) == before
+
+
+def test_meta_weights_are_reported(small, sha256):
+    pairs = adapter_for(small, ["first", "second"])
+    small.second.to("meta")
+    report = lora_mmap.compose(small, [(keyed(pairs), 1.0)])
+    assert report.applied == 1
+    assert report.to_dict()["keys"]["second.lora_B.weight"]["outcome"] == "unsupported"
+    assert "meta" in report.to_dict()["keys"]["second.lora_B.weight"]["reason"]
+    assert lora_mmap.reset(small)
+
+
+def test_parametrized_weights_are_reported(small, sha256):
+    pairs = adapter_for(small, ["first", "second"])
+    nn.utils.parametrizations.weight_norm(small.second)
+    before = sha256(small)
+    report = lora_mmap.compose(small, [(keyed(pairs), 1.0)])
+    assert report.applied == 1
+    assert report.to_dict()["keys"]["second.lora_B.weight"]["outcome"] == "unsupported"
+    lora_mmap.reset(small)
+    assert sha256(small) == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_weights_are_refused(small):
+    pairs = adapter_for(small, ["first"])
+    small.cuda()
+    with pytest.raises(ModelError, match=r"\[compose\] weight 'first\.weight' is on cuda"):
+        lora_mmap.compose(small, [(keyed(pairs), 1.0)])

@@ -1,8 +1,6 @@
 """Files that are none, that are not there, or that may not be read; and what is wrong inside by each way of loading."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import torch
 from file_verdict import assert_same_rule, rejected
 from header_bytes import file_of, tensor_file
 from header_seeds import NAMED
+from other_process import run_as_nobody, run_python
 
 import lora_mmap
 from lora_mmap.errors import HeaderError, UnreadableFileError
@@ -35,13 +34,6 @@ def breaks_a_rule(content):
 
 
 BROKEN = [name for name, content in NAMED.items() if breaks_a_rule(content)]
-
-
-def run_python(script, *arguments):
-    """In a process of its own, with this process's import path; a hang is a failure."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("load", LOADS)
@@ -144,19 +136,13 @@ def test_a_file_that_may_not_be_read(path):
     """An error for those who catch safetensors' FileNotFoundError, and for those who want to know."""
     path.chmod(0)
     script = """
-import os, sys, lora_mmap
-os.chdir(sys.argv[1])
-if os.getuid() == 0:
-    os.setgroups([])
-    os.setuid(65534)
 for framework in ("pt", "np"):
     try:
         lora_mmap.safe_open("x.safetensors", framework)
     except FileNotFoundError as error:
         print(isinstance(error, PermissionError), error)
 """
-    path.parent.chmod(0o755)
-    done = run_python(script, path.parent)
+    done = run_as_nobody(path.parent, "import lora_mmap", script)
     expected = "True No such file or directory: x.safetensors (Permission denied: x.safetensors)"
     assert done.stdout.splitlines() == [expected] * 2, done
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from header_bytes import BITS, tensor_file
+from safetensors import SafetensorError
 
 import lora_mmap
 from lora_mmap.loading import numpy_dtypes
@@ -173,6 +174,33 @@ def test_half_a_byte_at_the_end_of_a_row(package, file_with, shape):
     for load in (package.load_file, lambda path: package.open(path).get_tensor("a")):
         with pytest.raises(package.error, match="requires that the last dim be divisible by 2 in torch: got"):
             load(path)
+
+
+@pytest.mark.parametrize("backend", ["mmap", "pread"])
+@pytest.mark.parametrize(
+    ("shape", "packed"), [((0, 2**63), (0, 2**62)), ((0, 2**64 - 2), (0, 2**63 - 1))], ids=lambda shape: str(shape[1])
+)
+def test_the_limit_of_a_dimension_counts_bytes(file_with, backend, shape, packed):
+    assert lora_mmap.torch.load_file(file_with("F4", shape), backend=backend)["a"].shape == packed
+
+
+@pytest.mark.parametrize(
+    ("shape", "text"),
+    [
+        ((0, 2**64 - 1), r"divisible by 2 in torch: got \[0, 18446744073709551615\]"),
+        ((2**63, 0), f"dimension {2**63} is more"),
+        ((0, 2**63, 2**64 - 1, 2), f"dimension {2**64 - 1} is more"),
+    ],
+    ids=lambda value: value[:9] if isinstance(value, str) else spaced(value),
+)
+def test_what_no_packed_tensor_can_be_is_the_same_for_every_backend(file_with, shape, text):
+    path = file_with("F4", shape)
+    said = []
+    for backend in ("mmap", "pread"):
+        with pytest.raises(SafetensorError, match=text) as caught:
+            lora_mmap.torch.load_file(path, backend=backend)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("dtype", ["F6_E2M3", "F6_E3M2"])

@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from other_process import run_python
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -53,9 +52,7 @@ for what, use in uses.items():
 def test_truncation_after_open_never_kills_the_interpreter(backend, framework, tmp_path):
     path = tmp_path / "x.safetensors"
     save_file({"first": torch.arange(2000.0), "last": torch.arange(30000.0).reshape(10, 3000)}, path)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", SCRIPT, str(path), backend, framework]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = run_python(SCRIPT, path, backend, framework)
     assert done.returncode == 0, done
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(outcomes) == 5 * 6

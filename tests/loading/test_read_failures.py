@@ -1,64 +1,10 @@
-"""What the system may do to a loader's reads, played by a preloaded library: EIO, EINTR, short counts, other disks."""
-
-import os
-import shutil
-import subprocess
-import sys
+"""What the system may do to a loader's reads: EIO, EINTR, short counts, other disks."""
 
 import pytest
 import torch
+from faulty_reads import build_faulty_reads
+from other_process import run_python
 from safetensors.torch import save_file
-
-SHIM = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/types.h>
-#include <sys/uio.h>
-#include <sys/vfs.h>
-
-static int is(const char *fault) { const char *f = getenv("FAULT"); return f && !strcmp(f, fault); }
-
-static int fails(off_t at) {
-  static unsigned calls;
-  if (is("eintr") && ++calls % 3) { errno = EINTR; return 1; }
-  if (is("eio") && at >= 3000) { errno = EIO; return 1; }
-  return 0;
-}
-
-static ssize_t one(int fd, void *to, size_t n, off_t at) {
-  static ssize_t (*real)(int, void *, size_t, off_t);
-  if (!real) *(void **)&real = dlsym(RTLD_NEXT, "pread64");
-  if (fails(at)) return -1;
-  return real(fd, to, is("short") && n > 700 ? 700 : n, at);
-}
-static ssize_t many(int fd, const struct iovec *to, int n, off_t at) {
-  static ssize_t (*real)(int, const struct iovec *, int, off_t);
-  if (!real) *(void **)&real = dlsym(RTLD_NEXT, "preadv64");
-  if (fails(at)) return -1;
-  if (!is("short")) return real(fd, to, n, at);
-  /* ends inside the second piece, so that the rest of it has to be asked for */
-  struct iovec cut[2] = {to[0], to[n > 1]};
-  if (cut[1].iov_len > 3) cut[1].iov_len = 3;
-  return real(fd, cut, n > 1 ? 2 : 1, at);
-}
-ssize_t pread(int fd, void *to, size_t n, off_t at) { return one(fd, to, n, at); }
-ssize_t pread64(int fd, void *to, size_t n, off_t at) { return one(fd, to, n, at); }
-ssize_t preadv(int fd, const struct iovec *to, int n, off_t at) { return many(fd, to, n, at); }
-ssize_t preadv64(int fd, const struct iovec *to, int n, off_t at) { return many(fd, to, n, at); }
-
-int fstatfs(int fd, struct statfs *status) {
-  static int (*real)(int, struct statfs *);
-  if (!real) *(void **)&real = dlsym(RTLD_NEXT, "fstatfs64");
-  int rc = real(fd, (void *)status);
-  const char *type = getenv("FILE_SYSTEM");
-  if (!rc && type) status->f_type = strtol(type, 0, 16);
-  return rc;
-}
-int fstatfs64(int fd, struct statfs64 *status) { return fstatfs(fd, (struct statfs *)status); }
-"""
 
 LOAD = """
 import errno, sys, torch
@@ -82,19 +28,11 @@ print(lora_mmap.safe_open(sys.argv[1], "pt")._reader.opened.backend)
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory):
-    """Runs a script under the shim; returns what it prints."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if not compiler:
-        pytest.skip("no C compiler to build the shim with")
-    folder = tmp_path_factory.mktemp("shim")
-    (folder / "shim.c").write_text(SHIM)
-    library = folder / "shim.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, folder / "shim.c", "-ldl"], check=True)
+    """Runs a script with faulty reads; returns what it prints."""
+    library = build_faulty_reads(tmp_path_factory.mktemp("faulty"))
 
     def run(script, *arguments, **variables):
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "LD_PRELOAD": str(library)}
-        command = [sys.executable, "-c", script, *map(str, arguments)]
-        done = subprocess.run(command, env=environment | variables, capture_output=True, text=True, timeout=120)
+        done = run_python(script, *arguments, LD_PRELOAD=library, **variables)
         assert done.returncode == 0, done
         return done.stdout.strip()
 
@@ -110,14 +48,14 @@ def path(tmp_path_factory):
 
 
 @pytest.mark.parametrize("framework", ["pt", "np"])
-@pytest.mark.parametrize("fault", ["short", "eintr"])
+@pytest.mark.parametrize("fault", [{"FAULT_SHORT": "700"}, {"FAULT_EINTR": "1"}], ids=["short", "eintr"])
 def test_interrupted_and_short_reads_are_continued(faulty, path, framework, fault):
-    assert faulty(LOAD, path, framework, "pread", FAULT=fault) == "True True 6"
+    assert faulty(LOAD, path, framework, "pread", **fault) == "True True 6"
 
 
 @pytest.mark.parametrize("framework", ["pt", "np"])
 def test_an_input_output_error_names_file_and_tensor(faulty, path, framework):
-    assert faulty(LOAD, path, framework, "pread", FAULT="eio") == "EIO True True"
+    assert faulty(LOAD, path, framework, "pread", FAULT_EIO="3000") == "EIO True True"
 
 
 REMOTE = {

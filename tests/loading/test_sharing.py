@@ -2,12 +2,13 @@
 
 import gc
 import os
-import subprocess
-import sys
 import threading
+from functools import partial
 
 import pytest
 import torch
+from in_threads import in_threads
+from other_process import run_python
 from safetensors.torch import save_file
 
 import lora_mmap
@@ -23,26 +24,6 @@ def path(tmp_path):
     return path
 
 
-def in_threads(count, action):
-    errors, barrier = [], threading.Barrier(count)
-
-    def guarded(number):
-        try:
-            barrier.wait(30)
-            action(number)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive(), "deadlock"
-    if errors:
-        raise errors[0]
-
-
 @pytest.mark.parametrize("framework", ["pt", "np"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_threads_share_a_handle(path, backend, framework):
@@ -55,14 +36,18 @@ def test_threads_share_a_handle(path, backend, framework):
                     assert (file.get_slice(name)[3:9] == float(name[1:])).all()
                 assert len(file.get_tensors()) == 60
 
-            in_threads(8, use)
+            in_threads(*(partial(use, number) for number in range(8)))
 
 
 def test_threads_get_views_of_one_mapping(path):
     for _ in range(20):
         file = lora_mmap.safe_open(path, "pt", backend="mmap")
         addresses = set()
-        in_threads(8, lambda _, file=file, addresses=addresses: addresses.add(file.get_tensor("t0").data_ptr()))
+
+        def use(file=file, addresses=addresses):
+            addresses.add(file.get_tensor("t0").data_ptr())
+
+        in_threads(*[use] * 8)
         mappings = file._reader.opened.mapping
         assert all(mappings.address <= address < mappings.address + mappings.nbytes for address in addresses)
 
@@ -86,7 +71,7 @@ def test_closing_while_others_read(path, backend):
                 assert (tensor == float(i)).all()
                 begun.set()
 
-        in_threads(4, use)
+        in_threads(*(partial(use, number) for number in range(4)))
 
 
 def open_descriptors(path):
@@ -190,9 +175,8 @@ def test_forked_processes_share_a_handle(path, tmp_path, backend):
         "m.lora_up.weight": torch.ones(8, 4),
     }
     save_file(tensors, adapter_path)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", FORK, str(path), str(adapter_path), backend]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    variables = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = run_python(FORK, path, adapter_path, backend, timeout=300, **variables)
     assert done.returncode == 0, done
     assert done.stdout.strip() == "0", done
 

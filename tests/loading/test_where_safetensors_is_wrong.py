@@ -5,7 +5,6 @@ A later version that has mended a case skips it with a message: drop the case th
 
 import os
 import subprocess
-import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -14,6 +13,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 from header_bytes import file_of, tensor_file
+from other_process import python_command, run_as_nobody
 
 import lora_mmap
 from lora_mmap.errors import HeaderError, TensorError
@@ -262,28 +262,16 @@ def test_a_folder_is_not_a_device(tmp_path):
         changed(f"raises {caught.value!r}")
 
 
-def command(script, *arguments):
-    """Another process with this one's import path."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return {"args": [sys.executable, "-c", script, *map(str, arguments)], "env": environment, "text": True}
-
-
 # A file that may not be read is not missing. Ours is both errors, for those who catch either: see test_bad_files.
 def test_a_file_that_may_not_be_read(path):
     path.chmod(0)
-    path.parent.chmod(0o755)
     script = """
-import os, sys, safetensors
-os.chdir(sys.argv[1])
-if os.getuid() == 0:
-    os.setgroups([])
-    os.setuid(65534)
 try:
     safetensors.safe_open("x.safetensors", "np")
 except OSError as error:
     print(type(error).__name__, error)
 """
-    said = subprocess.run(**command(script, path.parent), stdout=subprocess.PIPE, timeout=60).stdout
+    said = run_as_nobody(path.parent, "import safetensors", script).stdout
     if said != "FileNotFoundError No such file or directory: x.safetensors\n":
         changed(f"says {said!r}")
 
@@ -300,7 +288,7 @@ try:
 except OSError:
     pass
 """
-    process = subprocess.Popen(**command(script, fifo), stdout=subprocess.PIPE)
+    process = subprocess.Popen(**python_command(script, fifo), stdout=subprocess.PIPE)
     assert process.stdout.readline() == "ready\n"
     try:
         process.wait(timeout=0.5)

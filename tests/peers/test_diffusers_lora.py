@@ -5,71 +5,14 @@ import copy
 import pytest
 import torch
 from numerics_bound import assert_one_rounding, reference, relative_error
+from tiny_diffusers import ALPHA, ATTENTION, R, adapted, diffusers, flux, peft, qwen, sd3, unet
 
 import lora_mmap
-
-diffusers = pytest.importorskip("diffusers")
-peft = pytest.importorskip("peft")
 
 # Peers about each other, as of diffusers 0.42 with peft 0.21.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers", "ignore::FutureWarning:peft")
 
 
-def unet():
-    return diffusers.UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=12,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    )
-
-
-def flux():
-    return diffusers.FluxTransformer2DModel(
-        patch_size=1,
-        in_channels=4,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=12,
-        pooled_projection_dim=12,
-        axes_dims_rope=(2, 2, 4),
-    )
-
-
-def sd3():
-    return diffusers.SD3Transformer2DModel(
-        sample_size=8,
-        patch_size=1,
-        in_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=16,
-        caption_projection_dim=16,
-        pooled_projection_dim=12,
-    )
-
-
-def qwen():
-    return diffusers.QwenImageTransformer2DModel(
-        patch_size=2,
-        in_channels=16,
-        out_channels=4,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=12,
-        axes_dims_rope=(4, 6, 6),
-    )
-
-
-ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 ADDED = ["add_q_proj", "add_k_proj", "add_v_proj"]
 MODELS = {
     "unet": (unet, [*ATTENTION, "conv1", "conv_shortcut", "proj_in"], "StableDiffusionPipeline", "unet"),
@@ -77,15 +20,12 @@ MODELS = {
     "sd3": (sd3, [*ATTENTION, *ADDED], "StableDiffusion3Pipeline", "transformer"),
     "qwen": (qwen, [*ATTENTION, *ADDED, "net.0.proj"], "QwenImagePipeline", "transformer"),
 }
-R, ALPHA = 3, 5
 
 
-def adapted(base, targets):
-    """A copy of ``base`` with a trained-looking adapter of diffusers' own making."""
+def trained_on(base, targets):
+    """An adapted copy of ``base``."""
     torch.manual_seed(3)
-    model = copy.deepcopy(base)
-    model.add_adapter(peft.LoraConfig(r=R, lora_alpha=ALPHA, target_modules=targets, init_lora_weights=False))
-    return model
+    return adapted(copy.deepcopy(base), targets)
 
 
 def terms_of(model, scale):
@@ -135,7 +75,7 @@ def assert_composed(model, pristine, terms):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("with_metadata", [True, False], ids=["metadata", "bare"])
 def test_save_lora_weights(case, base, dtype, with_metadata, tmp_path, sha256):
-    trained = adapted(base, MODELS[case][1])
+    trained = trained_on(base, MODELS[case][1])
     save_through_pipeline(case, trained, tmp_path, with_metadata)
     pristine = copy.deepcopy(base).to(dtype)
     model = copy.deepcopy(pristine)
@@ -155,7 +95,7 @@ def test_save_lora_weights(case, base, dtype, with_metadata, tmp_path, sha256):
 
 
 def test_save_lora_adapter_of_a_bare_model(case, base, tmp_path, sha256):
-    trained = adapted(base, MODELS[case][1])
+    trained = trained_on(base, MODELS[case][1])
     trained.save_lora_adapter(tmp_path)
     model = copy.deepcopy(base)
     before = sha256(model)
@@ -168,7 +108,7 @@ def test_save_lora_adapter_of_a_bare_model(case, base, tmp_path, sha256):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_at_least_as_close_as_fuse_lora(case, base, dtype, tmp_path):
     """Over the whole model, as one vector; in fp32 both are one rounding from the truth."""
-    trained = adapted(base, MODELS[case][1])
+    trained = trained_on(base, MODELS[case][1])
     trained.save_lora_adapter(tmp_path)
     pristine = copy.deepcopy(base).to(dtype)
     ours, theirs = copy.deepcopy(pristine), copy.deepcopy(pristine)
@@ -192,7 +132,7 @@ def test_fused_projections_of_qwen_image(with_metadata, tmp_path, sha256):
     """q, k and v land in the rows of to_qkv; the split layers, dead by then, are left alone."""
     torch.manual_seed(2)
     base = qwen().eval()
-    trained = adapted(base, [*ATTENTION, *ADDED])
+    trained = trained_on(base, [*ATTENTION, *ADDED])
     save_through_pipeline("qwen", trained, tmp_path, with_metadata)
     for block in base.transformer_blocks:
         block.attn.fuse_projections()
@@ -228,7 +168,7 @@ def test_rows_of_a_fused_projection_that_only_the_first_adapter_covered(tmp_path
     torch.manual_seed(2)
     base = qwen().eval()
     for folder, part in (("q", "to_q"), ("k", "to_k")):
-        save_through_pipeline("qwen", adapted(base, [part]), tmp_path / folder, True)
+        save_through_pipeline("qwen", trained_on(base, [part]), tmp_path / folder, True)
     for block in base.transformer_blocks:
         block.attn.fuse_projections()
     once, twice = copy.deepcopy(base), copy.deepcopy(base)
@@ -243,7 +183,7 @@ def test_the_fused_model_computes_what_the_adapted_one_does(tmp_path):
     """End to end: the output with our weights is that of PEFT's unfused forward pass."""
     torch.manual_seed(2)
     base = unet().eval()
-    trained = adapted(base, MODELS["unet"][1]).eval()
+    trained = trained_on(base, MODELS["unet"][1]).eval()
     save_through_pipeline("unet", trained, tmp_path, True)
     model = copy.deepcopy(base)
     lora_mmap.compose(model, [(tmp_path, 1.0)])

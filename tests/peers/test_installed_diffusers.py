@@ -4,55 +4,21 @@ import pytest
 import torch
 from routed_loading import assert_same_tensors, load_both_ways
 from safetensors.torch import save_file
+from tiny_diffusers import adapted, diffusers, flux, peft, unet
 
-diffusers = pytest.importorskip("diffusers")
-peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
 # Peers about each other, as of diffusers 0.42 with peft 0.21.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers", "ignore::FutureWarning:peft")
 
 
-def unet():
-    return diffusers.UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    )
-
-
-def flux():
-    return diffusers.FluxTransformer2DModel(
-        patch_size=1,
-        in_channels=4,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=12,
-        pooled_projection_dim=12,
-        axes_dims_rope=(2, 2, 4),
-    )
-
-
 MODELS = {"unet": unet, "flux": flux}
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 @pytest.fixture(params=MODELS)
 def model(request):
     torch.manual_seed(5)
     return MODELS[request.param]().eval()
-
-
-def adapted(model):
-    model.add_adapter(peft.LoraConfig(r=3, lora_alpha=5, target_modules=TARGETS, init_lora_weights=False))
-    return model
 
 
 def adapter_of(model):
@@ -109,7 +75,7 @@ def pipeline():
     torch.manual_seed(6)
     text = transformers.CLIPTextConfig(
         vocab_size=100,
-        hidden_size=16,
+        hidden_size=12,
         intermediate_size=24,
         projection_dim=16,
         num_hidden_layers=2,

@@ -9,16 +9,10 @@ import threading
 
 import pytest
 from header_bytes import file_of
+from other_process import run_as_nobody, run_python
 
 from lora_mmap import _C
 from lora_mmap.errors import ArgumentError, ClosedError, HeaderError, ReadError
-
-
-def run_python(script, *arguments):
-    """Runs a script in its own process with this process's import path; a hang is a failure."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def open_descriptors():
@@ -121,20 +115,13 @@ except OSError as error:
 
 def test_no_permission(path):
     path.chmod(0)
-    path.parent.chmod(0o755)
     script = """
-import os, sys
-from lora_mmap import _C
-os.chdir(sys.argv[1])
-if os.getuid() == 0:
-    os.setgroups([])
-    os.setuid(65534)
 try:
     _C.File("x.bin")
 except PermissionError as error:
     print(error)
 """
-    done = run_python(script, path.parent)
+    done = run_as_nobody(path.parent, "from lora_mmap import _C", script)
     assert "Permission denied: x.bin" in done.stdout, done
 
 

@@ -1,34 +1,9 @@
-"""What the kernel may do to a read: short counts, EINTR, EIO. A preloaded pread plays the faults."""
-
-import os
-import shutil
-import subprocess
-import sys
+"""What the kernel may do to a read: short counts, EINTR, EIO."""
 
 import pytest
+from faulty_reads import build_faulty_reads
 from header_bytes import file_of
-
-SHIM = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/types.h>
-
-static ssize_t faulty(int fd, void *to, size_t n, off_t at) {
-  static ssize_t (*real)(int, void *, size_t, off_t);
-  static unsigned calls;
-  const char *fault = getenv("FAULT");
-  if (!real) *(void **)&real = dlsym(RTLD_NEXT, "pread64");
-  if (!strcmp(fault, "short") && n > 7) n = 7;
-  if (!strcmp(fault, "eintr") && ++calls % 3) { errno = EINTR; return -1; }
-  if (!strcmp(fault, "eio") && at >= 8) { errno = EIO; return -1; }
-  return real(fd, to, n, at);
-}
-ssize_t pread(int fd, void *to, size_t n, off_t at) { return faulty(fd, to, n, at); }
-ssize_t pread64(int fd, void *to, size_t n, off_t at) { return faulty(fd, to, n, at); }
-"""
+from other_process import run_python
 
 SCRIPT = """
 import errno, sys
@@ -45,31 +20,21 @@ except OSError as error:
 
 
 @pytest.fixture(scope="module")
-def shim(tmp_path_factory):
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if not compiler:
-        pytest.skip("no C compiler to build the fault shim with")
-    folder = tmp_path_factory.mktemp("shim")
-    (folder / "shim.c").write_text(SHIM)
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-o", folder / "shim.so", folder / "shim.c", "-ldl"],
-        check=True,
-        capture_output=True,
-    )
-    return folder / "shim.so"
+def library(tmp_path_factory):
+    return build_faulty_reads(tmp_path_factory.mktemp("faulty"))
 
 
 @pytest.mark.parametrize(
-    ("fault", "outcome"), [("short", "['a'] True True"), ("eintr", "['a'] True True"), ("eio", "EIO True")]
+    ("fault", "outcome"),
+    [
+        ({"FAULT_SHORT": "7"}, "['a'] True True"),
+        ({"FAULT_EINTR": "1"}, "['a'] True True"),
+        ({"FAULT_EIO": "8"}, "EIO True"),
+    ],
+    ids=["short", "eintr", "eio"],
 )
-def test_faults(shim, fault, outcome, tmp_path):
+def test_faults(library, fault, outcome, tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(file_of({"a": {"dtype": "U8", "shape": [1000], "data_offsets": [0, 1000]}}, bytes(range(250)) * 4))
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "LD_PRELOAD": str(shim),
-        "FAULT": fault,
-    }
-    command = [sys.executable, "-c", SCRIPT, str(path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = run_python(SCRIPT, path, LD_PRELOAD=library, **fault)
     assert done.stdout.strip() == outcome, done
