@@ -15,6 +15,8 @@ Reading = tuple[int, int, torch.Tensor]
 class HostMemory:
     """CPU tensors."""
 
+    all_at_once = True  # a whole file at a time, not tensor by tensor
+
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Memory to read into. Without elements any shape will do, even one whose strides would overflow."""
         if 0 in shape:
@@ -49,6 +51,8 @@ class CudaMemory(HostMemory):
 class ElsewhereMemory(HostMemory):
     """CPU tensors that torch moves to a device it knows how to reach."""
 
+    all_at_once = False
+
     def __init__(self, device: torch.device | str | int) -> None:
         self._device = device
 
@@ -60,8 +64,8 @@ class ElsewhereMemory(HostMemory):
 
 
 def memory_of(device: torch.device | str | int | None) -> HostMemory:
-    """What ``device`` (as :func:`.parse_device` gives it) means here."""
+    """What ``device`` (as :func:`.parse_device` gives it) means here; a number is a CUDA device's."""
     if device is None:
         return HostMemory()
-    named_cuda = isinstance(device, int) or torch.device(device).type == "cuda"
-    return CudaMemory(device) if named_cuda and from_torch.is_available() else ElsewhereMemory(device)
+    kind = "cuda" if isinstance(device, int) else str(device).partition(":")[0]
+    return CudaMemory(device) if kind == "cuda" and from_torch.is_available() else ElsewhereMemory(device)
