@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from . import native_types
 from .adapter import Adapter
 from .geometry import Geometry
-from .plan import EntryPlan, Term, WeightPlan
+from .plan import EntryPlan, WeightPlan
 from .tensor_source import FileTensors
 
 # One tensor of the composition: (position in the list of distinct adapters, tensor index).
@@ -90,7 +90,7 @@ class FactorStream(ABC):
     def _make_windows(self, weights: list[WeightPlan], budget: int) -> Iterator[Window]:
         window = Window()
         for cluster in self._clusters(weights):
-            factors = {self.factor(term.entry, t): None for w in cluster for term in w.terms for t in _tensors(term)}
+            factors = {factor: None for weight in cluster for factor in self._factors(weight)}
             nbytes = sum(self.adapters[adapter].source.nbytes[tensor] for adapter, tensor in factors)
             if window.weights and window.nbytes + nbytes > budget:
                 yield window
@@ -103,10 +103,12 @@ class FactorStream(ABC):
 
     def _clusters(self, weights: list[WeightPlan]) -> list[list[WeightPlan]]:
         """Weights grouped so that no two groups need the same tensor; groups in order of their first weight."""
+        needs = [self._factors(weight) for weight in weights]
+        if len(set().union(*needs)) == sum(map(len, needs)):
+            return [[weight] for weight in weights]
         cluster_of: dict[Factor, int] = {}
         clusters: list[list[WeightPlan]] = []
-        for weight in weights:
-            factors = {self.factor(term.entry, tensor) for term in weight.terms for tensor in _tensors(term)}
+        for weight, factors in zip(weights, needs, strict=True):
             joined = sorted({cluster_of[factor] for factor in factors if factor in cluster_of})
             home = joined[0] if joined else len(clusters)
             if not joined:
@@ -119,6 +121,6 @@ class FactorStream(ABC):
             cluster_of.update(dict.fromkeys(factors, home))
         return [cluster for cluster in clusters if cluster]
 
-
-def _tensors(term: Term) -> tuple[int, int]:
-    return term.pair.down, term.pair.up
+    def _factors(self, weight: WeightPlan) -> set[Factor]:
+        position = self._adapter_of
+        return {(position[term.entry], tensor) for term in weight.terms for tensor in (term.pair.down, term.pair.up)}

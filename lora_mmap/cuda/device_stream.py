@@ -45,7 +45,8 @@ class DeviceStream(FactorStream):
         self._fast = fast
         self._stream = from_torch.current_stream(device)
         _C.cuda_prepare(device.index, self._stream)
-        self._arena = Arena([self._layout(window)[1] for window in self.windows], device)
+        self._layouts = {id(window): self._layout(window) for window in self.windows}
+        self._arena = Arena([nbytes for _, nbytes in self._layouts.values()], device)
         self._region: Region | None = None
         self._column_maps: dict[int, int] = {}  # by the host address of the map
         self._n_jobs = 0
@@ -59,7 +60,7 @@ class DeviceStream(FactorStream):
 
     def load(self, window: Window) -> dict[Factor, int]:
         begin = time.perf_counter()
-        places, _ = self._layout(window)
+        places, _ = self._layouts.pop(id(window))
         self._region = region = self._arena.take()
         requests, addresses = [], {}
         self._column_maps = {}
