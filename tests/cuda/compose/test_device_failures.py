@@ -1,0 +1,110 @@
+"""Whatever fails on the way, every weight keeps its bytes and nothing is left behind."""
+
+import os
+
+import pytest
+from device_models import adapter_file, differing
+
+import lora_mmap
+from lora_mmap.errors import CudaError, ReadError
+
+OUT_OF_MEMORY = 2
+
+
+@pytest.mark.parametrize("mode", ["eager", "lazy"])
+@pytest.mark.parametrize("state", ["pristine", "composed"])
+def test_every_call_of_the_driver_fails_once(models, torch_side, fake_cuda, tmp_path, sha256, mode, state):
+    fake_cuda.mode(mode)
+    device, host = models
+    if state == "composed":
+        lora_mmap.compose(device, [(adapter_file(tmp_path, host, seed=8), 0.3)])
+    torch_side.synchronize()
+    before = sha256(device)
+    path = adapter_file(tmp_path, host)
+    nth, failures = 0, set()
+    while True:
+        nth += 1
+        fake_cuda.fail(nth, code=OUT_OF_MEMORY)
+        try:
+            lora_mmap.compose(device, [(path, 0.7)])
+        except CudaError as error:
+            failures.add(fake_cuda.failed)
+            assert fake_cuda.failed.removesuffix("_v2") in str(error)
+            assert "CUDA_ERROR_OUT_OF_MEMORY" in str(error)
+            fake_cuda.fail(0)
+            torch_side.synchronize()
+            assert sha256(device) == before, fake_cuda.failed
+            continue
+        if not fake_cuda.failed:
+            break
+        fake_cuda.fail(0)  # a call that nothing depends on: freeing something
+        lora_mmap.reset(device)
+        if state == "composed":
+            lora_mmap.compose(device, [(adapter_file(tmp_path, host, seed=8), 0.3)])
+        torch_side.synchronize()
+    fake_cuda.fail(0)
+    assert {"cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuStreamWaitEvent"} <= failures
+    lora_mmap.compose(host, [(path, 0.7)])
+    torch_side.synchronize()
+    assert differing(device, host) == []
+
+
+def test_a_file_that_shrinks_while_it_is_read(models, torch_side, tmp_path, sha256, monkeypatch):
+    from lora_mmap.cuda import device_stream
+
+    monkeypatch.setattr(device_stream, "WINDOW_NBYTES", 1)
+    device, host = models
+    path = adapter_file(tmp_path, host)
+    before = sha256(device)
+    load = device_stream.DeviceStream.load
+    calls = []
+
+    def shrinking(stream, window):
+        calls.append(1)
+        if len(calls) == 3:
+            os.truncate(path, os.path.getsize(path) // 3)
+        return load(stream, window)
+
+    monkeypatch.setattr(device_stream.DeviceStream, "load", shrinking)
+    with pytest.raises(ReadError, match="adapter_0"):
+        lora_mmap.compose(device, [(path, 1.0)])
+    torch_side.synchronize()
+    assert sha256(device) == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("name", ["load", "fuse", "seal", "finish"])
+def test_interrupted(models, torch_side, fake_cuda, tmp_path, sha256, monkeypatch, error, name):
+    from lora_mmap.cuda import device_stream
+
+    fake_cuda.mode("lazy")
+    monkeypatch.setattr(device_stream, "WINDOW_NBYTES", 1)
+    device, host = models
+    before = sha256(device)
+    original = getattr(device_stream.DeviceStream, name)
+    calls = []
+
+    def failing(*arguments):
+        result = original(*arguments)
+        calls.append(1)
+        if len(calls) == (2 if name in ("load", "fuse") else 1):
+            raise error
+        return result
+
+    monkeypatch.setattr(device_stream.DeviceStream, name, failing)
+    with pytest.raises(error):
+        lora_mmap.compose(device, [(adapter_file(tmp_path, host), 1.0)])
+    torch_side.synchronize()
+    assert sha256(device) == before
+
+
+def test_during_a_capture(models, torch_side, fake_cuda, tmp_path, sha256):
+    device, host = models
+    before = sha256(device)
+    fake_cuda.capture(torch_side.streams[0], True)
+    try:
+        with pytest.raises(CudaError, match="captur"):
+            lora_mmap.compose(device, [(adapter_file(tmp_path, host), 1.0)])
+    finally:
+        fake_cuda.capture(torch_side.streams[0], False)
+    assert sha256(device) == before
