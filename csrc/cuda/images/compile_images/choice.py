@@ -15,6 +15,7 @@ from pathlib import Path
 from .compilers import Compiler, Image, Nvcc, Nvrtc
 from .request import NVRTC_RELEASES, BuildError, Request, default_archs
 
+_USUAL_HOME = "/usr/local/cuda"
 _NVRTC_PACKAGES = {"nvidia-cuda-nvrtc-cu12": "libnvrtc.so.12", "nvidia-cuda-nvrtc": "libnvrtc.so.13"}
 
 
@@ -101,19 +102,22 @@ def _try(compiler: Compiler) -> None:
 def _nvccs() -> Iterator[Path]:
     if on_path := shutil.which("nvcc"):
         yield Path(on_path)
-    for home in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"):
+    for home in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), _USUAL_HOME):
         if home:
             yield Path(home, "bin", "nvcc")
 
 
 def _nvrtcs() -> Iterator[Path]:
-    # An isolated build hides the environment's own packages from sys.path, but not where they lie.
-    places = list(dict.fromkeys([*sys.path, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]))
     for package, library in _NVRTC_PACKAGES.items():
-        for found in importlib.metadata.distributions(name=package, path=places):
+        for found in importlib.metadata.distributions(name=package, path=_package_folders()):
             for file in found.files or ():
                 if file.name == library:
                     yield Path(str(found.locate_file(file)))
+
+
+def _package_folders() -> list[str]:
+    """An isolated build hides the environment's own packages from sys.path, but not where they lie."""
+    return list(dict.fromkeys([*sys.path, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]))
 
 
 def _described(compiler: Compiler) -> str:
