@@ -29,7 +29,8 @@ foreach(target file IN ZIP_LISTS image_targets image_files)
     OUTPUT ${images_dir}/${file}
     COMMAND ${Python_EXECUTABLE} -m compile_images compile
       --compiler ${image_compiler} --path ${image_compiler_path} --target ${target}
-      --source ${kernels} --include ${CMAKE_CURRENT_SOURCE_DIR}/csrc --out ${images_dir}/${file}
+      --source ${kernels} --include ${CMAKE_CURRENT_SOURCE_DIR}/csrc --out ${images_dir}/${file} $<$<BOOL:${LORA_MMAP_WERROR}>:--werror>
+    COMMAND_EXPAND_LISTS
     WORKING_DIRECTORY ${compile_images_dir}
     DEPENDS ${compile_images_sources} ${images_dir}/choice.cmake
     DEPFILE ${images_dir}/${file}.d

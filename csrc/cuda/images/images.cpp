@@ -3,7 +3,9 @@
 namespace lora_mmap::cuda {
 namespace {
 
-std::string release(int major, int minor) { return std::to_string(major) + "." + std::to_string(minor); }
+std::string release(int major, int minor) {
+  return std::to_string(major) + "." + std::to_string(minor);
+}
 
 std::string on_board(std::span<const Image> images) {
   std::string names;
@@ -57,7 +59,8 @@ std::optional<Image> choose_image(std::span<const Image> images, Toolkit toolkit
   const Image* ptx = best_ptx(images, arch);
   if (ptx == nullptr) return std::nullopt;
   if (driver < 1000 * toolkit.major + 10 * toolkit.minor) {
-    why += ", whose PTX needs a driver for CUDA " + release(toolkit.major, toolkit.minor) + " or newer; " + has;
+    why +=
+        ", whose PTX needs a driver for CUDA " + release(toolkit.major, toolkit.minor) + " or newer; " + has;
     return std::nullopt;
   }
   why.clear();

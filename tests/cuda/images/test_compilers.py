@@ -4,17 +4,30 @@ import re
 
 import pytest
 from compile_images import table
-from compile_images.choice import candidates
+from compile_images.choice import Choice, candidates
 from compile_images.compilers import Image
 from compile_images.request import BuildError, default_archs
 
-COMPILERS = list(candidates())
-IMAGES = [
-    pytest.param(compiler, Image(arch, ptx), id=f"{compiler.name}-{compiler.release[0]}.{compiler.release[1]}-{arch}-{ptx}")
-    for compiler in COMPILERS
-    for arch, ptx in [*((arch, False) for arch in default_archs(compiler.release)), (default_archs(compiler.release)[-1], True)]
-]
-every_compiler = pytest.mark.parametrize("compiler", COMPILERS, ids=lambda compiler: f"{compiler.name}-{compiler.path}")
+from lora_mmap import _C
+
+COMPILERS = list({(compiler.name, compiler.release): compiler for compiler in candidates()}.values())
+TABLE = _C.images()
+
+
+def named(compiler):
+    return f"{compiler.name}-{compiler.release[0]}.{compiler.release[1]}"
+
+
+def uncompiled():
+    """All images of the compilers that did not make this build's own, which test_table.py looks at."""
+    for compiler in COMPILERS:
+        if named(compiler) != f"{TABLE['compiler']}-{TABLE['toolkit']}":
+            archs = default_archs(compiler.release)
+            for image in (*map(Image, archs), Image(archs[-1], ptx=True)):
+                yield pytest.param(compiler, image, id=f"{named(compiler)}-{image.target}")
+
+
+every_compiler = pytest.mark.parametrize("compiler", COMPILERS, ids=named)
 
 ARITHMETIC = """
 #include "constants.h"
@@ -40,7 +53,7 @@ def test_there_is_a_compiler():
     assert COMPILERS
 
 
-@pytest.mark.parametrize(("compiler", "image"), IMAGES)
+@pytest.mark.parametrize(("compiler", "image"), list(uncompiled()))
 def test_the_kernels_compile_without_a_warning(compiler, image, kernels, arch_of):
     made, warnings = compiler.compile(kernels, kernels.parents[2], image)
     assert warnings.strip() == ""
@@ -51,21 +64,19 @@ def test_the_kernels_compile_without_a_warning(compiler, image, kernels, arch_of
 def test_products_and_sums_are_rounded_apart_and_nothing_is_flushed(compiler, source, tmp_path):
     made, _ = compiler.compile(source, tmp_path, Image(80, ptx=True))
     found = re.findall(r"\b(?:mul|add|fma|div|sqrt)\.[a-z.]*f32", made.decode())
-    assert sorted(found) == ["add.f32", "div.rn.f32", "fma.rn.f32", "mul.f32", "sqrt.rn.f32"] or sorted(found) == [
-        "add.rn.f32", "div.rn.f32", "fma.rn.f32", "mul.rn.f32", "sqrt.rn.f32"]
+    # An add that says how it rounds is not fused with a product, by ptxas or by the driver.
+    assert sorted(found) == ["add.rn.f32", "div.rn.f32", "fma.rn.f32", "mul.rn.f32", "sqrt.rn.f32"]
 
 
 @every_compiler
 @pytest.mark.parametrize("image", [Image(80), Image(80, ptx=True)], ids=["cubin", "ptx"])
 def test_an_error_shows_what_the_compiler_said(compiler, source, tmp_path, image):
-    source.write_text("extern \"C\" __global__ void broken() { nowhere(); }\n")
+    source.write_text('extern "C" __global__ void broken() { nowhere(); }\n')
     with pytest.raises(BuildError, match=r'arithmetic\.cu\(1\): error: identifier "nowhere" is undefined'):
         compiler.compile(source, tmp_path, image)
 
 
 def test_an_unchanged_choice_leaves_its_files_alone(tmp_path):
-    from compile_images.choice import Choice
-
     first = Choice(COMPILERS[0], (Image(80), Image(80, ptx=True)), "")
     table.write(first, tmp_path)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}

@@ -38,6 +38,8 @@ def _compile(arguments: argparse.Namespace) -> None:
     image = Image(int(arch), ptx=kind == "compute")
     made, warnings = compiler.compile(arguments.source, arguments.include, image)
     if warnings.strip():
+        if arguments.werror:
+            raise BuildError(warnings)
         print(warnings, file=sys.stderr)
     arguments.out.write_bytes(made)
     files = sources.read_with(arguments.source, arguments.include)
@@ -60,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     compiling.add_argument("--source", type=Path, required=True)
     compiling.add_argument("--include", type=Path, required=True)
     compiling.add_argument("--out", type=Path, required=True)
+    compiling.add_argument("--werror", action="store_true", help="fail where the compiler warns")
     compiling.set_defaults(run=_compile)
     return parser
 

@@ -70,7 +70,8 @@ class Nvcc:
             output = Path(scratch, "image")
             kind = "-ptx" if image.ptx else "-cubin"
             # The kernels take nothing from the host compiler, so its version does not matter.
-            options = (*_ARITHMETIC, f"-arch={image.target}", f"-I{include}", "-allow-unsupported-compiler")
+            freedoms = ("-expt-relaxed-constexpr", "-allow-unsupported-compiler")
+            options = (*_ARITHMETIC, *freedoms, f"-arch={image.target}", f"-I{include}")
             _, warnings = self._run(kind, *options, "-o", str(output), str(source))
             return output.read_bytes(), warnings
 
@@ -96,6 +97,9 @@ class Nvrtc:
     @cached_property
     def _library(self) -> ctypes.CDLL:
         try:
+            # It opens its builtins by name only, and not every wheel says where they lie.
+            for builtins in self.path.parent.glob("libnvrtc-builtins.so.*"):
+                ctypes.CDLL(str(builtins), ctypes.RTLD_GLOBAL)
             library = ctypes.CDLL(str(self.path))
         except OSError as error:
             raise BuildError(f"{self.path} does not load: {error}") from error
@@ -122,7 +126,8 @@ class Nvrtc:
         arguments = (source.read_bytes(), str(source).encode(), 0, None, None)
         self._call("nvrtcCreateProgram", ctypes.byref(program), *arguments)
         try:
-            given = (*_ARITHMETIC, f"-arch={image.target}", f"-I{include}", f"-I{source.parent}")
+            # Functions that host and device share need no word of CUDA: here all code is the device's.
+            given = (*_ARITHMETIC, "-default-device", f"-arch={image.target}", f"-I{include}", f"-I{source.parent}")
             options = (ctypes.c_char_p * len(given))(*(option.encode() for option in given))
             failed = self._library.nvrtcCompileProgram(program, len(given), options)
             log = self._text("ProgramLog", program).decode(errors="replace")
