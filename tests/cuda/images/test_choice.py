@@ -74,7 +74,8 @@ def test_devices_older_than_everything_on_board():
     found, why = choose(CU128, 7, 0, driver=12080)
     assert found is None
     assert why == (
-        "no image fits compute capability 7.0; on board: sm_75, sm_80, sm_86, sm_89, sm_90, sm_100, sm_120, PTX compute_120"
+        "no image fits compute capability 7.0; on board: sm_75, sm_80, sm_86, sm_89, sm_90, sm_100, sm_120,"
+        " PTX compute_120"
     )
 
 

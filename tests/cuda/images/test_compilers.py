@@ -3,8 +3,7 @@
 import re
 
 import pytest
-from compile_images import table
-from compile_images.choice import Choice, candidates
+from compile_images.choice import candidates
 from compile_images.compilers import Image
 from compile_images.request import BuildError, default_archs
 
@@ -74,11 +73,3 @@ def test_an_error_shows_what_the_compiler_said(compiler, source, tmp_path, image
     source.write_text('extern "C" __global__ void broken() { nowhere(); }\n')
     with pytest.raises(BuildError, match=r'arithmetic\.cu\(1\): error: identifier "nowhere" is undefined'):
         compiler.compile(source, tmp_path, image)
-
-
-def test_an_unchanged_choice_leaves_its_files_alone(tmp_path):
-    first = Choice(COMPILERS[0], (Image(80), Image(80, ptx=True)), "")
-    table.write(first, tmp_path)
-    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    table.write(first, tmp_path)
-    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before

@@ -74,5 +74,5 @@ def test_labels(toolkit, wish, from_sdist, expected):
 
 
 def test_an_unknown_label():
-    with pytest.raises(BuildError, match="^LORA_MMAP_LABEL='cu128' is neither none nor cuda$"):
+    with pytest.raises(BuildError, match=r"^LORA_MMAP_LABEL='cu128' is neither none nor cuda$"):
         label(None, "cu128", False)

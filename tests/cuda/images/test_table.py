@@ -10,7 +10,6 @@ from lora_mmap import _C
 from lora_mmap.errors import ArgumentError
 
 TABLE = _C.images()
-PLANNED = {"12.6": [75, 80, 86, 89, 90]}
 
 
 def test_it_is_complete_or_empty():

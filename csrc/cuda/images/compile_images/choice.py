@@ -78,7 +78,7 @@ def _named(release: tuple[int, int]) -> tuple[Compiler, str]:
 
 
 def _present() -> tuple[Compiler | None, str]:
-    passed_over = []
+    passed_over: list[str] = []
     for compiler in candidates():
         try:
             known = compiler.release[0] == 13 or (compiler.name == "nvrtc" and compiler.release in NVRTC_RELEASES)

@@ -34,7 +34,8 @@ class Request:
         release = (int(named[1]), int(named[2])) if named else None
         if release is None or not (release in NVRTC_RELEASES or release[0] == 13):
             raise BuildError(
-                f"LORA_MMAP_CUDA={cuda!r} is none of off, auto, 12.6, 12.8, 12.9, 13.0 (or another 13.x that is installed)"
+                f"LORA_MMAP_CUDA={cuda!r} is none of off, auto, 12.6, 12.8, 12.9, 13.0"
+                " (or another 13.x that is installed)"
             )
         return Request("release", release, wanted)
 
