@@ -5,6 +5,7 @@
 
 namespace lora_mmap::bindings {
 
+void register_cuda_images(pybind11::module_& m);
 void register_errors();
 void register_safetensors(pybind11::module_& m);
 void register_keys(pybind11::module_& m);

@@ -13,7 +13,22 @@ using i64 = long long;
 
 enum Type : u32 { kF16, kBF16, kF32, kF64, kE4M3, kE5M2, kE4M3FNUZ, kE5M2FNUZ };
 
-// One low-rank term of a job: see fuse/job.h. Factors lie at any multiple of their element's size.
+// What the host knows of addresses and strides, so that no thread has to find out. A group is four elements
+// that begin at a multiple of four; it is aligned if its address is a multiple of its size, or of 16 bytes.
+enum TermLayout : u8 {
+  kDownGroups = 1,  // every group of A is aligned, and no map stands between
+  kUpGroups = 2,    // every group of B is aligned
+  kDownBytes = 4,   // elements of A are not even aligned to their own size
+  kUpBytes = 8,     // likewise B
+  kDownRows16 = 16,  // the rows of A begin at multiples of 16 bytes, and no map stands between
+  kUpRows16 = 32,    // likewise B
+};
+enum JobLayout : u32 {
+  kWeightGroups = 1,  // every group of the weight is aligned, its columns follow each other
+  kBaseGroups = 2,    // likewise the base
+};
+
+// One low-rank term of a job: see fuse/job.h. Its rank is not 0.
 struct TermRow {
   u64 down;     // A [rank, cols], each row contiguous
   u64 up;       // B [rows, rank], each row contiguous
@@ -25,7 +40,8 @@ struct TermRow {
   i32 rank;
   u8 down_type;  // Type
   u8 up_type;
-  u8 reserved[2];
+  u8 layout;  // of TermLayout
+  u8 reserved;
 };
 
 // One rectangle of a weight. Its tiles are numbered row of tiles by row of tiles, from first_tile on.
@@ -44,7 +60,7 @@ struct JobRow {
   u32 first_term;
   u32 n_terms;
   u32 flag;  // index into the flags: set to 1 where a result is not finite and the base was
-  u32 reserved;
+  u32 layout;  // of JobLayout
 };
 
 // What a fuse kernel is launched with. Blocks take tiles blockIdx.x, blockIdx.x + gridDim.x, ...
@@ -76,5 +92,34 @@ struct CopyParams {
   u64 n_tiles;
   u32 n_rects;
 };
+
+// For measuring the FFMA ceiling: every thread runs `rounds` * kProbeChain fp32 fma on its registers.
+struct ProbeParams {
+  u64 sink;  // float; written only if the sums come out as no sums can
+  u32 rounds;
+  float factor;
+};
+constexpr u32 kProbeChain = 256;
+
+// Blocks have kThreads threads. Tiles are cut from a job's rows and columns, or from a rectangle's.
+constexpr u32 kThreads = 256;
+struct TileSize {
+  u32 rows;
+  u32 cols;
+};
+constexpr TileSize kOrderedTile{128, 128};
+constexpr TileSize kF64Tile{64, 64};
+constexpr TileSize kFastTile{128, 64};
+constexpr TileSize kCopyTile{16, 256};
+
+// Dynamic shared memory, in bytes. Below sm_80 nothing can be copied there behind a kernel's back, so weights
+// are not staged.
+constexpr u32 kOrderedRanks = 16;  // of a chunk: as many rows of A and columns of B in shared memory at once
+constexpr u32 kF64Ranks = 16;
+constexpr u32 ordered_shared_nbytes(int arch) {
+  return kOrderedRanks * (kOrderedTile.rows + kOrderedTile.cols) * 4 +
+         (arch >= 80 ? kOrderedTile.rows * kOrderedTile.cols * 2 : 0);
+}
+constexpr u32 kF64SharedNbytes = kF64Ranks * (kF64Tile.rows + kF64Tile.cols) * 8;
 
 }  // namespace lora_mmap::cuda

@@ -1,0 +1,129 @@
+// What only a GPU has: barriers, shared memory, loads past the caches, conversions. One small function per
+// operation; the emulator of tests/fake_cuda/simt brings its own.
+#pragma once
+
+#if defined(LORA_MMAP_SIMT)
+#include LORA_MMAP_SIMT
+#else
+
+#include "cuda/kernels/table.h"
+
+#define LORA_MMAP_BOTH __device__ __forceinline__
+#define LORA_MMAP_DEVICE __device__ __forceinline__
+#define LORA_MMAP_HARDWARE_CONVERSIONS 1
+#if defined(__CUDA_ARCH__)
+#define LORA_MMAP_ARCH (__CUDA_ARCH__ / 10)
+#else
+#define LORA_MMAP_ARCH 0
+#endif
+
+namespace lora_mmap::cuda {
+
+extern __shared__ __align__(16) u8 shared_bytes[];
+
+LORA_MMAP_DEVICE u8* shared_memory() {
+  return shared_bytes;
+}
+
+LORA_MMAP_DEVICE void block_barrier() {
+  __syncthreads();
+}
+
+struct alignas(8) Words2 {
+  u32 x, y;
+};
+struct alignas(16) Words4 {
+  u32 x, y, z, w;
+};
+
+// Of memory that nothing writes while the kernel runs.
+LORA_MMAP_DEVICE u32 load_constant_4(u64 address) {
+  u32 value;
+  asm("ld.global.nc.u32 %0, [%1];" : "=r"(value) : "l"(address));
+  return value;
+}
+LORA_MMAP_DEVICE Words2 load_constant_8(u64 address) {
+  Words2 v;
+  asm("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(address));
+  return v;
+}
+LORA_MMAP_DEVICE Words4 load_constant_16(u64 address) {
+  Words4 v;
+  asm("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+      : "l"(address));
+  return v;
+}
+
+// Brings the line of `address` to the L2 cache.
+LORA_MMAP_DEVICE void prefetch_line(u64 address) {
+  asm volatile("prefetch.global.L2 [%0];" : : "l"(address));
+}
+
+#if LORA_MMAP_ARCH >= 80
+
+LORA_MMAP_DEVICE u32 shared_address(const void* shared) {
+  return static_cast<u32>(__cvta_generic_to_shared(shared));
+}
+
+// Copies that arrive on their own. What this thread has begun is there for it after copies_wait(), and for the
+// other threads after a barrier behind that.
+LORA_MMAP_DEVICE void copy_begin_8(void* shared, u64 global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" : : "r"(shared_address(shared)), "l"(global) : "memory");
+}
+// The first `nbytes` come from memory, the others are zeros.
+LORA_MMAP_DEVICE void copy_begin_16(void* shared, u64 global, u32 nbytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+               :
+               : "r"(shared_address(shared)), "l"(global), "r"(nbytes)
+               : "memory");
+}
+LORA_MMAP_DEVICE void copies_end_group() {
+  asm volatile("cp.async.commit_group;" : : : "memory");
+}
+// Waits for all groups but the last `kOpen`.
+template <int kOpen>
+LORA_MMAP_DEVICE void copies_wait() {
+  asm volatile("cp.async.wait_group %0;" : : "n"(kOpen) : "memory");
+}
+
+#endif  // LORA_MMAP_ARCH >= 80
+
+LORA_MMAP_DEVICE float f16_to_float(u16 bits) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+}
+
+// Two values, each rounded to nearest even, the first in the lower half. Subnormals are kept, a NaN stays one.
+LORA_MMAP_DEVICE u32 round_pair_to_f16(float low, float high) {
+#if LORA_MMAP_ARCH >= 80
+  u32 pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+#else
+  u32 pair;
+  asm("{ .reg .b16 l, h; cvt.rn.f16.f32 l, %1; cvt.rn.f16.f32 h, %2; mov.b32 %0, {l, h}; }"
+      : "=r"(pair)
+      : "f"(low), "f"(high));
+  return pair;
+#endif
+}
+LORA_MMAP_DEVICE u32 round_pair_to_bf16(float low, float high) {
+#if LORA_MMAP_ARCH >= 80
+  u32 pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+#else
+  const auto round = [](float value) {
+    const u32 x = __float_as_uint(value);
+    if ((x & 0x7FFFFFFFu) > 0x7F800000u) return 0x7FFFu;
+    return (x + 0x7FFFu + ((x >> 16) & 1u)) >> 16;
+  };
+  return round(low) | round(high) << 16;
+#endif
+}
+
+}  // namespace lora_mmap::cuda
+
+#endif  // LORA_MMAP_SIMT

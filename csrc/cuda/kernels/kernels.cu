@@ -1,0 +1,24 @@
+// Every kernel of the library. Device code only: it includes no header of the host's or of a standard library,
+// so NVRTC and nvcc (and the emulator of the tests) compile the same text. Include path: csrc.
+#include "cuda/kernels/copy.cuh"
+#include "cuda/kernels/fuse_f64.cuh"
+#include "cuda/kernels/fuse_ordered.cuh"
+#include "cuda/kernels/probe_ffma.cuh"
+
+using namespace lora_mmap::cuda;
+
+extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_mmap_fuse_ordered(FuseParams params) {
+  fuse_ordered(params);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_fuse_f64(FuseParams params) {
+  fuse_f64(params);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_copy(CopyParams params) {
+  copy_rects(params);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_probe_ffma(ProbeParams params) {
+  probe_ffma(params);
+}
