@@ -32,7 +32,9 @@ constexpr uint64_t kCopyGap = 16;
 // again. Cold files are read ahead of what is needed.
 //
 // On failure (File::read_exact's errors, Error(Fault::cuda)) waits until no copy is in flight, then rethrows:
-// the destinations are then partly written and may be freed. Needs the device's context.
+// the destinations are then partly written and may be freed. Throws Error(Fault::argument), before anything
+// is done, for a request without a source or a destination, and Error(Fault::cuda) while `consumer` is
+// captured. Needs the device's context, and enters it on the other threads.
 void upload(cuda::Device& device, std::span<const UploadRequest> requests, cuda::CUevent after,
             cuda::CUstream consumer, int threads);
 

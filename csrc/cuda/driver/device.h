@@ -4,7 +4,6 @@
 #include <memory>
 #include <string>
 
-#include "cuda/driver/api.h"
 #include "cuda/driver/handles.h"
 
 namespace lora_mmap::stream {
@@ -60,7 +59,7 @@ class Device {
   [[nodiscard]] CurrentContext enter(const char* function);
 
   // Throws Error(Fault::cuda) while `stream` is being captured into a graph. Needs the context.
-  void refuse_capture(CUstream stream, const char* function);
+  void refuse_capture(CUstream stream);
 
   // A kernel of ours, loaded with its module at the first call. Throws Error(Fault::cuda) where no image fits
   // or the driver refuses it, naming the device and the archs on board. Needs the context.
@@ -93,14 +92,8 @@ class Device {
   std::unique_ptr<State> state_;
 };
 
-// What the driver says about itself and its devices, for people; never throws and creates no context.
-struct DriverReport {
-  bool loaded = false;
-  int version = 0;  // 1000 * major + 10 * minor
-  int devices = 0;
-  std::string why;  // why there is none, or why it cannot be used; empty when all is well
-};
-DriverReport driver_report();
-DeviceFacts device_facts(int ordinal, const char* function);  // throws Error(Fault::cuda)
+// Of a device that nobody needs to have used; creates no context. Throws Error(Fault::cuda): no driver, no
+// such device.
+DeviceFacts device_facts(int ordinal, const char* function);
 
 }  // namespace lora_mmap::cuda

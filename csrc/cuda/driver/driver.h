@@ -4,27 +4,9 @@
 #include <string>
 
 #include "cuda/driver/api.h"
+#include "cuda/driver/failure.h"
 
 namespace lora_mmap::cuda {
-
-// Who calls the driver, and for which device: what the errors of this thread's calls name. Innermost wins.
-class Calling {
- public:
-  Calling(const char* function, int ordinal);  // `function` must outlive it; ordinal -1: no device yet
-  ~Calling();
-  Calling(const Calling&) = delete;
-  Calling& operator=(const Calling&) = delete;
-
-  static const char* function();
-  static int ordinal();
-
- private:
-  const char* outer_function_;
-  int outer_ordinal_;
-};
-
-// Throws Error(Fault::cuda) unless `result` is CUDA_SUCCESS: "[function] call failed on cuda:0: NAME (text)".
-void check(CUresult result, const char* call);
 
 template <class Signature>
 class DriverFunction;
@@ -36,6 +18,7 @@ class DriverFunction<CUresult(Args...)> {
   explicit DriverFunction(const char* name) : name_(name) {}
   void operator()(Args... args) const { check(address_(args...), name_); }
   [[nodiscard]] CUresult result(Args... args) const { return address_(args...); }
+  bool missing() const { return address_ == nullptr; }
 
  private:
   friend struct Driver;
@@ -51,18 +34,25 @@ struct Driver {
 
   int version = 0;  // 1000 * major + 10 * minor: the CUDA version it speaks
 
- private:
-  friend class DriverLibrary;
-  // Fills the table from the library that dlopen gave `library` for. Returns the first name that is missing.
+  // Fills the table from what dlopen returned. Returns the first name that is missing, null if none is.
   const char* find_all(void* library);
 };
 
-// The driver, loaded and initialised at the first call (LORA_MMAP_LIBCUDA: a path to take it from; then
-// libcuda.so.1; then WSL's). Throws Error(Fault::cuda) where there is none, it is too old, it finds no
+// The driver, loaded and initialised at the first call (LORA_MMAP_LIBCUDA: the one to take; otherwise
+// libcuda.so.1, then WSL's). Throws Error(Fault::cuda) where there is none, it is too old, it finds no
 // device, or this process was forked from one that had it loaded. Thread-safe; never unloaded.
 const Driver& driver();
 
 // The same for destructors: null where driver() would throw or nobody has called it yet.
 const Driver* loaded_driver() noexcept;
+
+// What is known of the driver, for people: loads it, creates no context, never throws.
+struct DriverReport {
+  bool loaded = false;
+  int version = 0;  // as Driver's
+  int devices = 0;
+  std::string why;  // why there is none, or why it cannot be used; empty when all is well
+};
+DriverReport driver_report();
 
 }  // namespace lora_mmap::cuda

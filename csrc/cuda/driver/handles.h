@@ -78,7 +78,7 @@ class PinnedMemory {
   void free() noexcept;
   void abandon() noexcept;  // never to be freed: a copy is in flight whose end cannot be waited for
 
-  static size_t total_nbytes() noexcept;  // pinned in this process now
+  static size_t total_nbytes() noexcept;  // pinned by this library now, abandoned memory included
 
  private:
   Handle<void*, free_pinned> handle_;

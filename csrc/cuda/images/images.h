@@ -1,4 +1,5 @@
-// The kernels as this build carries them: one cubin per architecture, and PTX of the highest as a last resort.
+// The kernels as this build carries them: one cubin per architecture, and PTX of the highest as a last
+// resort.
 #pragma once
 
 #include <cstddef>
@@ -26,10 +27,10 @@ Toolkit toolkit();
 std::span<const Image> images();  // cubins by ascending arch, then PTX
 
 // The image for a device of compute capability `major`.`minor` under a driver of version `driver` (as
-// cuDriverGetVersion gives it: 1000 * major + 10 * minor): the cubin of the same major version and the highest
-// minor one that is not above the device's; failing that, the PTX of an arch not above the device's if the
-// driver is at least as new as the toolkit; failing that nullopt, and `why` says so in a sentence that names
-// the archs on board.
+// cuDriverGetVersion gives it: 1000 * major + 10 * minor): the cubin of the same major version and the
+// highest minor one that is not above the device's; failing that, the PTX of an arch not above the device's
+// if the driver is at least as new as the toolkit; failing that nullopt, and `why` says so in a sentence that
+// names the archs on board.
 std::optional<Image> image_for(int major, int minor, int driver, std::string& why);
 
 // The same over any set of images, so that the choice can be tested.
