@@ -183,7 +183,8 @@ py::dict counters_now() {
 void register_safetensors(py::module_& m) {
   register_header(m);
   register_file(m);
-  m.def("counters", &counters_now, "What this process has opened, read, parsed, classified and uploaded so far.");
+  m.def("counters", &counters_now,
+        "What this process has opened, read, parsed, classified and uploaded so far.");
 }
 
 }  // namespace lora_mmap::bindings

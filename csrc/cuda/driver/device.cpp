@@ -212,4 +212,10 @@ DeviceFacts device_facts(int ordinal, const char* function) {
   return facts_of(find_device(ordinal));
 }
 
+std::string image_name_for(const DeviceFacts& facts, std::string& why) {
+  const std::optional<Image> image = image_for(facts.major, facts.minor, driver().version, why);
+  if (!image) return {};
+  return (image->ptx ? "PTX of compute_" : "sm_") + std::to_string(image->arch);
+}
+
 }  // namespace lora_mmap::cuda
