@@ -27,7 +27,8 @@ RecordedEvent::~RecordedEvent() {
   try {
     const CurrentContext current = device_.enter(kFunction);
     const Event destroyed_in_the_context = std::move(event_);
-  } catch (const Error&) {  // without the context the driver keeps the event: nobody can be told
+  } catch (const Error&) {
+    event_.abandon();
   }
 }
 

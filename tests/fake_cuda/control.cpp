@@ -252,6 +252,18 @@ void fake_copy(int device, void* stream, void* to, const void* from, size_t nbyt
   enqueue(stream_of(device, stream), std::move(copy));
 }
 
+void fake_push_context(int device) {
+  context_stack().push_back(&context_of(device));
+}
+
+void fake_pop_context() {
+  context_stack().pop_back();
+}
+
+int fake_context() {
+  return current_context() ? current_context()->device : -1;
+}
+
 int fake_context_depth() {
   return static_cast<int>(context_stack().size());
 }

@@ -6,6 +6,7 @@ namespace fake {
 namespace {
 
 const pid_t loaded_in = getpid();
+constexpr int kMostDevices = 256;  // whole suites give every case a fresh one
 
 bool some_capture_is_global(const World& w) {
   for (const Stream* stream : w.streams)
@@ -24,7 +25,7 @@ CUresult injected_failure(World& w, const std::string& name) {
 }  // namespace
 
 World::World() {
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < kMostDevices; ++i) {
     Device& device = devices.emplace_back();
     device.context.device = i;
     device.context.default_stream = make_stream(device.context, true);

@@ -45,8 +45,9 @@ class Event {
   explicit Event(Timing timing = Timing::no);
   CUevent get() const noexcept { return handle_.get(); }
   void record(CUstream stream);
-  bool ready() const;  // an event that was never recorded is
-  void wait() const;   // blocks this thread
+  bool ready() const;                             // an event that was never recorded is
+  void wait() const;                              // blocks this thread
+  void abandon() noexcept { handle_.release(); }  // never to be destroyed: its context cannot be entered
 
  private:
   Handle<CUevent, destroy> handle_;
