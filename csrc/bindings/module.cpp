@@ -9,6 +9,8 @@ PYBIND11_MODULE(_C, m) {
   register_keys(m);
   register_stream(m);
   register_fuse(m);
+  register_cuda(m);
+  register_cuda_streaming(m);
   register_probe(m);
   register_cuda_images(m);
 }
