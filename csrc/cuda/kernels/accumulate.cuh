@@ -11,29 +11,26 @@
 
 namespace lora_mmap::cuda {
 
-// Which elements of the tile a thread accumulates: rows row() + {0, 1, 2, 3, 16, 17, 18, 19} and columns
-// col() + {0, 1, 2, 3, 32, 33, 34, 35}. Lanes that share a column differ in bit 0 and lanes that share a row in
+// Which elements of the tile a thread accumulates: rows row(0) + {0, 1, 2, 3, 16, 17, 18, 19} and columns
+// col(0) + {0, 1, 2, 3, 32, 33, 34, 35}. Lanes that share a column differ in bit 0 and lanes that share a row in
 // bits 1 to 3, so that two quarters of a warp are served at once.
 struct Lanes {
-  static LORA_MMAP_DEVICE i32 row() {
-    const i32 thread = static_cast<i32>(threadIdx.x);
-    return thread / 64 * 32 + ((thread & 1) | (thread >> 3 & 2)) * 4;
+  i32 thread;
+
+  LORA_MMAP_DEVICE i32 row(int i) const {
+    return thread / 64 * 32 + ((thread & 1) | (thread >> 3 & 2)) * 4 + i % 4 + i / 4 * 16;
   }
-  static LORA_MMAP_DEVICE i32 col() {
-    const i32 thread = static_cast<i32>(threadIdx.x);
-    return (thread / 32 & 1) * 64 + (thread >> 1 & 7) * 4;
-  }
-  static LORA_MMAP_DEVICE constexpr i32 row_step(int i) { return i % 4 + i / 4 * 16; }
-  static LORA_MMAP_DEVICE constexpr i32 group_step(int i) { return i * 32; }
+  LORA_MMAP_DEVICE i32 col(int group) const { return (thread / 32 & 1) * 64 + (thread >> 1 & 7) * 4 + group * 32; }
 };
 
 LORA_MMAP_DEVICE void multiply_rank(const OrderedFactors& factors, i32 r, float (&acc)[8][8]) {
+  const Lanes lanes{static_cast<i32>(threadIdx.x)};
   float down[8];
   float up[8];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const Words4 d = *reinterpret_cast<const Words4*>(&factors.down[r][Lanes::col() + Lanes::group_step(i)]);
-    const Words4 u = *reinterpret_cast<const Words4*>(&factors.up[r][Lanes::row() + Lanes::row_step(4 * i)]);
+    const Words4 d = *reinterpret_cast<const Words4*>(&factors.down[r][lanes.col(i)]);
+    const Words4 u = *reinterpret_cast<const Words4*>(&factors.up[r][lanes.row(4 * i)]);
     down[4 * i] = float_of(d.x), down[4 * i + 1] = float_of(d.y);
     down[4 * i + 2] = float_of(d.z), down[4 * i + 3] = float_of(d.w);
     up[4 * i] = float_of(u.x), up[4 * i + 1] = float_of(u.y);

@@ -11,23 +11,21 @@ namespace lora_mmap::cuda {
 // into a multiprocessor.
 struct WeightStage {
   Words2 group[16][kThreads];
-
-  static LORA_MMAP_DEVICE bool serves(const JobRow& job) { return LORA_MMAP_ARCH >= 80 && is_paired(job.type); }
 };
+template <class Format>
+constexpr bool kStaged = LORA_MMAP_ARCH >= 80 && Format::kPerWord == 2;
 
 LORA_MMAP_DEVICE void stage_weights(const JobRow& job, const Tile& tile, WeightStage& stage) {
-#if LORA_MMAP_ARCH >= 80
-  if (!WeightStage::serves(job)) return;
+  const Lanes lanes{thread_index_again()};
 #pragma unroll
   for (int i = 0; i < 16; ++i) {
-    const i32 row = Lanes::row() + Lanes::row_step(i / 2);
-    const i32 col = Lanes::col() + Lanes::group_step(i % 2);
+    const i32 row = lanes.row(i / 2);
+    const i32 col = lanes.col(i % 2);
     if (has_group(tile, row, col))
       copy_begin_8(&stage.group[i][threadIdx.x],
                    job.base + ((tile.row + row) * job.base_row_stride + tile.col + col) * 2);
   }
   copies_end_group();
-#endif
 }
 
 // Two rows of a thread's elements at a time: enough loads in flight, and no register beyond the 128 there are.
@@ -35,15 +33,16 @@ template <class Format>
 LORA_MMAP_DEVICE bool finish_rows(const JobRow& job, const Tile& tile, const WeightStage& stage, int first,
                                   const float (&acc)[8][8]) {
   constexpr i64 kNbytes = sizeof(typename Format::Bits);
+  const Lanes lanes{thread_index_again()};
   WeightGroup<Format> base[4];
   u32 suspect = 0;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const i32 row = Lanes::row() + Lanes::row_step(first + i / 2);
-    const i32 col = Lanes::col() + Lanes::group_step(i % 2);
+    const i32 row = lanes.row(first + i / 2);
+    const i32 col = lanes.col(i % 2);
     base[i] = {};
     if (!has_group(tile, row, col)) continue;
-    if (Format::kPerWord == 2 && WeightStage::serves(job)) {
+    if constexpr (kStaged<Format>) {
       const Words2 staged = stage.group[2 * first + i][threadIdx.x];
       base[i].word[0] = staged.x;
       base[i].word[1] = staged.y;
@@ -58,8 +57,8 @@ LORA_MMAP_DEVICE bool finish_rows(const JobRow& job, const Tile& tile, const Wei
   bool overflow = false;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const i32 row = Lanes::row() + Lanes::row_step(first + i / 2);
-    const i32 col = Lanes::col() + Lanes::group_step(i % 2);
+    const i32 row = lanes.row(first + i / 2);
+    const i32 col = lanes.col(i % 2);
     if (!has_group(tile, row, col)) continue;
     if (suspect != 0) overflow |= settle_group<Format>(base[i], sum[i]);
     store_weights<Format>(
@@ -69,25 +68,16 @@ LORA_MMAP_DEVICE bool finish_rows(const JobRow& job, const Tile& tile, const Wei
 }
 
 template <class Format>
-LORA_MMAP_DEVICE bool finish_groups(const JobRow& job, const Tile& tile, const WeightStage& stage,
-                                    const float (&acc)[8][8]) {
+LORA_MMAP_DEVICE void finish_tile(const FuseParams& params, const JobRow& job, const Tile& tile,
+                                  const WeightStage& stage, const float (&acc)[8][8]) {
+  if constexpr (kStaged<Format>) copies_wait<0>();
   bool overflow = false;
 #pragma unroll
   for (int row = 0; row < 8; row += 2) overflow |= finish_rows<Format>(job, tile, stage, row, acc);
-  return overflow;
-}
-
-LORA_MMAP_DEVICE void finish_tile(const FuseParams& params, const JobRow& job, const Tile& tile,
-                                  const WeightStage& stage, const float (&acc)[8][8]) {
-#if LORA_MMAP_ARCH >= 80
-  copies_wait<0>();
-#endif
-  const bool overflow = job.type == kF16    ? finish_groups<F16>(job, tile, stage, acc)
-                        : job.type == kBF16 ? finish_groups<BF16>(job, tile, stage, acc)
-                                            : finish_groups<F32>(job, tile, stage, acc);
   if (overflow) pointer_to<u32>(params.flags)[job.flag] = 1;
 }
 
+template <class Format>
 LORA_MMAP_DEVICE void fuse_ordered(const FuseParams& params) {
   const JobRow* jobs = pointer_to<const JobRow>(params.jobs);
   OrderedFactors& factors = *reinterpret_cast<OrderedFactors*>(shared_memory());
@@ -100,14 +90,14 @@ LORA_MMAP_DEVICE void fuse_ordered(const FuseParams& params) {
   for (u32 owner = 0; index < params.n_tiles; index += gridDim.x) {
     const Tile tile = tile_at(jobs, params.n_jobs, kOrderedTile, index, owner);
     owner = tile.owner;
-    stage_weights(jobs[owner], tile, stage);
+    if constexpr (kStaged<Format>) stage_weights(jobs[owner], tile, stage);
     float acc[8][8] = {};
     accumulate_tile<true>(params, tile, index + gridDim.x, chunk, share, factors, acc);
-    finish_tile(params, jobs[owner], tile, stage, acc);
+    finish_tile<Format>(params, jobs[owner], tile, stage, acc);
   }
 }
 
-static_assert(sizeof(OrderedFactors) == ordered_shared_nbytes(75), "shared memory as launched");
-static_assert(sizeof(OrderedFactors) + sizeof(WeightStage) == ordered_shared_nbytes(80), "shared memory as launched");
+static_assert(sizeof(OrderedFactors) == kFactorsNbytes, "shared memory as launched");
+static_assert(sizeof(WeightStage) == kWeightStageNbytes, "shared memory as launched");
 
 }  // namespace lora_mmap::cuda

@@ -36,6 +36,7 @@ LORA_MMAP_DEVICE bool finish_strip(const JobRow& job, const Tile& tile, i32 firs
 
 LORA_MMAP_DEVICE bool finish_elements(const JobRow& job, const Tile& tile, Strip& strip,
                                       const float (&acc)[8][8]) {
+  const Lanes lanes{static_cast<i32>(threadIdx.x)};
   bool overflow = false;
 #pragma unroll
   for (int half = 0; half < 2; ++half)
@@ -43,10 +44,12 @@ LORA_MMAP_DEVICE bool finish_elements(const JobRow& job, const Tile& tile, Strip
     for (i32 side = 0; side < 2; ++side) {
       const i32 first_col = side * 64 + half * kStripCols;
       block_barrier();
-      if (Lanes::col() / 64 == side) {
+      if (lanes.col(half) == lanes.col(half) % 64 + side * 64) {
 #pragma unroll
-        for (int i = 0; i < 32; ++i)
-          strip.acc[Lanes::row() + Lanes::row_step(i / 4)][(Lanes::col() % 64 + i % 4) ^ ((Lanes::row() + Lanes::row_step(i / 4)) % 32)] = acc[i / 4][half * 4 + i % 4];
+        for (int i = 0; i < 32; ++i) {
+          const i32 row = lanes.row(i / 4);
+          strip.acc[row][(lanes.col(0) + i % 4 ^ row) % kStripCols] = acc[i / 4][half * 4 + i % 4];
+        }
       }
       block_barrier();
       overflow |= job.type == kF16    ? finish_strip<F16>(job, tile, first_col, strip)

@@ -108,14 +108,15 @@ constexpr TileSize kF64Tile{64, 64};
 constexpr TileSize kFastTile{128, 64};
 constexpr TileSize kCopyTile{16, 256};
 
-// Dynamic shared memory, in bytes. Below sm_80 nothing can be copied there behind a kernel's back, so weights
-// are not staged.
-constexpr u32 kOrderedRanks = 16;  // of a chunk: as many rows of A and columns of B in shared memory at once
+// Dynamic shared memory, in bytes.
+constexpr u32 kOrderedRanks = 16;  // rows of A and columns of B in shared memory at once
 constexpr u32 kF64Ranks = 16;
-constexpr u32 ordered_shared_nbytes(int arch) {
-  return kOrderedRanks * (kOrderedTile.rows + kOrderedTile.cols) * 4 +
-         (arch >= 80 ? kOrderedTile.rows * kOrderedTile.cols * 2 : 0);
-}
+constexpr u32 kFactorsNbytes = kOrderedRanks * (kOrderedTile.rows + kOrderedTile.cols) * 4;
+constexpr u32 kWeightStageNbytes = kOrderedTile.rows * kOrderedTile.cols * 2;
 constexpr u32 kF64SharedNbytes = kF64Ranks * (kF64Tile.rows + kF64Tile.cols) * 8;
+// fp32 weights are not staged, and nothing is where no copy can run behind a kernel's back.
+constexpr u32 ordered_shared_nbytes(int arch, u32 type) {
+  return kFactorsNbytes + (arch >= 80 && type != kF32 ? kWeightStageNbytes : 0);
+}
 
 }  // namespace lora_mmap::cuda
