@@ -10,4 +10,5 @@ PYBIND11_MODULE(_C, m) {
   register_stream(m);
   register_fuse(m);
   register_probe(m);
+  register_cuda_kernels(m);
 }

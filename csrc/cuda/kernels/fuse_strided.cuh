@@ -48,7 +48,7 @@ LORA_MMAP_DEVICE bool finish_elements(const JobRow& job, const Tile& tile, Strip
 #pragma unroll
         for (int i = 0; i < 32; ++i) {
           const i32 row = lanes.row(i / 4);
-          strip.acc[row][(lanes.col(0) + i % 4 ^ row) % kStripCols] = acc[i / 4][half * 4 + i % 4];
+          strip.acc[row][((lanes.col(0) + i % 4) ^ row) % kStripCols] = acc[i / 4][half * 4 + i % 4];
         }
       }
       block_barrier();
