@@ -15,5 +15,6 @@ void register_fuse(pybind11::module_& m);
 void register_cuda(pybind11::module_& m);
 void register_cuda_streaming(pybind11::module_& m);
 void register_probe(pybind11::module_& m);
+void register_cuda_kernels(pybind11::module_& m);
 
 }  // namespace lora_mmap::bindings
