@@ -14,7 +14,8 @@ namespace {
 
 // A tile number and a grid's stride must add up within 32 bits.
 constexpr uint64_t kMostTiles = uint64_t{1} << 31;
-constexpr int64_t kMostElements = std::numeric_limits<int32_t>::max() - 4096;  // and an index with a tile's size
+constexpr int64_t kMostElements =
+    std::numeric_limits<int32_t>::max() - 4096;  // and an index with a tile's size
 
 u64 address_of(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer);
@@ -180,12 +181,6 @@ static_assert(sizeof(TermRow) % 16 == 0 && sizeof(JobRow) % 8 == 0 && sizeof(Cop
 
 }  // namespace
 
-size_t fuse_table_nbytes(const std::vector<Job>& jobs) {
-  size_t terms = 0;
-  for (const Job& job : jobs) terms += job.terms.size();
-  return terms * sizeof(TermRow) + jobs.size() * sizeof(JobRow);
-}
-
 Table fuse_table(const std::vector<Job>& jobs, Numerics numerics, int arch) {
   check_jobs(jobs);
   std::array<Share, kFuseKernels> shares;
@@ -269,13 +264,7 @@ void widen(const Rect& whole, std::vector<Rect>& parts) {
   parts.push_back(wide);
 }
 
-constexpr size_t kMostParts = 3;
-
 }  // namespace
-
-size_t copy_table_nbytes(const std::vector<Rect>& rects) {
-  return kMostParts * rects.size() * sizeof(CopyRow);
-}
 
 Table copy_table(const std::vector<Rect>& rects) {
   check_rects(rects);
@@ -287,7 +276,8 @@ Table copy_table(const std::vector<Rect>& rects) {
   for (const Rect& part : parts) {
     if (part.rows > kMostElements || part.cols > kMostElements)
       throw Error(Fault::argument, "[copy] a rectangle of " + std::to_string(part.rows) + " x " +
-                                       std::to_string(part.cols) + " elements, expected less than 2^31 each way");
+                                       std::to_string(part.cols) +
+                                       " elements, expected less than 2^31 each way");
     const auto first_tile = static_cast<u32>(tiles);
     const u32 across = cut(kCopyTile, part.rows, part.cols, tiles);
     if (tiles > kMostTiles) throw Error(Fault::argument, "[copy] the rectangles have more than 2^31 tiles");
@@ -313,7 +303,8 @@ Table copy_table(const std::vector<Rect>& rects) {
                               .tiles = static_cast<uint32_t>(tiles),
                               .rows = static_cast<uint32_t>(rows.size()),
                               .rows_offset = 0,
-                              .terms_offset = 0});
+                              .terms_offset = 0,
+                              .copies = true});
   return table;
 }
 

@@ -23,16 +23,13 @@ struct Launch {
   uint32_t rows;
   size_t rows_offset;   // in the table, in bytes
   size_t terms_offset;  // likewise; unused by copies
+  bool copies = false;  // takes CopyParams, not FuseParams
 };
 
 struct Table {
   std::vector<std::byte> bytes;
   std::vector<Launch> launches;  // in any order: they write different elements
 };
-
-// Bytes that the table of any device takes at most.
-size_t fuse_table_nbytes(const std::vector<Job>& jobs);
-size_t copy_table_nbytes(const std::vector<Rect>& rects);
 
 // For a device of compute capability `arch` (10 * major + minor). Flag i belongs to job i; jobs without
 // elements and terms without ranks are left out. Throws Error(Fault::argument) as fuse() does, and where a

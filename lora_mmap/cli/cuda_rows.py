@@ -14,8 +14,7 @@ def cuda_rows() -> Iterator[tuple[str, str]]:
     """(label, sentence) pairs. Creates no context and never raises for what the machine lacks."""
     yield "CUDA images", images()
     driver = _C.cuda_driver()
-    version = f"{driver['version'] // 1000}.{driver['version'] % 1000 // 10}"
-    found = f"up to CUDA {version}, {plural(driver['devices'], 'device')}"
+    found = f"up to CUDA {'.'.join(map(str, driver['version']))}, {plural(driver['devices'], 'device')}"
     yield "CUDA driver", found if not driver["why"] else f"{driver['why']}; adapters are fused on the CPU"
     built = torch.version.cuda
     usable = "usable" if torch.cuda.is_available() else "not usable"

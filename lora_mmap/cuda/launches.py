@@ -10,13 +10,14 @@ from . import from_torch
 
 def copy(device: torch.device, rects: list[native_types.Rect]) -> None:
     """Copies rectangles of that device's memory."""
-    nbytes = _C.cuda_copy_table_nbytes(rects)
-    table = from_torch.allocate((nbytes,), torch.uint8, device)
-    _C.cuda_copy(device.index, from_torch.current_stream(device), rects, table.data_ptr(), nbytes)
+    _submit(device, _C.CudaLaunches.copy(device.index, rects))
 
 
 def fuse(device: torch.device, jobs: list[native_types.Job], flags: int, fast: bool) -> None:
     """Fuses jobs; ``flags`` is the address of one u32 per job, which is set to 1 where it overflows."""
-    nbytes = _C.cuda_fuse_table_nbytes(jobs)
-    table = from_torch.allocate((nbytes,), torch.uint8, device)
-    _C.cuda_fuse(device.index, from_torch.current_stream(device), jobs, table.data_ptr(), nbytes, flags, fast)
+    _submit(device, _C.CudaLaunches.fuse(device.index, jobs, fast), flags)
+
+
+def _submit(device: torch.device, launches: _C.CudaLaunches, flags: int = 0) -> None:
+    table = from_torch.allocate((launches.table_nbytes,), torch.uint8, device)
+    launches.submit(from_torch.current_stream(device), table.data_ptr(), flags)

@@ -3,7 +3,7 @@
 import torch
 from adapter_tensors import adapter_for, keyed, write
 
-MODULES = ("half", "brain", "single", "double", "conv", "last", "turned")
+MODULES = ("small", "brain", "single", "wide", "conv", "last", "turned")
 
 
 def adapter_file(folder, model, seed=0, modules=MODULES, name=None, **kind):

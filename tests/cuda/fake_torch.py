@@ -29,10 +29,15 @@ class FakeTorch:
         self._sorted = []
         self.held = {0: 0, 1: 0}
         self.peak = {0: 0, 1: 0}
+        self._closed = False
 
     def install(self, monkeypatch):
         for name in ("device_of", "current_stream", "allocate", "is_available", "resolve"):
             monkeypatch.setattr(from_torch, name, getattr(self, name))
+
+    def close(self):
+        """The fake frees what is left by itself."""
+        self._closed = True
 
     def reset_peak(self):
         self.peak = dict(self.held)
@@ -49,7 +54,11 @@ class FakeTorch:
         self.held[device.index] += nbytes
         self.peak[device.index] = max(self.peak[device.index], self.held[device.index])
         weakref.finalize(block, self._free, address, stream)
-        return torch.frombuffer(block, dtype=dtype, count=count).reshape(shape) if count else torch.empty(shape, dtype=dtype)
+        return (
+            torch.frombuffer(block, dtype=dtype, count=count).reshape(shape)
+            if count
+            else torch.empty(shape, dtype=dtype)
+        )
 
     def device_of(self, tensor):
         if tensor.is_meta:
@@ -99,4 +108,5 @@ class FakeTorch:
         nbytes, device = self._blocks.pop(address)
         self._sorted.remove(address)
         self.held[device.index] -= nbytes
-        self.fake.free(address, stream)
+        if not self._closed:
+            self.fake.free(address, stream)

@@ -107,7 +107,7 @@ struct World {
   World();
 
   std::recursive_mutex mutex;
-  int version = 12080;
+  int version = 13000;
   bool proc_address = true;
   std::deque<Device> devices;  // addresses stay
   int n_devices = 2;

@@ -13,26 +13,24 @@ class Varied(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.half = nn.Linear(40, 24, bias=False).half()
+        self.small = nn.Linear(40, 24, bias=False).half()
         self.brain = nn.Linear(136, 200).bfloat16()
         self.single = nn.Linear(23, 37)
-        self.double = nn.Linear(9, 11).double()
+        self.wide = nn.Linear(9, 11).double()
         self.conv = nn.Conv2d(5, 7, 3).bfloat16()
         self.last = nn.Conv2d(6, 10, 3).half().to(memory_format=torch.channels_last)
         self.tied = nn.Linear(40, 24, bias=False)
-        self.tied.weight = self.half.weight
+        self.tied.weight = self.small.weight
         self.turned = nn.Linear(33, 17)
         self.turned.weight = nn.Parameter(torch.randn(33, 17).t())
-
-
-MODULES = ("half", "brain", "single", "double", "conv", "last", "turned")
 
 
 @pytest.fixture
 def torch_side(fake_cuda, monkeypatch):
     side = FakeTorch(fake_cuda)
     side.install(monkeypatch)
-    return side
+    yield side
+    side.close()
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Weights on a device get the CPU's bits, whatever order the device does things in, and give them back."""
 
+import copy
+
 import pytest
 import torch
-from adapter_tensors import adapter_for, keyed
+from adapter_tensors import adapter_for, factors, keyed
 from device_models import MODULES, adapter_file, differing
 
 import lora_mmap
@@ -37,7 +39,7 @@ def test_a_history_of_compositions(models, torch_side, tmp_path, sha256):
     device, host = models
     pristine = sha256(host)
     files = [adapter_file(tmp_path, host, seed=seed, rank=rank) for seed, rank in ((1, 4), (2, 17))]
-    some = keyed(adapter_for(host, ["half", "conv"], seed=3))
+    some = keyed(adapter_for(host, ["small", "conv"], seed=3))
     steps = [
         lambda model: lora_mmap.compose(model, [(files[0], 1.0)]),
         lambda model: lora_mmap.compose(model, [(files[0], 0.5), (files[1], -0.25), (some, 2.0)]),
@@ -81,34 +83,32 @@ def test_many_windows(models, torch_side, tmp_path, monkeypatch):
     assert differing(device, host) == []
 
 
-def test_rows_of_a_fused_weight(torch_side, tmp_path):
+class Attention(torch.nn.Module):
+    """Qwen-Image's names, with its three projections fused."""
+
+    def __init__(self):
+        super().__init__()
+        block = torch.nn.Module()
+        block.attn = torch.nn.Module()
+        block.attn.to_qkv = torch.nn.Linear(24, 3 * 20).bfloat16()
+        block.attn.add_qkv_proj = torch.nn.Linear(24, 3 * 20).bfloat16()
+        self.transformer_blocks = torch.nn.ModuleList([block])
+
+
+def test_rows_of_a_fused_weight(torch_side):
     """Three pairs of one fused projection: each on its rows, and again when only one of them stays."""
-    from lora_mmap.families import Family, Rows
-
     torch.manual_seed(0)
-    lora_mmap.register_family(
-        Family("fused", "test", ("b.{i}.qkv",), (Rows("b.{i}.qkv", ("b.{i}.q", "b.{i}.k", "b.{i}.v")),))
-    )
-
-    def build():
-        model = torch.nn.Module()
-        model.b = torch.nn.ModuleList([torch.nn.Module()])
-        model.b[0].qkv = torch.nn.Linear(24, 3 * 20).bfloat16()
-        return model
-
-    host = build()
-    device = build()
-    device.load_state_dict(host.state_dict())
-    torch_side.move(device)
-    generator = torch.Generator().manual_seed(1)
+    host = Attention()
+    device = torch_side.move(copy.deepcopy(host))
     tensors = {}
-    for part in "qkv":
-        tensors[f"b.0.{part}.lora_A.weight"] = torch.randn(5, 24, generator=generator)
-        tensors[f"b.0.{part}.lora_B.weight"] = torch.randn(20, 5, generator=generator)
-    only_k = {name: tensor for name, tensor in tensors.items() if ".k." in name}
+    for seed, part in enumerate("qkv"):
+        down, up = factors(20, 24, rank=5 + seed, seed=seed)
+        tensors |= keyed({f"transformer_blocks.0.attn.to_{part}": (down, up)})
+    only_k = {name: tensor for name, tensor in tensors.items() if ".to_k." in name}
     for adapter in (tensors, only_k):
         for model in (device, host):
-            assert lora_mmap.compose(model, [(adapter, 0.5)])
+            report = lora_mmap.compose(model, [(adapter, 0.5)])
+            assert report.applied == len(adapter) // 2
         torch_side.synchronize()
         assert differing(device, host) == []
 
@@ -122,7 +122,7 @@ def test_fast_arithmetic_is_close(models, torch_side, tmp_path):
     for name in MODULES:
         ours, theirs = (model.get_submodule(name).weight.double() for model in models)
         assert (ours - theirs).norm() <= 2e-3 * theirs.norm(), name
-    assert set(differing(device, host)) <= {"half.weight", "brain.weight", "single.weight", "conv.weight"}
+    assert set(differing(device, host)) <= {"small.weight", "brain.weight", "single.weight", "conv.weight"}
     for model in models:
         lora_mmap.reset(model)
     torch_side.synchronize()

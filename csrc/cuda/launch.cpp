@@ -1,0 +1,61 @@
+#include "cuda/launch.h"
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+#include <vector>
+
+#include "cuda/driver/driver.h"
+#include "cuda/kernels/table.h"
+#include "stream/ring.h"
+
+namespace lora_mmap::cuda {
+namespace {
+
+struct Prepared {
+  CUfunction kernel = nullptr;
+  unsigned blocks = 0;
+};
+
+Prepared prepare(Device& device, const Launch& launch) {
+  const CUfunction kernel = device.kernel(launch.kernel);
+  return {kernel,
+          std::min(launch.tiles, device.resident_blocks(kernel, launch.threads, launch.shared_nbytes))};
+}
+
+void upload(Device& device, CUstream stream, std::span<const std::byte> bytes, CUdeviceptr address) {
+  while (!bytes.empty()) {
+    stream::Ring::Slot slot = device.ring().acquire(bytes.size());
+    const size_t nbytes = std::min(bytes.size(), slot.nbytes());
+    std::memcpy(slot.data(), bytes.data(), nbytes);
+    driver().cuMemcpyHtoDAsync(address, slot.data(), nbytes, stream);
+    slot.copied_on(stream);
+    bytes = bytes.subspan(nbytes);
+    address += nbytes;
+  }
+}
+
+void submit(CUstream stream, const Launch& launch, const Prepared& prepared, CUdeviceptr table,
+            CUdeviceptr flags) {
+  FuseParams fuse{.jobs = table + launch.rows_offset,
+                  .terms = table + launch.terms_offset,
+                  .flags = flags,
+                  .n_tiles = launch.tiles,
+                  .n_jobs = launch.rows};
+  CopyParams copy{.rects = table + launch.rows_offset, .n_tiles = launch.tiles, .n_rects = launch.rows};
+  void* parameters[] = {launch.copies ? static_cast<void*>(&copy) : &fuse};
+  driver().cuLaunchKernel(prepared.kernel, prepared.blocks, 1, 1, launch.threads, 1, 1, launch.shared_nbytes,
+                          stream, parameters, nullptr);
+}
+
+}  // namespace
+
+void launch(Device& device, CUstream stream, const Table& table, CUdeviceptr address, CUdeviceptr flags) {
+  device.refuse_capture(stream);
+  std::vector<Prepared> prepared;
+  for (const Launch& launch : table.launches) prepared.push_back(prepare(device, launch));
+  upload(device, stream, table.bytes, address);
+  for (size_t i = 0; i < prepared.size(); ++i) submit(stream, table.launches[i], prepared[i], address, flags);
+}
+
+}  // namespace lora_mmap::cuda
