@@ -1,6 +1,7 @@
 """Whatever fails on the way, every weight keeps its bytes and nothing is left behind."""
 
 import os
+import re
 
 import pytest
 from device_models import adapter_file, differing
@@ -29,11 +30,11 @@ def test_every_call_of_the_driver_fails_once(models, torch_side, fake_cuda, tmp_
             lora_mmap.compose(device, [(path, 0.7)])
         except CudaError as error:
             failures.add(fake_cuda.failed)
-            assert fake_cuda.failed.removesuffix("_v2") in str(error)
-            assert "CUDA_ERROR_OUT_OF_MEMORY" in str(error)
+            told = str(error)
             fake_cuda.fail(0)
             torch_side.synchronize()
             assert sha256(device) == before, fake_cuda.failed
+            assert re.search(rf"{fake_cuda.failed} .*CUDA_ERROR_OUT_OF_MEMORY", told), told
             continue
         if not fake_cuda.failed:
             break
@@ -43,7 +44,7 @@ def test_every_call_of_the_driver_fails_once(models, torch_side, fake_cuda, tmp_
             lora_mmap.compose(device, [(adapter_file(tmp_path, host, seed=8), 0.3)])
         torch_side.synchronize()
     fake_cuda.fail(0)
-    assert {"cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuStreamWaitEvent"} <= failures
+    assert {"cuLaunchKernel", "cuMemcpyHtoDAsync", "cuStreamWaitEvent"} <= failures
     lora_mmap.compose(host, [(path, 0.7)])
     torch_side.synchronize()
     assert differing(device, host) == []
