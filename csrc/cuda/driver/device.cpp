@@ -214,8 +214,7 @@ DeviceFacts device_facts(int ordinal, const char* function) {
 
 std::string image_name_for(const DeviceFacts& facts, std::string& why) {
   const std::optional<Image> image = image_for(facts.major, facts.minor, driver().version, why);
-  if (!image) return {};
-  return (image->ptx ? "PTX of compute_" : "sm_") + std::to_string(image->arch);
+  return image ? image_name(*image) : std::string();
 }
 
 }  // namespace lora_mmap::cuda

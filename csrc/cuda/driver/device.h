@@ -96,7 +96,7 @@ class Device {
 // such device.
 DeviceFacts device_facts(int ordinal, const char* function);
 
-// The image that the device's kernels come from: "sm_90" or "PTX of compute_120". Empty where none fits;
+// The image that the device's kernels come from: "sm_90" or "PTX compute_120". Empty where none fits;
 // `why` then says so. Throws Error(Fault::cuda) as device_facts() does.
 std::string image_name_for(const DeviceFacts& facts, std::string& why);
 
