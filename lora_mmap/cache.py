@@ -11,5 +11,4 @@ def clear_lora_cache() -> dict[str, int]:
     Waits for copies that are under way. Returns the bytes freed by kind: ``{"pinned": ...}``. What is needed again is
     made again.
     """
-    devices = _C.cuda_driver()["devices"] if _C.cuda_pinned_nbytes() else 0
-    return {"pinned": sum(map(_C.cuda_clear, range(devices)))}
+    return {"pinned": _C.cuda_clear()}

@@ -1,6 +1,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "bindings/bindings.h"
 #include "bindings/without_gil.h"
 #include "cuda/driver/device.h"
@@ -56,13 +58,14 @@ void cuda_prepare(int ordinal, uintptr_t stream, bool kernels) {
   });
 }
 
-size_t cuda_clear(int ordinal) {
+size_t cuda_clear(std::optional<int> ordinal) {
   size_t freed = 0;
   without_gil([&] {
-    Device* const device = Device::if_used(ordinal);
-    if (!device) return;
-    const cuda::CurrentContext current = device->enter("cuda_clear");
-    freed = device->clear();
+    for (Device* device : Device::used()) {
+      if (ordinal && device->ordinal() != *ordinal) continue;
+      const cuda::CurrentContext current = device->enter("cuda_clear");
+      freed += device->clear();
+    }
   });
   return freed;
 }
@@ -80,9 +83,9 @@ void register_cuda(py::module_& m) {
       "cuda_prepare", &cuda_prepare, py::arg("device"), py::arg("stream"), py::arg("kernels") = true,
       "Loads the kernels and makes the copy stream of a device that torch uses. `stream` is the stream that "
       "will be worked on: refused while it is captured.");
-  m.def("cuda_clear", &cuda_clear, py::arg("device"),
-        "Waits for the copies in flight and frees the pinned memory. Returns the bytes freed; 0 for a device "
-        "that was never used.");
+  m.def("cuda_clear", &cuda_clear, py::arg("device") = py::none(),
+        "Waits for the copies in flight and frees the pinned memory, of one device or of all that were used.\n"
+        "Returns the bytes freed.");
   m.def("cuda_pinned_nbytes", &cuda::PinnedMemory::total_nbytes,
         "Pinned by this library in this process now.");
 }

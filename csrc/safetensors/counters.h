@@ -1,5 +1,5 @@
-// What this process has read and uploaded so far, for reports and tests. Every field only grows; relaxed atomics, so a
-// snapshot taken while other threads read is approximate.
+// What this process has read and uploaded so far, for reports and tests. Every field only grows; relaxed
+// atomics, so a snapshot taken while other threads read is approximate.
 #pragma once
 
 #include <atomic>

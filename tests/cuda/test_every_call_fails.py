@@ -36,5 +36,7 @@ def test_every_call_fails_once(fake_cuda_folder, threads):
     library = fake_cuda_folder / "libcuda.so.1"
     (line,) = run_program([Path(__file__).with_name("every_call_fails.py"), library, threads], library)
     failed = json.loads(line)
-    assert failed.keys() >= LIFE
-    assert failed["cuMemcpyHtoDAsync"] == 6
+    assert sum(failed.values()) > 100
+    if threads == 1:  # with more, which call is the nth is anybody's guess
+        assert failed.keys() >= LIFE
+        assert failed["cuMemcpyHtoDAsync"] == 6

@@ -37,7 +37,7 @@ def test_slots_are_pinned_one_by_one_and_once(fake_cuda, path):
     for _ in range(20):
         upload(stream, path, to, 8 * MIB, threads=1)
     assert fake_cuda.calls["cuMemHostAlloc"] == 1  # eager copies have always ended when the next slot is needed
-    assert fake_cuda.calls["cuStreamCreate"] <= 1
+    assert fake_cuda.calls["cuEventCreate"] == 1 + 21  # the slot's, and one an upload for its consumer
 
 
 def test_clear(fake_cuda, path, content):

@@ -44,9 +44,11 @@ def test_three_thousand_tensors_take_a_handful_of_copies(fake_cuda, path, conten
     places = [0, *itertools.accumulate((size + 15) // 16 * 16 for size in sizes)]
     to = fake_cuda.alloc(places[-1], stream)
     file = _C.File(path)
-    requests = [(file, None, offset, 0, size, to + at) for offset, size, at in zip(offsets, sizes, places, strict=False)]
+    requests = [
+        (file, None, offset, 0, size, to + at) for offset, size, at in zip(offsets, sizes, places, strict=False)
+    ]
     upload(fake_cuda, requests, stream)
-    for (_, _, offset, _, size, address) in requests:
+    for _, _, offset, _, size, address in requests:
         assert bytes_at(address, size) == content[offset : offset + size]
     assert file.bytes_read == sum(sizes)
     assert fake_cuda.calls["cuMemcpyHtoDAsync"] == -(-places[-1] // (4 * MIB))

@@ -7,8 +7,7 @@
 #include "world.h"
 
 #ifdef FAKE_CUDA_HAS_SIMT
-extern "C" int simt_launch(const char* kernel, unsigned grid_x, unsigned block_x, unsigned shared_nbytes,
-                           void** args);
+#include "simt.h"
 #endif
 
 using namespace fake;
@@ -19,20 +18,25 @@ constexpr size_t kMaxParams = 64;
 
 // Bytes of a kernel's only parameter, as a module would know; 0 for a kernel there is not.
 size_t params_nbytes(const std::string& kernel) {
+#ifdef FAKE_CUDA_HAS_SIMT
+  if (!simt_has_kernel(kernel.c_str())) return 0;
+#endif
   if (kernel.rfind("lora_mmap_fuse", 0) == 0) return sizeof(FuseParams);
   if (kernel == "lora_mmap_copy") return sizeof(CopyParams);
   return 0;
 }
 
-int run_kernel(const std::string& kernel, unsigned grid, unsigned block, unsigned shared_nbytes,
-               void* params) {
+// Why it did not run; empty when it did.
+std::string run_kernel(const std::string& kernel, unsigned grid, unsigned block, unsigned shared_nbytes,
+                       void* params) {
 #ifdef FAKE_CUDA_HAS_SIMT
   void* args[] = {params};
-  return simt_launch(kernel.c_str(), grid, block, shared_nbytes, args);
+  if (simt_launch(kernel.c_str(), grid, block, shared_nbytes, args) == 0) return {};
+  return simt_error();
 #else
   static_cast<void>(kernel), static_cast<void>(grid), static_cast<void>(block),
       static_cast<void>(shared_nbytes), static_cast<void>(params);
-  return -1;
+  return "this fake driver was built without kernels";
 #endif
 }
 
@@ -104,8 +108,9 @@ FAKE_DRIVER_ENTRY CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, 
   std::memcpy(copy.data(), params[0], params_nbytes(*name));
   enqueue(*launching, {*name,
                        [=, kernel = *name]() mutable {
-                         if (run_kernel(kernel, grid_x, block_x, shared_nbytes, copy.data()) != 0)
-                           violation(kernel + " did not run");
+                         const std::string why =
+                             run_kernel(kernel, grid_x, block_x, shared_nbytes, copy.data());
+                         if (!why.empty()) violation(kernel + " did not run: " + why);
                        },
                        {},
                        {},

@@ -55,8 +55,8 @@ FAKE_CUDA_CONTROL void fake_disown(void* address);
 FAKE_CUDA_CONTROL void fake_fill(int device, void* stream, void* address, int value, size_t nbytes);
 FAKE_CUDA_CONTROL void fake_copy(int device, void* stream, void* to, const void* from, size_t nbytes);
 
-// The calling thread's contexts: puts a device's on top, takes it away, tells whose is on top (-1: nobody's), and
-// how many there are.
+// The calling thread's contexts: puts a device's on top, takes it away, tells whose is on top (-1: nobody's),
+// and how many there are.
 FAKE_CUDA_CONTROL void fake_push_context(int device);
 FAKE_CUDA_CONTROL void fake_pop_context();
 FAKE_CUDA_CONTROL int fake_context();

@@ -128,12 +128,14 @@ Device& Device::at(int ordinal, const char* function) {
   return *all.devices[index];
 }
 
-Device* Device::if_used(int ordinal) noexcept {
-  if (!loaded_driver()) return nullptr;
+std::vector<Device*> Device::used() {
+  std::vector<Device*> devices;
+  if (!loaded_driver()) return devices;
   Registry& all = registry();
   const std::lock_guard lock(all.mutex);
-  const auto index = static_cast<size_t>(ordinal);
-  return ordinal >= 0 && index < all.devices.size() ? all.devices[index] : nullptr;
+  for (Device* device : all.devices)
+    if (device) devices.push_back(device);
+  return devices;
 }
 
 int Device::ordinal() const {
@@ -214,8 +216,7 @@ DeviceFacts device_facts(int ordinal, const char* function) {
 
 std::string image_name_for(const DeviceFacts& facts, std::string& why) {
   const std::optional<Image> image = image_for(facts.major, facts.minor, driver().version, why);
-  if (!image) return {};
-  return (image->ptx ? "PTX of compute_" : "sm_") + std::to_string(image->arch);
+  return image ? image_name(*image) : std::string();
 }
 
 }  // namespace lora_mmap::cuda

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cuda/driver/handles.h"
 
@@ -48,8 +49,8 @@ class Device {
   // process was forked from one that had used CUDA. `function` is for the error.
   static Device& at(int ordinal, const char* function);
 
-  // Null where at() was never successful in this process. Never throws and asks nothing of the driver.
-  static Device* if_used(int ordinal) noexcept;
+  // Those that at() has given out in this process, by ordinal. Asks nothing of the driver.
+  static std::vector<Device*> used();
 
   int ordinal() const;
   const DeviceFacts& facts() const;
@@ -96,7 +97,7 @@ class Device {
 // such device.
 DeviceFacts device_facts(int ordinal, const char* function);
 
-// The image that the device's kernels come from: "sm_90" or "PTX of compute_120". Empty where none fits;
+// The image that the device's kernels come from: "sm_90" or "PTX compute_120". Empty where none fits;
 // `why` then says so. Throws Error(Fault::cuda) as device_facts() does.
 std::string image_name_for(const DeviceFacts& facts, std::string& why);
 

@@ -119,7 +119,7 @@ std::atomic<const Library*> Library::published{nullptr};
 const char* Driver::find_all(void* library) {
   const Symbols symbols(library);
   const char* missing = nullptr;
-#define LORA_MMAP_CUDA_FIND(name, symbol, since, parameters)                                     \
+#define LORA_MMAP_CUDA_FIND(name, symbol, since, parameters)                                      \
   name.address_ = reinterpret_cast<decltype(name.address_)>(symbols.find(#name, #symbol, since)); \
   if (name.missing() && !missing) missing = #name;
   LORA_MMAP_CUDA_FUNCTIONS(LORA_MMAP_CUDA_FIND)
