@@ -83,9 +83,10 @@ void register_cuda(py::module_& m) {
       "cuda_prepare", &cuda_prepare, py::arg("device"), py::arg("stream"), py::arg("kernels") = true,
       "Loads the kernels and makes the copy stream of a device that torch uses. `stream` is the stream that "
       "will be worked on: refused while it is captured.");
-  m.def("cuda_clear", &cuda_clear, py::arg("device") = py::none(),
-        "Waits for the copies in flight and frees the pinned memory, of one device or of all that were used.\n"
-        "Returns the bytes freed.");
+  m.def(
+      "cuda_clear", &cuda_clear, py::arg("device") = py::none(),
+      "Waits for the copies in flight and frees the pinned memory, of one device or of all that were used.\n"
+      "Returns the bytes freed.");
   m.def("cuda_pinned_nbytes", &cuda::PinnedMemory::total_nbytes,
         "Pinned by this library in this process now.");
 }

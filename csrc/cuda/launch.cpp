@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
-#include <span>
+#include <utility>
 #include <vector>
 
 #include "cuda/driver/driver.h"
 #include "cuda/kernels/table.h"
-#include "stream/ring.h"
+#include "cuda/pinned_buffers.h"
 
 namespace lora_mmap::cuda {
 namespace {
@@ -23,16 +23,19 @@ Prepared prepare(Device& device, const Launch& launch) {
           std::min(launch.tiles, device.resident_blocks(kernel, launch.threads, launch.shared_nbytes))};
 }
 
-void upload(Device& device, CUstream stream, std::span<const std::byte> bytes, CUdeviceptr address) {
-  while (!bytes.empty()) {
-    stream::Ring::Slot slot = device.ring().acquire(bytes.size());
-    const size_t nbytes = std::min(bytes.size(), slot.nbytes());
-    std::memcpy(slot.data(), bytes.data(), nbytes);
-    driver().cuMemcpyHtoDAsync(address, slot.data(), nbytes, stream);
-    slot.copied_on(stream);
-    bytes = bytes.subspan(nbytes);
-    address += nbytes;
+// Nobody waits for an earlier launch: while its table is on the way, this one takes another buffer.
+void upload(Device& device, CUstream stream, const std::vector<std::byte>& bytes, CUdeviceptr address) {
+  PinnedBuffers& buffers = device.pinned_buffers();
+  PinnedBuffer buffer = buffers.take(bytes.size());
+  std::memcpy(buffer.memory.data(), bytes.data(), bytes.size());
+  try {
+    driver().cuMemcpyHtoDAsync(address, buffer.memory.data(), bytes.size(), stream);
+  } catch (...) {
+    buffers.give_back(std::move(buffer));
+    throw;
   }
+  buffer.copied_on(stream);
+  buffers.give_back(std::move(buffer));
 }
 
 void submit(CUstream stream, const Launch& launch, const Prepared& prepared, CUdeviceptr table,
@@ -54,6 +57,7 @@ void launch(Device& device, CUstream stream, const Table& table, CUdeviceptr add
   device.refuse_capture(stream);
   std::vector<Prepared> prepared;
   for (const Launch& launch : table.launches) prepared.push_back(prepare(device, launch));
+  if (prepared.empty()) return;
   upload(device, stream, table.bytes, address);
   for (size_t i = 0; i < prepared.size(); ++i) submit(stream, table.launches[i], prepared[i], address, flags);
 }

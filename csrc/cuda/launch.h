@@ -7,7 +7,7 @@
 namespace lora_mmap::cuda {
 
 // Uploads the table to device memory at `address` (16-byte aligned, table.bytes.size() bytes, free to be
-// written when `stream` gets there) through the ring, then makes every launch, all on `stream` and
+// written when `stream` gets there), then makes every launch, all on `stream` and
 // asynchronously. `flags` is the address of one u32 per job of a table of jobs: flag i is set to 1 where a
 // result of job i is not finite and its base was, and is left alone otherwise. Throws Error(Fault::cuda);
 // kernels that cannot be had are found before anything is submitted. Needs the device's context.

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "cuda/images/images.h"
-#include "cuda/readback.h"
+#include "cuda/pinned_buffers.h"
 #include "stream/ring.h"
 
 namespace lora_mmap::cuda {
@@ -105,7 +105,7 @@ struct Device::State {
   std::optional<Stream> copy_stream;
 
   stream::Ring ring;
-  ReadBackBuffers read_back_buffers;
+  PinnedBuffers pinned_buffers;
 };
 
 Device::Device(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -201,12 +201,12 @@ stream::Ring& Device::ring() {
   return state_->ring;
 }
 
-ReadBackBuffers& Device::read_back_buffers() {
-  return state_->read_back_buffers;
+PinnedBuffers& Device::pinned_buffers() {
+  return state_->pinned_buffers;
 }
 
 size_t Device::clear() {
-  return state_->ring.free() + state_->read_back_buffers.free();
+  return state_->ring.free() + state_->pinned_buffers.free();
 }
 
 DeviceFacts device_facts(int ordinal, const char* function) {

@@ -13,7 +13,7 @@ class Ring;
 
 namespace lora_mmap::cuda {
 
-class ReadBackBuffers;
+class PinnedBuffers;
 
 // What is true of a device whatever happens to it; asking needs no context.
 struct DeviceFacts {
@@ -79,10 +79,10 @@ class Device {
   // The pinned staging slots, empty until somebody needs them. Needs the context to be used.
   stream::Ring& ring();
 
-  // The small pinned buffers of ReadBack. Needs the context to be used.
-  ReadBackBuffers& read_back_buffers();
+  // For tables on their way there and flags on their way back. Needs the context to be used.
+  PinnedBuffers& pinned_buffers();
 
-  // Waits for the copies in flight, then frees the pinned memory of ring and read-back buffers. Returns the
+  // Waits for the copies in flight, then frees the pinned memory of the ring and of the small buffers. Returns the
   // bytes freed. Uploads that go on meanwhile pin what they need anew. Needs the context.
   size_t clear();
 

@@ -67,10 +67,6 @@ std::optional<Image> choose_image(std::span<const Image> images, Toolkit toolkit
   return *ptx;
 }
 
-std::string image_name(const Image& image) {
-  return (image.ptx ? "PTX compute_" : "sm_") + std::to_string(image.arch);
-}
-
 std::optional<Image> image_for(int major, int minor, int driver, std::string& why) {
   return choose_image(images(), toolkit(), major, minor, driver, why);
 }
