@@ -49,7 +49,7 @@ def main(
     for result in _run(chosen, quick, repeats, warm_allocator):
         results.append(result)  # files are written after every case: a long run that is cut short keeps what it has
         if json_file:
-            json_file.write_text(json.dumps(run_to_dict(machine, options, results), indent=1) + "\n")
+            json_file.write_text(json.dumps(run_to_dict(machine, options, results), indent=1, default=str) + "\n")
         if markdown_file:
             markdown_file.write_text(document(machine, results))
     print(document(machine, results), end="")

@@ -71,14 +71,12 @@ def measure(findings: Findings, here: torch.device, settings: Settings) -> None:
             findings, here, limits, settings.scratch, budget.part(10 if settings.quick else 60), settings.quick
         )
     release(here)
-    for model in (_sdxl(torch.bfloat16), _flux(settings.quick), _sdxl(torch.float16)):
-        if settings.quick and model.dtype == torch.float16:
-            continue
+    for target in targets(settings.quick):
         if budget.left < 5:
-            findings.left_out(model.what, "no time left")
+            findings.left_out(target.what, "no time left")
             continue
-        with findings.step(model.what):
-            fuse_into(findings, here, limits, model, settings, budget.part(model.seconds))
+        with findings.step(target.what):
+            fuse_into(findings, here, limits, target, settings, budget.part(target.seconds))
         release(here)
 
 
@@ -93,6 +91,12 @@ class Target:
     seconds: float
     rounds: int
     is_sdxl: bool = False
+
+
+def targets(quick: bool) -> list[Target]:
+    """In the order in which they are missed if time runs out: the last ones first."""
+    found = [_sdxl(torch.bfloat16), _flux(quick)]
+    return found if quick else [*found, _sdxl(torch.float16)]
 
 
 def _sdxl(dtype: torch.dtype) -> Target:
@@ -119,7 +123,7 @@ def fuse_into(
         return
     whole = target.is_sdxl and not missing("diffusers")
     if target.is_sdxl and not whole:
-        findings.left_out(target.what, "all but its Linears: diffusers not installed")
+        findings.left_out(target.what, "all but its Linears, and diffusers + PEFT: diffusers not installed")
     model = sdxl_unet(False, here, target.dtype) if whole else tree_of(target.shapes, here, target.dtype)
     pattern = Pattern(model)
     ranks = target.ranks[:1] if settings.quick else target.ranks

@@ -18,6 +18,7 @@ _MIB = 1 << 20
 _PINNED_NBYTES = 256 * _MIB
 _CHUNK_NBYTES = 8 * _MIB
 _STREAMED_NBYTES = 4096 * _MIB
+_MATRIX = 8192  # rows and columns of the matrix product that stands in for our probe
 _TRIES = 20
 
 
@@ -57,7 +58,7 @@ def measure(findings: Findings, device: torch.device, budget: Budget, quick: boo
     with findings.step("fp32 multiply-adds"):
         if not budget.left:
             raise TimeoutError("the time for the ceilings was spent before")
-        ceilings.ffma, ceilings.ffma_by = ffma(device, 1024 if quick else 8192)
+        ceilings.ffma, ceilings.ffma_by = ffma(device, _MATRIX // (2 if quick else 1))
         findings.line("fp32 multiply-adds", f"{ceilings.ffma / 1e12:.1f} TFLOP/s by {ceilings.ffma_by}")
     return ceilings
 

@@ -37,9 +37,16 @@ class Findings:
     def line(self, what: str, figure: str) -> None:
         """One line of the short table."""
         self.result.summary.append((_plain(what), _plain(figure)))
+        progress(f"    {what}: {figure}")  # a run that is cut short has said what it found
 
     def goal(self, statement: str, measured: str, passed: bool) -> None:
         self.result.goals.append(Goal(_plain(statement), _plain(measured), passed))
+        progress(f"    {'pass' if passed else 'FAIL'}  {statement}: {measured}")
+
+    def add_goal(self, goal: Goal | None) -> None:
+        """A verdict that somebody else gave, if there is one."""
+        if goal is not None:
+            self.goal(goal.statement, goal.measured, goal.passed)
 
     def failed(self, what: str, why: str) -> None:
         """A step that gave no figure: in both tables."""

@@ -28,6 +28,7 @@ _MIB = 1 << 20
 # Tables of the launches, and what torch's allocator adds to blocks.
 _SLACK_NBYTES = 16 * _MIB
 _PEER_ROUNDS = 3
+_STAGES = ("open", "index", "plan", "read", "save", "fuse")
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _ours(subject: Subject, way: Ours, memory: dict[str, Mapping[str, int]]) -> 
             subject.model, [(subject.path, 1.0)], restore=way.restore, numerics=way.numerics, strict=True
         )
         memory[way.name] = report.memory
-        return {stage: seconds for stage, seconds in report.stages.items() if seconds > 0}
+        return {stage: report.stages[stage] for stage in _STAGES}
 
     def restore() -> None:
         if not lora_mmap.reset(subject.model):
@@ -178,13 +179,12 @@ def _judge(
     least = floor.seconds(way.numerics)
     of_floor = f" ({least / kernel:.0%} of floor)" if least else ""
     findings.line(what, f"{_figure(samples)}; kernel {kernel * 1e3:.2f} ms{of_floor}")
-    goals = [kernel_goal(what, way.numerics, subject.rank, floor, kernel)]
+    findings.add_goal(kernel_goal(what, way.numerics, subject.rank, floor, kernel))
     for device_name, stage, wanted in subject.seconds_goals:
         here = torch.cuda.get_device_name(subject.device) if subject.device.type == "cuda" else "CPU"
         measured = samples.spread(stage).median
         label = f"{what}, {'file to fused' if stage == 'total' else 'kernel'}"
-        goals.append(time_goal(label, here, device_name, wanted, measured))
-    findings.result.goals += [goal for goal in goals if goal is not None]
+        findings.add_goal(time_goal(label, here, device_name, wanted, measured))
     if samples.growth:
         promised = sum(memory.get(kind, 0) for kind in ("arena", "restore", "transient"))
         growth = max(samples.growth)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import lora_mmap
 
-from ..results import OURS, Goal
+from ..results import OURS
 from ..timing import Contender
 from .ceilings import Ceilings
 from .findings import Budget, Findings
@@ -20,6 +20,12 @@ from .timing import Timed, interleave, synchronise
 _PEER = "safetensors"
 _MIB = 1 << 20
 _ROUNDS = 15
+# (what, tensors, bf16 elements of each)
+KINDS = (
+    ("3000 tensors, 50 MB", 3000, 16 * 520),
+    ("16 tensors, 256 MiB", 16, 8 * _MIB),
+    ("16 tensors, 1 GiB", 16, 32 * _MIB),
+)
 _LARGE_NBYTES = 256 * _MIB
 _H2D_GOAL = 0.8
 
@@ -30,9 +36,7 @@ def measure(
     findings: Findings, device: torch.device, ceilings: Ceilings, scratch: Path, budget: Budget, quick: bool
 ) -> None:
     """The files of this section, one after the other, while there is time."""
-    kinds = [("3000 tensors, 50 MB", 3000, 16 * 520), ("16 tensors, 256 MiB", 16, 8 * _MIB)]
-    if not quick:
-        kinds.append(("16 tensors, 1 GiB", 16, 32 * _MIB))
+    kinds = KINDS[:-1] if quick else KINDS
     for position, (name, count, elements) in enumerate(kinds):
         if not budget.left:
             findings.left_out(f"loading {name}", "no time left")
@@ -87,7 +91,7 @@ def _judge(findings: Findings, timed: Timed, variant: str, nbytes: int, floor: f
         theirs = timed.samples[_PEER].spread().median
         figure += f"; {_PEER} {theirs * 1e3:.2f} ms"
         measured = f"{theirs / seconds:.2f} x our time"
-        findings.result.goals.append(Goal(f"{variant}: not slower than {_PEER}", measured, theirs >= seconds))
+        findings.goal(f"{variant}: not slower than {_PEER}", measured, theirs >= seconds)
     if timed.samples[OURS].growth:
         beside = max(timed.samples[OURS].growth) - nbytes
         figure += f"; peak device memory beside the tensors {beside / _MIB:.0f} MiB"
