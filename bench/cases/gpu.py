@@ -41,8 +41,8 @@ def run(settings: Settings) -> CaseResult:
     result.description = f"Everything on {torch.cuda.get_device_name(here)}; files in the page cache."
     result.notes = [
         "times are wall-clock from the call until the device is idle; medians of interleaved rounds after a warm-up",
-        "`fuse` and `save` of ours are device time between events; of torch and PEFT wall-clock with the device waited "
-        "for in between",
+        "`fuse` and `save` of ours are device time between events; torch's stages wall-clock with the device waited "
+        "for in between; PEFT's are not waited for, only its total is",
         "`memory` is the most device memory of torch's allocator above the level before, not resident memory",
         "the floor of `fuse` is max(weights read and written / in-place bandwidth, multiply-adds / fp32 peak); without "
         "the latter for numerics=fast and for peers, which have tensor cores",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
+from torch import nn
 
 import lora_mmap
 from lora_mmap.errors import FusionOverflowError
 
 from .. import small_model
 from ..timing import synchronise
-from .check import Check, Setting, fused_on_cpu, require_bytes
+from .check import CPU, Check, Setting, fused_on_cpu, require_bytes
 
 _CYCLES, _QUICK_CYCLES = 200, 20
+_ON_THE_CPU = ("aligned", "unaligned", "conv_last", "fc_f32")
 
 
 def _reset(setting: Setting) -> str:
@@ -42,6 +46,7 @@ def _cycles(setting: Setting) -> str:
         lora_mmap.reset(model)
         require_bytes(model, states[2], f"cycle {cycle + 1}, reset")
         if setting.device.type == "cuda":
+            gc.collect()
             now = torch.cuda.memory_allocated(setting.device)
             held = now if held is None else held
             if now > held:
@@ -81,6 +86,28 @@ def _overflow(setting: Setting) -> str:
     return "FusionOverflowError names the weight; every byte as before, pristine and composed"
 
 
+def _two_devices(setting: Setting) -> str:
+    """One model on the device and on the CPU at once: one transaction over both."""
+    model = small_model.build(setting.device)
+    for name in _ON_THE_CPU:
+        module = model.get_submodule(name)
+        assert isinstance(module.weight, torch.Tensor)
+        module.weight = nn.Parameter(module.weight.detach().to(CPU), requires_grad=False)
+    pristine = small_model.stored_bytes(model)
+    lora_mmap.compose(model, small_model.entries(setting.adapters), strict=True)
+    fused = fused_on_cpu(setting.adapters)
+    require_bytes(model, fused, "composed")
+    try:
+        lora_mmap.compose(model, small_model.entries([setting.adapters[0], _too_large(setting)]))
+    except FusionOverflowError:
+        require_bytes(model, fused, "after an overflow on the device")
+    else:
+        raise AssertionError("a result that is not finite was accepted")
+    lora_mmap.reset(model)
+    require_bytes(model, pristine, "after a reset")
+    return f"{len(_ON_THE_CPU)} of {len(pristine)} weights on the CPU: composed, rolled back and reset to the byte"
+
+
 def _too_large(setting: Setting) -> small_model.Adapter:
     found = small_model.make_adapter(None, ["fc_f16"], 4, torch.float16, 1.0, 9)
     assert isinstance(found.source, dict)
@@ -94,4 +121,5 @@ CHECKS = (
     Check("cycles", _cycles),
     Check("restore=none", _without_restore),
     Check("overflow is rolled back", _overflow),
+    Check("a model on two devices", _two_devices),
 )
