@@ -77,6 +77,16 @@ def test_a_read_back_that_nobody_waits_for(fake_cuda):
     assert fake_cuda.calls["cuMemHostAlloc"] == 2
 
 
+def test_clear_waits_for_a_read_back_in_flight(fake_cuda):
+    fake_cuda.mode("lazy")
+    stream = fake_cuda.stream()
+    memory = fake_cuda.alloc(4096, stream)
+    _C.CudaReadBack(0, stream, memory, 4096)
+    assert fake_cuda.counts["pending"] > 0
+    assert _C.cuda_clear(0) == 4096
+    assert fake_cuda.counts["pending"] == 0
+
+
 def test_the_default_stream_waits_for_blocking_streams_only(fake_cuda):
     fake_cuda.mode("lazy")
     blocking, other = fake_cuda.stream(non_blocking=False), fake_cuda.stream()
