@@ -19,7 +19,7 @@ struct Ring::Entry {
   bool in_flight = false;  // `event` lies behind a copy out of `memory`
 
   void wait_for_copy() {
-    if (in_flight) event->wait();
+    if (!idle()) event->wait();
     in_flight = false;
   }
   // False as well where the driver cannot say: whoever takes it then waits, and gets the error.

@@ -17,7 +17,7 @@ namespace lora_mmap::stream {
 // behind its copy has passed. The device's context must be current wherever a Ring is used.
 class Ring {
  public:
-  static constexpr int kSlots = 4;
+  static constexpr int kSlots = 8;
   static constexpr size_t kSlotNbytes = size_t{4} << 20;
   static constexpr size_t kLargeSlotNbytes = size_t{16} << 20;  // for uploads from kLargeFrom bytes on
   static constexpr uint64_t kLargeFrom = uint64_t{2} << 30;

@@ -26,8 +26,8 @@ from .launches import fuse
 
 # Factors of one window. Each is one upload and one launch; the first fuse begins when the first window has been read.
 WINDOW_NBYTES = 16 << 20
-# More threads than this read no faster from one local disk.
-READERS = 4
+# The ring has slots for these and for two copies under way.
+READERS = 6
 _FLAG_NBYTES = 4
 
 

@@ -45,7 +45,7 @@ def fake_cuda():
 
 @pytest.fixture(scope="session")
 def content():
-    return np.random.default_rng(11).integers(0, 256, (24 << 20) + 12345, dtype=np.uint8).tobytes()
+    return np.random.default_rng(11).integers(0, 256, (44 << 20) + 12345, dtype=np.uint8).tobytes()
 
 
 @pytest.fixture(scope="session")

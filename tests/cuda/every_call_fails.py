@@ -26,11 +26,11 @@ QUIET = {
 }
 CONTEXT = {"cuCtxPushCurrent", "cuThreadExchangeStreamCaptureMode"}
 N_DEVICES = 256
-SOURCE = np.arange(6 * 256, dtype=np.uint16)
+SOURCE = np.arange(10 * 256, dtype=np.uint16)
 
 
 class Life:
-    """All that is done with a device: six transfers go through four slots, so slots are waited for."""
+    """All that is done with a device: ten transfers go through eight slots, so slots are waited for."""
 
     def __init__(self, fake, device, threads):
         self.fake, self.device, self.threads = fake, device, threads
@@ -38,18 +38,18 @@ class Life:
         self.kernels = _C.cuda_device(0)["image"] is not None
 
     def run(self):
-        nbytes = SOURCE.nbytes // 6
-        to = self.fake.alloc(6 * 1024, self.stream, self.device)
+        nbytes = SOURCE.nbytes // 10
+        to = self.fake.alloc(10 * 1024, self.stream, self.device)
         try:
             after = _C.cuda_event(self.device, self.stream)
             _C.cuda_prepare(self.device, self.stream, self.kernels)
-            requests = [(None, None, 0, SOURCE.ctypes.data + i * nbytes, nbytes, to + i * 1024) for i in range(6)]
+            requests = [(None, None, 0, SOURCE.ctypes.data + i * nbytes, nbytes, to + i * 1024) for i in range(10)]
             _C.cuda_upload(self.device, self.stream, requests, after, self.threads)
-            read_back = _C.CudaReadBack(self.device, self.stream, to + 5 * 1024, nbytes)
+            read_back = _C.CudaReadBack(self.device, self.stream, to + 9 * 1024, nbytes)
             read_back.ready()
             last = read_back.wait()
-            assert last == SOURCE.tobytes()[5 * nbytes :]
-            got = b"".join(bytes_at(to + i * 1024, nbytes) for i in range(6))
+            assert last == SOURCE.tobytes()[9 * nbytes :]
+            got = b"".join(bytes_at(to + i * 1024, nbytes) for i in range(10))
             assert got == SOURCE.tobytes()
             del read_back
             assert _C.cuda_clear(self.device) > 0

@@ -46,14 +46,14 @@ def test_the_default_stream_is_refused_while_a_stream_that_waits_for_it_is_captu
 def test_a_capture_elsewhere_goes_on(fake_cuda, path, content, device):
     """Pinning, unpinning and asking for an event are what a capture in global mode forbids to everybody."""
     captured, stream = fake_cuda.stream(device), fake_cuda.stream()
-    memory = fake_cuda.alloc(20 * MIB, stream)
+    memory = fake_cuda.alloc(40 * MIB, stream)
     _C.cuda_clear(0)
     fake_cuda.capture(captured, True, device)
-    for call in everything(stream, _C.File(path), memory, 20 * MIB).values():
+    for call in everything(stream, _C.File(path), memory, 40 * MIB).values():
         call()
     assert _C.CudaReadBack(0, stream, memory, 16).wait() == content[:16]
     assert _C.cuda_event(0, stream).ready()
     assert _C.cuda_clear(0) > 0
     assert fake_cuda.violations == []
-    assert bytes_at(memory, 20 * MIB) == content[: 20 * MIB]
+    assert bytes_at(memory, 40 * MIB) == content[: 40 * MIB]
     fake_cuda.capture(captured, False, device)

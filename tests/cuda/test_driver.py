@@ -52,7 +52,7 @@ def test_too_old_a_driver(fake_cuda_folder):
 
 def test_no_device(fake_cuda_folder):
     report, error, _, _ = run(FAKE + "fake.fake_set_devices(0)" + PRINT, fake_cuda_folder / "libcuda.so.1")
-    assert "'loaded': True, 'version': (12, 8), 'devices': 0" in report
+    assert "'loaded': True, 'version': (13, 0), 'devices': 0" in report
     assert error == "[cuda_prepare] the CUDA driver finds no device (CUDA_VISIBLE_DEVICES can hide them)"
 
 
@@ -93,7 +93,7 @@ print(loaded(), _C.cuda_clear(0), _C.cuda_pinned_nbytes(), loaded(), _C.cuda_dri
 
 
 def test_the_driver_as_it_is(fake_cuda):
-    assert _C.cuda_driver() == {"loaded": True, "version": (12, 8), "devices": 2, "why": None}
+    assert _C.cuda_driver() == {"loaded": True, "version": (13, 0), "devices": 2, "why": None}
 
 
 def test_what_a_device_is(fake_cuda):

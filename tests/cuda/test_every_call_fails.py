@@ -39,4 +39,4 @@ def test_every_call_fails_once(fake_cuda_folder, threads):
     assert sum(failed.values()) > 100
     if threads == 1:  # with more, which call is the nth is anybody's guess
         assert failed.keys() >= LIFE
-        assert failed["cuMemcpyHtoDAsync"] == 6
+        assert failed["cuMemcpyHtoDAsync"] == 10

@@ -5,7 +5,7 @@ from fake_driver import bytes_at
 
 from lora_mmap import _C
 
-NBYTES = 20 << 20  # more than the ring: slots are waited for while the upload goes on
+NBYTES = 36 << 20  # more than the ring: slots are waited for while the upload goes on
 
 
 def reused_memory(fake, stream):

@@ -50,7 +50,6 @@ def test_one_wait_for_all_windows(models, fake_cuda, tmp_path, monkeypatch):
     from lora_mmap.cuda import device_stream
 
     monkeypatch.setattr(device_stream, "WINDOW_NBYTES", 6 << 10)
-    lora_mmap.compose(models[0], [])
     before, launches = waits(fake_cuda), fake_cuda.calls.get("cuLaunchKernel", 0)
     lora_mmap.compose(models[0], [(adapter_file(tmp_path, models[1]), 0.7)])
     assert fake_cuda.calls["cuLaunchKernel"] - launches >= 4
