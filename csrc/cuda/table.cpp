@@ -1,5 +1,6 @@
 #include "cuda/table.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <limits>
@@ -50,26 +51,20 @@ bool rows_at_16(u64 address, int64_t row_stride, bool one_row, u64 nbytes) {
   return address % 16 == 0 && (one_row || row_stride * static_cast<int64_t>(nbytes) % 16 == 0);
 }
 
+bool has_one_up_row(const Term& term, const Job& job) {
+  return job.rows == 1 && !term.row_map;
+}
+
 u8 layout_of(const Term& term, const Job& job) {
-  const auto loads_groups = [](DType dtype) {
-    return dtype == DType::F16 || dtype == DType::BF16 || dtype == DType::F32;
-  };
   const u64 down = address_of(term.down);
   const u64 up = address_of(term.up);
   const u64 down_nbytes = dtype_bits(term.down_dtype) / 8;
   const u64 up_nbytes = dtype_bits(term.up_dtype) / 8;
-  const bool one_up_row = job.rows == 1 && !term.row_map;
   unsigned layout = 0;
-  if (!term.col_map && loads_groups(term.down_dtype) &&
-      in_groups(down, term.down_row_stride, term.rank == 1, down_nbytes))
-    layout |= kDownGroups;
-  if (loads_groups(term.up_dtype) && in_groups(up, term.up_row_stride, one_up_row, up_nbytes))
-    layout |= kUpGroups;
   if (down % down_nbytes != 0) layout |= kDownBytes;
   if (up % up_nbytes != 0) layout |= kUpBytes;
-  if (!term.col_map && rows_at_16(down, term.down_row_stride, term.rank == 1, down_nbytes))
-    layout |= kDownRows16;
-  if (rows_at_16(up, term.up_row_stride, one_up_row, up_nbytes)) layout |= kUpRows16;
+  if (rows_at_16(down, term.down_row_stride, term.rank == 1, down_nbytes)) layout |= kDownRows16;
+  if (rows_at_16(up, term.up_row_stride, has_one_up_row(term, job), up_nbytes)) layout |= kUpRows16;
   return static_cast<u8>(layout);
 }
 
@@ -94,12 +89,12 @@ struct Kernel {
   const char* name;
   TileSize tile;
 };
-enum KernelIndex : size_t { kOrderedF16, kOrderedBF16, kOrderedF32, kStrided, kDouble, kFuseKernels };
+enum KernelIndex : size_t { kOrderedF16, kOrderedBF16, kOrderedF32, kAny, kDouble, kFuseKernels };
 constexpr std::array<Kernel, kFuseKernels> kKernels{{
     {"lora_mmap_fuse_ordered_f16", kOrderedTile},
     {"lora_mmap_fuse_ordered_bf16", kOrderedTile},
     {"lora_mmap_fuse_ordered_f32", kOrderedTile},
-    {"lora_mmap_fuse_strided", kOrderedTile},
+    {"lora_mmap_fuse_any", kOrderedTile},
     {"lora_mmap_fuse_f64", kF64Tile},
 }};
 
@@ -123,9 +118,19 @@ bool in_groups(const Job& job) {
          in_groups(address_of(job.base), job.base_row_stride, job.rows == 1, nbytes);
 }
 
+bool fits_ordered(const Term& term, const Job& job) {
+  const DType dtype = term.down_dtype;
+  const u64 nbytes = dtype_bits(dtype) / 8;
+  return (dtype == DType::F16 || dtype == DType::BF16 || dtype == DType::F32) && term.up_dtype == dtype &&
+         !term.col_map && term.rank % 4 == 0 &&
+         in_groups(address_of(term.down), term.down_row_stride, false, nbytes) &&
+         in_groups(address_of(term.up), term.up_row_stride, has_one_up_row(term, job), nbytes);
+}
+
 KernelIndex kernel_for(const Job& job, Numerics, int) {
   if (job.dtype == DType::F64) return kDouble;
-  if (!in_groups(job)) return kStrided;
+  const auto fits = [&](const Term& term) { return term.rank == 0 || fits_ordered(term, job); };
+  if (!in_groups(job) || !std::all_of(job.terms.begin(), job.terms.end(), fits)) return kAny;
   return job.dtype == DType::F16 ? kOrderedF16 : job.dtype == DType::BF16 ? kOrderedBF16 : kOrderedF32;
 }
 

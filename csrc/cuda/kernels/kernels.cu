@@ -3,7 +3,7 @@
 #include "cuda/kernels/copy.cuh"
 #include "cuda/kernels/fuse_f64.cuh"
 #include "cuda/kernels/fuse_ordered.cuh"
-#include "cuda/kernels/fuse_strided.cuh"
+#include "cuda/kernels/fuse_any.cuh"
 #include "cuda/kernels/probe_ffma.cuh"
 
 using namespace lora_mmap::cuda;
@@ -20,8 +20,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_mmap_fuse_ordered
   fuse_ordered<F32>(params);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_fuse_strided(FuseParams params) {
-  fuse_strided(params);
+extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_fuse_any(FuseParams params) {
+  fuse_any(params);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_fuse_f64(FuseParams params) {
