@@ -89,11 +89,14 @@ struct Kernel {
   const char* name;
   TileSize tile;
 };
-enum KernelIndex : size_t { kOrderedF16, kOrderedBF16, kOrderedF32, kAny, kDouble, kFuseKernels };
+enum KernelIndex : size_t { kOrderedF16, kOrderedBF16, kOrderedF32, kFastF16, kFastBF16, kFastF32, kAny, kDouble, kFuseKernels };
 constexpr std::array<Kernel, kFuseKernels> kKernels{{
     {"lora_mmap_fuse_ordered_f16", kOrderedTile},
     {"lora_mmap_fuse_ordered_bf16", kOrderedTile},
     {"lora_mmap_fuse_ordered_f32", kOrderedTile},
+    {"lora_mmap_fuse_fast_f16", kFastTile},
+    {"lora_mmap_fuse_fast_bf16", kFastTile},
+    {"lora_mmap_fuse_fast_f32", kFastTile},
     {"lora_mmap_fuse_any", kOrderedTile},
     {"lora_mmap_fuse_f64", kF64Tile},
 }};
@@ -104,6 +107,11 @@ uint32_t shared_nbytes(size_t kernel, int arch) {
       return ordered_shared_nbytes(arch, kF16);
     case kOrderedBF16:
       return ordered_shared_nbytes(arch, kBF16);
+    case kFastF16:
+    case kFastBF16:
+      return fast_shared_nbytes(kF16);
+    case kFastF32:
+      return fast_shared_nbytes(kF32);
     case kDouble:
       return kF64SharedNbytes;
     default:
@@ -127,8 +135,26 @@ bool fits_ordered(const Term& term, const Job& job) {
          in_groups(address_of(term.up), term.up_row_stride, has_one_up_row(term, job), nbytes);
 }
 
-KernelIndex kernel_for(const Job& job, Numerics, int) {
+bool fits_fast(const Term& term, int arch) {
+  const DType dtype = term.down_dtype;
+  return (dtype == DType::F16 || (dtype == DType::BF16 && arch >= 80)) && term.up_dtype == dtype &&
+         !term.col_map && !term.row_map;
+}
+
+bool fits_fast(const Job& job, int arch) {
+  const u64 nbytes = dtype_bits(job.dtype) / 8;
+  const bool one_row = job.rows == 1;
+  const auto fits = [&](const Term& term) { return term.rank == 0 || fits_fast(term, arch); };
+  return total_rank(job) > 0 && job.weight_col_stride == 1 && job.base_col_stride == 1 && job.cols % 8 == 0 &&
+         rows_at_16(address_of(job.weight), job.weight_row_stride, one_row, nbytes) &&
+         rows_at_16(address_of(job.base), job.base_row_stride, one_row, nbytes) &&
+         std::all_of(job.terms.begin(), job.terms.end(), fits);
+}
+
+KernelIndex kernel_for(const Job& job, Numerics numerics, int arch) {
   if (job.dtype == DType::F64) return kDouble;
+  if (numerics == Numerics::fast && fits_fast(job, arch))
+    return job.dtype == DType::F16 ? kFastF16 : job.dtype == DType::BF16 ? kFastBF16 : kFastF32;
   const auto fits = [&](const Term& term) { return term.rank == 0 || fits_ordered(term, job); };
   if (!in_groups(job) || !std::all_of(job.terms.begin(), job.terms.end(), fits)) return kAny;
   return job.dtype == DType::F16 ? kOrderedF16 : job.dtype == DType::BF16 ? kOrderedBF16 : kOrderedF32;

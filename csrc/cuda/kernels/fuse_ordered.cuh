@@ -30,19 +30,6 @@ LORA_MMAP_DEVICE void stage_weights(const JobRow& job, const Tile& tile, WeightS
   copies_end_group();
 }
 
-// Calls for the lines of a tile that this block will come to next.
-LORA_MMAP_DEVICE void prefetch_weights(const JobRow& job, const Tile& tile) {
-  const i32 nbytes = static_cast<i32>(element_nbytes(job.type));
-  const i32 elements = 128 / nbytes;  // of a line
-  for (i32 line = static_cast<i32>(threadIdx.x); line < static_cast<i32>(kOrderedTile.rows) * nbytes;
-       line += static_cast<i32>(kThreads)) {
-    const i32 row = line / nbytes;
-    const i32 col = line % nbytes * elements;
-    if (has_group(tile, row, col))
-      prefetch_line(job.base + ((tile.row + row) * job.base_row_stride + tile.col + col) * nbytes);
-  }
-}
-
 // Two rows of a thread's elements at a time, of fp32 one: enough loads in flight, and no register beyond the 128
 // there are.
 template <class Format>
@@ -99,7 +86,7 @@ LORA_MMAP_DEVICE void finish_tile(const FuseParams& params, const JobRow& job, c
 LORA_MMAP_DEVICE void begin_tile(const FuseParams& params, u32 index, u32 from, Chunk& chunk, Share& share) {
   const JobRow* jobs = pointer_to<const JobRow>(params.jobs);
   const Tile tile = tile_at(jobs, params.n_jobs, kOrderedTile, index, from);
-  prefetch_weights(jobs[tile.owner], tile);
+  prefetch_tile(jobs[tile.owner], tile, kOrderedTile);
   chunk = first_chunk(params, jobs[tile.owner]);
   load_share(params, tile, chunk, share);
 }
