@@ -49,6 +49,16 @@ void submit(const Launches& launches, uintptr_t stream, cuda::CUdeviceptr addres
   });
 }
 
+uint64_t probe_ffma(int ordinal, uintptr_t stream, uint32_t rounds, cuda::CUdeviceptr sink) {
+  uint64_t operations = 0;
+  without_gil([&] {
+    Device& device = Device::at(ordinal, "cuda_probe_ffma");
+    const cuda::CurrentContext current = device.enter("cuda_probe_ffma");
+    operations = cuda::probe_ffma(device, reinterpret_cast<cuda::CUstream>(stream), rounds, sink);
+  });
+  return operations;
+}
+
 }  // namespace
 
 void register_cuda_launches(py::module_& m) {
@@ -63,6 +73,10 @@ void register_cuda_launches(py::module_& m) {
       .def("submit", &submit, py::arg("stream"), py::arg("table"), py::arg("flags") = 0,
            "Uploads the table to `table` and launches, on `stream` and asynchronously. `flags`: the address\n"
            "of one u32 per job, set to 1 where a result of the job overflows.");
+  m.def("cuda_probe_ffma", probe_ffma, py::arg("device"), py::arg("stream"), py::arg("rounds"),
+        py::arg("sink"),
+        "Fills the device with fp32 fma on registers, on the stream; returns how many. `sink` is a float "
+        "there.");
 }
 
 }  // namespace lora_mmap::bindings

@@ -62,4 +62,14 @@ void launch(Device& device, CUstream stream, const Table& table, CUdeviceptr add
   for (size_t i = 0; i < prepared.size(); ++i) submit(stream, table.launches[i], prepared[i], address, flags);
 }
 
+uint64_t probe_ffma(Device& device, CUstream stream, uint32_t rounds, CUdeviceptr sink) {
+  device.refuse_capture(stream);
+  const CUfunction kernel = device.kernel("lora_mmap_probe_ffma");
+  const unsigned blocks = device.resident_blocks(kernel, kThreads, 0);
+  ProbeParams probe{.sink = sink, .rounds = rounds, .factor = 0.5F};
+  void* parameters[] = {&probe};
+  driver().cuLaunchKernel(kernel, blocks, 1, 1, kThreads, 1, 1, 0, stream, parameters, nullptr);
+  return uint64_t{blocks} * kThreads * rounds * kProbeChain;
+}
+
 }  // namespace lora_mmap::cuda

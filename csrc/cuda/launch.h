@@ -1,6 +1,8 @@
 // Grouped launches: a table on the device, and the kernels that walk it.
 #pragma once
 
+#include <cstdint>
+
 #include "cuda/driver/device.h"
 #include "cuda/table.h"
 
@@ -12,5 +14,9 @@ namespace lora_mmap::cuda {
 // result of job i is not finite and its base was, and is left alone otherwise. Throws Error(Fault::cuda);
 // kernels that cannot be had are found before anything is submitted. Needs the device's context.
 void launch(Device& device, CUstream stream, const Table& table, CUdeviceptr address, CUdeviceptr flags);
+
+// Fills the device with threads that do nothing but fp32 fma, asynchronously on `stream`; returns how many of
+// them. `sink` is a float on the device. Needs the device's context.
+uint64_t probe_ffma(Device& device, CUstream stream, uint32_t rounds, CUdeviceptr sink);
 
 }  // namespace lora_mmap::cuda

@@ -1,5 +1,6 @@
 #include "cuda/table.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <limits>
@@ -51,26 +52,20 @@ bool rows_at_16(u64 address, int64_t row_stride, bool one_row, u64 nbytes) {
   return address % 16 == 0 && (one_row || row_stride * static_cast<int64_t>(nbytes) % 16 == 0);
 }
 
+bool has_one_up_row(const Term& term, const Job& job) {
+  return job.rows == 1 && !term.row_map;
+}
+
 u8 layout_of(const Term& term, const Job& job) {
-  const auto loads_groups = [](DType dtype) {
-    return dtype == DType::F16 || dtype == DType::BF16 || dtype == DType::F32;
-  };
   const u64 down = address_of(term.down);
   const u64 up = address_of(term.up);
   const u64 down_nbytes = dtype_bits(term.down_dtype) / 8;
   const u64 up_nbytes = dtype_bits(term.up_dtype) / 8;
-  const bool one_up_row = job.rows == 1 && !term.row_map;
   unsigned layout = 0;
-  if (!term.col_map && loads_groups(term.down_dtype) &&
-      in_groups(down, term.down_row_stride, term.rank == 1, down_nbytes))
-    layout |= kDownGroups;
-  if (loads_groups(term.up_dtype) && in_groups(up, term.up_row_stride, one_up_row, up_nbytes))
-    layout |= kUpGroups;
   if (down % down_nbytes != 0) layout |= kDownBytes;
   if (up % up_nbytes != 0) layout |= kUpBytes;
-  if (!term.col_map && rows_at_16(down, term.down_row_stride, term.rank == 1, down_nbytes))
-    layout |= kDownRows16;
-  if (rows_at_16(up, term.up_row_stride, one_up_row, up_nbytes)) layout |= kUpRows16;
+  if (rows_at_16(down, term.down_row_stride, term.rank == 1, down_nbytes)) layout |= kDownRows16;
+  if (rows_at_16(up, term.up_row_stride, has_one_up_row(term, job), up_nbytes)) layout |= kUpRows16;
   return static_cast<u8>(layout);
 }
 
@@ -95,12 +90,15 @@ struct Kernel {
   const char* name;
   TileSize tile;
 };
-enum KernelIndex : size_t { kOrderedF16, kOrderedBF16, kOrderedF32, kStrided, kDouble, kFuseKernels };
+enum KernelIndex : size_t { kOrderedF16, kOrderedBF16, kOrderedF32, kFastF16, kFastBF16, kFastF32, kAny, kDouble, kFuseKernels };
 constexpr std::array<Kernel, kFuseKernels> kKernels{{
     {"lora_mmap_fuse_ordered_f16", kOrderedTile},
     {"lora_mmap_fuse_ordered_bf16", kOrderedTile},
     {"lora_mmap_fuse_ordered_f32", kOrderedTile},
-    {"lora_mmap_fuse_strided", kOrderedTile},
+    {"lora_mmap_fuse_fast_f16", kFastTile},
+    {"lora_mmap_fuse_fast_bf16", kFastTile},
+    {"lora_mmap_fuse_fast_f32", kFastTile},
+    {"lora_mmap_fuse_any", kOrderedTile},
     {"lora_mmap_fuse_f64", kF64Tile},
 }};
 
@@ -110,6 +108,11 @@ uint32_t shared_nbytes(size_t kernel, int arch) {
       return ordered_shared_nbytes(arch, kF16);
     case kOrderedBF16:
       return ordered_shared_nbytes(arch, kBF16);
+    case kFastF16:
+    case kFastBF16:
+      return fast_shared_nbytes(kF16);
+    case kFastF32:
+      return fast_shared_nbytes(kF32);
     case kDouble:
       return kF64SharedNbytes;
     default:
@@ -124,9 +127,37 @@ bool in_groups(const Job& job) {
          in_groups(address_of(job.base), job.base_row_stride, job.rows == 1, nbytes);
 }
 
-KernelIndex kernel_for(const Job& job, Numerics, int) {
+bool fits_ordered(const Term& term, const Job& job) {
+  const DType dtype = term.down_dtype;
+  const u64 nbytes = dtype_bits(dtype) / 8;
+  return (dtype == DType::F16 || dtype == DType::BF16 || dtype == DType::F32) && term.up_dtype == dtype &&
+         !term.col_map && term.rank % 4 == 0 &&
+         in_groups(address_of(term.down), term.down_row_stride, false, nbytes) &&
+         in_groups(address_of(term.up), term.up_row_stride, has_one_up_row(term, job), nbytes);
+}
+
+bool fits_fast(const Term& term, int arch) {
+  const DType dtype = term.down_dtype;
+  return (dtype == DType::F16 || (dtype == DType::BF16 && arch >= 80)) && term.up_dtype == dtype &&
+         !term.col_map && !term.row_map;
+}
+
+bool fits_fast(const Job& job, int arch) {
+  const u64 nbytes = dtype_bits(job.dtype) / 8;
+  const bool one_row = job.rows == 1;
+  const auto fits = [&](const Term& term) { return term.rank == 0 || fits_fast(term, arch); };
+  return total_rank(job) > 0 && job.weight_col_stride == 1 && job.base_col_stride == 1 && job.cols % 8 == 0 &&
+         rows_at_16(address_of(job.weight), job.weight_row_stride, one_row, nbytes) &&
+         rows_at_16(address_of(job.base), job.base_row_stride, one_row, nbytes) &&
+         std::all_of(job.terms.begin(), job.terms.end(), fits);
+}
+
+KernelIndex kernel_for(const Job& job, Numerics numerics, int arch) {
   if (job.dtype == DType::F64) return kDouble;
-  if (!in_groups(job)) return kStrided;
+  if (numerics == Numerics::fast && fits_fast(job, arch))
+    return job.dtype == DType::F16 ? kFastF16 : job.dtype == DType::BF16 ? kFastBF16 : kFastF32;
+  const auto fits = [&](const Term& term) { return term.rank == 0 || fits_ordered(term, job); };
+  if (!in_groups(job) || !std::all_of(job.terms.begin(), job.terms.end(), fits)) return kAny;
   return job.dtype == DType::F16 ? kOrderedF16 : job.dtype == DType::BF16 ? kOrderedBF16 : kOrderedF32;
 }
 

@@ -4,12 +4,17 @@
 
 #include "cuda/kernels/arithmetic.h"
 #include "cuda/kernels/device.cuh"
-#include "cuda/kernels/factor.cuh"
-#include "cuda/kernels/factor_chunk.cuh"
 #include "cuda/kernels/table.h"
 #include "cuda/kernels/tiles.cuh"
 
 namespace lora_mmap::cuda {
+
+// Some ranks of A and of B * s, [rank][column] and [rank][row]. Whoever stores has four neighbouring columns, or
+// its own row, and whoever multiplies has four of each: no access meets another in a bank.
+struct OrderedFactors {
+  float down[kOrderedRanks][kOrderedTile.cols];
+  float up[kOrderedRanks][kOrderedTile.rows];
+};
 
 // Which elements of the tile a thread accumulates: rows row(0) + {0, 1, 2, 3, 16, 17, 18, 19} and columns
 // col(0) + {0, 1, 2, 3, 32, 33, 34, 35}. Lanes that share a column differ in bit 0 and lanes that share a row in
@@ -53,51 +58,9 @@ LORA_MMAP_DEVICE void multiply_chunk(const OrderedFactors& factors, i32 ranks, f
   for (; r < ranks; ++r) multiply_rank(factors, r, acc);
 }
 
+// Whether a thread's elements from there on are in the tile: they come in groups of four.
 LORA_MMAP_DEVICE bool has_group(const Tile& tile, i32 row, i32 col) {
   return row < tile.rows() && col < tile.cols();
-}
-
-// Calls for the lines of a tile that this block will come to next.
-LORA_MMAP_DEVICE void prefetch_weights(const JobRow& job, const Tile& tile) {
-  const i32 nbytes = static_cast<i32>(element_nbytes(job.type));
-  const i32 elements = 128 / nbytes;  // of a line
-  for (i32 line = static_cast<i32>(threadIdx.x); line < static_cast<i32>(kOrderedTile.rows) * nbytes;
-       line += static_cast<i32>(kThreads)) {
-    const i32 row = line / nbytes;
-    const i32 col = line % nbytes * elements;
-    if (has_group(tile, row, col))
-      prefetch_line(job.base + ((tile.row + row) * job.base_row_stride + tile.col + col) * nbytes);
-  }
-}
-
-// Everything that can be under way for a tile before the one before it is finished. Registers are too scarce to
-// keep the tile itself.
-template <bool kPrefetch>
-LORA_MMAP_DEVICE void begin_tile(const FuseParams& params, u32 index, u32 from, Chunk& chunk, StagedShare& share) {
-  const JobRow* jobs = pointer_to<const JobRow>(params.jobs);
-  const Tile tile = tile_at(jobs, params.n_jobs, kOrderedTile, index, from);
-  if constexpr (kPrefetch) prefetch_weights(jobs[tile.owner], tile);
-  chunk = first_chunk(params, jobs[tile.owner]);
-  load_share(params, tile, chunk, share);
-}
-
-// All chunks of a tile. While one is multiplied the next one is on its way, and behind the last the first of
-// the tile that the block will come to next.
-template <bool kPrefetch>
-LORA_MMAP_DEVICE void accumulate_tile(const FuseParams& params, const Tile& tile, u32 following, Chunk& chunk,
-                                      StagedShare& share, OrderedFactors& factors, float (&acc)[8][8]) {
-  for (bool last = false; !last;) {
-    block_barrier();  // nobody multiplies the chunk before any more
-    store_chunk(params, tile, chunk, share, factors);
-    block_barrier();
-    const i32 ranks = chunk.ranks;
-    last = !advance(params, chunk);
-    if (!last)
-      load_share(params, tile, chunk, share);
-    else if (following < params.n_tiles)
-      begin_tile<kPrefetch>(params, following, tile.owner, chunk, share);
-    multiply_chunk(factors, ranks, acc);
-  }
 }
 
 }  // namespace lora_mmap::cuda

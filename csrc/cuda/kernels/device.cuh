@@ -127,6 +127,48 @@ LORA_MMAP_DEVICE u32 round_pair_to_bf16(float low, float high) {
 #endif
 }
 
+// What follows is done by a whole warp together.
+
+// Four 8 x 8 matrices of 16-bit elements from shared memory, a row of each at the address that one lane gives:
+// lanes 0 to 7 the rows of the first, and so on. Lane l gets of each the elements (l / 4, 2 * (l % 4)) and the
+// next; transposed, those of the transposed matrix.
+LORA_MMAP_DEVICE void load_matrices(const void* shared, u32 (&m)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+               : "r"(shared_address(shared))
+               : "memory");
+}
+LORA_MMAP_DEVICE void load_matrices_transposed(const void* shared, u32 (&m)[4]) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+               : "r"(shared_address(shared))
+               : "memory");
+}
+
+// d += a * b of 16 x 16 and 16 x 8 elements with exact products and fp32 sums.
+LORA_MMAP_DEVICE void multiply_matrices_f16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+#if LORA_MMAP_ARCH >= 80
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b0));
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[2]), "r"(a[3]), "r"(b1));
+#endif
+}
+// From sm_80 on.
+LORA_MMAP_DEVICE void multiply_matrices_bf16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 }  // namespace lora_mmap::cuda
 
 #endif  // LORA_MMAP_SIMT

@@ -25,45 +25,28 @@ LORA_MMAP_DEVICE bool is_paired(u32 type) {
   return type <= kBF16;
 }
 
-LORA_MMAP_DEVICE float load_element(u32 type, u64 address, bool bytewise) {
-  switch (type) {
-    case kF16:
-      return F16::widen(load_bits<u16>(address, bytewise), 0);
-    case kBF16:
-      return BF16::widen(load_bits<u16>(address, bytewise), 0);
-    case kF32:
-      return float_of(load_bits<u32>(address, bytewise));
-    case kF64:
-      return static_cast<float>(double_of(load_bits<u64>(address, bytewise)));
-    default:
-      return f8_to_float(type, *pointer_to<const u8>(address));
-  }
+template <u32 kType>
+LORA_MMAP_DEVICE float load_element(u64 address, bool bytewise) {
+  if constexpr (kType == kF16) return F16::widen(load_bits<u16>(address, bytewise), 0);
+  if constexpr (kType == kBF16) return BF16::widen(load_bits<u16>(address, bytewise), 0);
+  if constexpr (kType == kF32) return float_of(load_bits<u32>(address, bytewise));
+  if constexpr (kType == kF64) return static_cast<float>(double_of(load_bits<u64>(address, bytewise)));
+  return f8_to_float(kType, *pointer_to<const u8>(address));
 }
 
 LORA_MMAP_DEVICE double load_element_as_double(u32 type, u64 address, bool bytewise) {
-  return type == kF64 ? double_of(load_bits<u64>(address, bytewise))
-                      : static_cast<double>(load_element(type, address, bytewise));
-}
-
-// Four neighbours as they lie in memory: two words if their type is F16 or BF16, four if it is F32.
-struct Group {
-  u32 word[4];
-};
-
-LORA_MMAP_DEVICE Group load_group(u32 type, u64 address) {
-  if (is_paired(type)) {
-    const Words2 w = load_constant_8(address);
-    return {{w.x, w.y, 0, 0}};
+  switch (type) {
+    case kF16:
+      return static_cast<double>(load_element<kF16>(address, bytewise));
+    case kBF16:
+      return static_cast<double>(load_element<kBF16>(address, bytewise));
+    case kF32:
+      return static_cast<double>(load_element<kF32>(address, bytewise));
+    case kF64:
+      return double_of(load_bits<u64>(address, bytewise));
+    default:
+      return static_cast<double>(f8_to_float(type, *pointer_to<const u8>(address)));
   }
-  const Words4 w = load_constant_16(address);
-  return {{w.x, w.y, w.z, w.w}};
-}
-
-template <u32 kType>
-LORA_MMAP_DEVICE float group_element(const Group& group, int i) {
-  if constexpr (kType == kF16) return F16::widen(group.word[i / 2], i % 2);
-  if constexpr (kType == kBF16) return BF16::widen(group.word[i / 2], i % 2);
-  return float_of(group.word[i]);
 }
 
 // Where element [row, col] of A, or [row, rank] of B, lies.

@@ -13,15 +13,12 @@ using i64 = long long;
 
 enum Type : u32 { kF16, kBF16, kF32, kF64, kE4M3, kE5M2, kE4M3FNUZ, kE5M2FNUZ };
 
-// What the host knows of addresses and strides, so that no thread has to find out. A group is four elements
-// that begin at a multiple of four, aligned to their size together.
+// What the host knows of addresses and strides, so that no thread has to find out.
 enum TermLayout : u8 {
-  kDownGroups = 1,   // A is F16, BF16 or F32, every group is aligned, and no map stands between
-  kUpGroups = 2,     // likewise B, whose map does not matter
-  kDownBytes = 4,    // elements of A are not even aligned to their own size
-  kUpBytes = 8,      // likewise B
-  kDownRows16 = 16,  // the rows of A begin at multiples of 16 bytes, and no map stands between
-  kUpRows16 = 32,    // likewise B
+  kDownBytes = 1,   // elements of A are not even aligned to their own size
+  kUpBytes = 2,     // likewise B
+  kDownRows16 = 4,  // the rows of A begin at multiples of 16 bytes
+  kUpRows16 = 8,    // likewise B
 };
 
 // One low-rank term of a job: see fuse/job.h. Its rank is not 0.
@@ -58,7 +55,13 @@ struct JobRow {
   u32 flag;  // index into the flags: set to 1 where a result is not finite and the base was
 };
 
-// What a fuse kernel is launched with. Blocks take tiles blockIdx.x, blockIdx.x + gridDim.x, ...
+// What a fuse kernel is launched with. lora_mmap_fuse_any takes every job but those with fp64 weights, which are
+// lora_mmap_fuse_f64's. The others have the weight's type in their names and need more: weight and base have
+// groups (of four elements from a multiple of four, which follow each other, aligned as one), and
+// - lora_mmap_fuse_ordered_*: A and B of each term are both F16, both BF16 or both F32, have groups too, no map
+//   of columns and a rank that is a multiple of four;
+// - lora_mmap_fuse_fast_*: there is a term, A and B of each are both F16 or (from sm_80 on) both BF16, without
+//   maps, and the rows of weight and base begin at multiples of 16 bytes and are eight columns long or a multiple. Blocks take tiles blockIdx.x, blockIdx.x + gridDim.x, ...
 struct FuseParams {
   u64 jobs;   // JobRow[n_jobs], ascending first_tile
   u64 terms;  // TermRow[]
@@ -114,6 +117,15 @@ constexpr u32 kF64Ranks = 16;
 constexpr u32 kFactorsNbytes = kOrderedRanks * (kOrderedTile.rows + kOrderedTile.cols) * 4;
 constexpr u32 kWeightStageNbytes = kOrderedTile.rows * kOrderedTile.cols * 2;
 constexpr u32 kF64SharedNbytes = kF64Ranks * (kF64Tile.rows + kF64Tile.cols) * 8;
+// Of lora_mmap_fuse_fast_*: two chunks of B and A, rows eight elements longer than they are so that no two rows of
+// a matrix begin in one bank, and the weights in the same manner.
+constexpr u32 kFastRanks = 32;
+constexpr u32 kFastUpPitch = kFastRanks + 8;
+constexpr u32 kFastDownPitch = kFastTile.cols + 8;
+constexpr u32 kFastFactorsNbytes = (kFastTile.rows * kFastUpPitch + kFastRanks * kFastDownPitch) * 2;
+constexpr u32 fast_shared_nbytes(u32 type) {
+  return 2 * kFastFactorsNbytes + (type == kF32 ? 0 : kFastTile.rows * kFastDownPitch * 2);
+}
 // fp32 weights are not staged, and nothing is where no copy can run behind a kernel's back.
 constexpr u32 ordered_shared_nbytes(int arch, u32 type) {
   return kFactorsNbytes + (arch >= 80 && type != kF32 ? kWeightStageNbytes : 0);

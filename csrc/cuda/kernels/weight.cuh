@@ -8,6 +8,18 @@
 
 namespace lora_mmap::cuda {
 
+// Calls for the lines of a tile that this block will come to next. The columns follow each other.
+LORA_MMAP_DEVICE void prefetch_tile(const JobRow& job, const Tile& tile, TileSize size) {
+  const u32 nbytes = job.type == kF32 ? 4 : 2;
+  const u32 across = size.cols * nbytes / 128;
+  for (u32 line = threadIdx.x; line < size.rows * across; line += kThreads) {
+    const i32 row = static_cast<i32>(line / across);
+    const i32 col = static_cast<i32>(line % across * 128 / nbytes);
+    if (row < tile.rows() && col < tile.cols())
+      prefetch_line(job.base + ((tile.row + row) * job.base_row_stride + tile.col + col) * nbytes);
+  }
+}
+
 template <class Format>
 struct WeightGroup {
   static constexpr int kWords = 4 / static_cast<int>(Format::kPerWord);

@@ -47,7 +47,7 @@ def build(arch):
 def _compile(arch, library):
     fma = ["-mfma"] if platform.machine() == "x86_64" else []
     defined = ['-DLORA_MMAP_SIMT="device.h"', f"-DLORA_MMAP_ARCH={arch}", f"-I{CSRC}", f"-I{SIMT}"]
-    sources = [SIMT / "simt.cpp", SIMT / "block.cpp", CSRC / "base" / "float_env.cpp"]
+    sources = [*sorted(SIMT.glob("*.cpp")), CSRC / "base" / "float_env.cpp"]
     made = library.with_suffix(".part")
     compiler = os.environ.get("CXX") or shutil.which("c++") or "g++"
     ran = subprocess.run([compiler, *FLAGS, *fma, *WARNINGS, *defined, *sources, "-o", made], capture_output=True, text=True)

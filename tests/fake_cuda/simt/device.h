@@ -86,6 +86,28 @@ void copies_wait() {
   simt::Block::current().wait_copies(kOpen);
 }
 
+// A lane's part in an operation of its warp. The operations themselves are in tensor_core.cpp.
+void load_matrices_at(const void* shared, u32 (&m)[4], bool transposed, simt::Place place);
+void multiply_matrices(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, bool bf16, simt::Place place);
+
+inline void load_matrices(const void* shared, u32 (&m)[4],
+                          simt::Place place = {__builtin_FILE(), __builtin_LINE()}) {
+  load_matrices_at(shared, m, false, place);
+}
+inline void load_matrices_transposed(const void* shared, u32 (&m)[4],
+                                     simt::Place place = {__builtin_FILE(), __builtin_LINE()}) {
+  load_matrices_at(shared, m, true, place);
+}
+inline void multiply_matrices_f16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1,
+                                  simt::Place place = {__builtin_FILE(), __builtin_LINE()}) {
+  multiply_matrices(d, a, b0, b1, false, place);
+}
+inline void multiply_matrices_bf16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1,
+                                   simt::Place place = {__builtin_FILE(), __builtin_LINE()}) {
+  if (LORA_MMAP_ARCH < 80) simt::Block::current().fail("bf16 matrices begin with sm_80");
+  multiply_matrices(d, a, b0, b1, true, place);
+}
+
 inline float f16_to_float(u16 bits) {
   return lora_mmap::f16_to_float(bits);
 }

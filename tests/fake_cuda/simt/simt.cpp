@@ -30,8 +30,11 @@ const std::array kKernels{
     LORA_MMAP_ENTRY(lora_mmap_fuse_ordered_f16, FuseParams),
     LORA_MMAP_ENTRY(lora_mmap_fuse_ordered_bf16, FuseParams),
     LORA_MMAP_ENTRY(lora_mmap_fuse_ordered_f32, FuseParams),
-    LORA_MMAP_ENTRY(lora_mmap_fuse_strided, FuseParams),
+    LORA_MMAP_ENTRY(lora_mmap_fuse_any, FuseParams),
     LORA_MMAP_ENTRY(lora_mmap_fuse_f64, FuseParams),
+    LORA_MMAP_ENTRY(lora_mmap_fuse_fast_f16, FuseParams),
+    LORA_MMAP_ENTRY(lora_mmap_fuse_fast_bf16, FuseParams),
+    LORA_MMAP_ENTRY(lora_mmap_fuse_fast_f32, FuseParams),
     LORA_MMAP_ENTRY(lora_mmap_copy, CopyParams),
     LORA_MMAP_ENTRY(lora_mmap_probe_ffma, ProbeParams),
 };
