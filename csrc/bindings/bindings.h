@@ -13,5 +13,6 @@ void register_tensors(pybind11::module_& m);
 void register_stream(pybind11::module_& m);
 void register_fuse(pybind11::module_& m);
 void register_probe(pybind11::module_& m);
+void register_cuda_kernels(pybind11::module_& m);
 
 }  // namespace lora_mmap::bindings

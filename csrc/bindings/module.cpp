@@ -11,4 +11,5 @@ PYBIND11_MODULE(_C, m) {
   register_fuse(m);
   register_probe(m);
   register_cuda_images(m);
+  register_cuda_kernels(m);
 }

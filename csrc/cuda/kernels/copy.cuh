@@ -13,7 +13,7 @@ template <class Element>
 LORA_MMAP_DEVICE void copy_tile(const CopyRow& rect, const Tile& tile) {
   constexpr int kRows = static_cast<int>(kCopyTile.rows) / 2;
   const i32 col = static_cast<i32>(threadIdx.x);
-  if (col >= tile.cols) return;
+  if (col >= tile.cols()) return;
   const Element* src = pointer_to<const Element>(rect.src) + (tile.col + col) * rect.src_col_stride;
   Element* dst = pointer_to<Element>(rect.dst) + (tile.col + col) * rect.dst_col_stride;
 #pragma unroll
@@ -21,17 +21,17 @@ LORA_MMAP_DEVICE void copy_tile(const CopyRow& rect, const Tile& tile) {
     Element held[kRows];
 #pragma unroll
     for (int i = 0; i < kRows; ++i)
-      if (first + i < tile.rows) held[i] = src[(tile.row + first + i) * rect.src_row_stride];
+      if (first + i < tile.rows()) held[i] = src[(tile.row + first + i) * rect.src_row_stride];
 #pragma unroll
     for (int i = 0; i < kRows; ++i)
-      if (first + i < tile.rows) dst[(tile.row + first + i) * rect.dst_row_stride] = held[i];
+      if (first + i < tile.rows()) dst[(tile.row + first + i) * rect.dst_row_stride] = held[i];
   }
 }
 
 LORA_MMAP_DEVICE void copy_rects(const CopyParams& params) {
   const CopyRow* rects = pointer_to<const CopyRow>(params.rects);
   u32 owner = 0;
-  for (u64 index = blockIdx.x; index < params.n_tiles; index += gridDim.x) {
+  for (u32 index = blockIdx.x; index < params.n_tiles; index += gridDim.x) {
     const Tile tile = tile_at(rects, params.n_rects, kCopyTile, index, owner);
     owner = tile.owner;
     const CopyRow& rect = rects[owner];

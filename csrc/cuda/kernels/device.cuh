@@ -25,6 +25,13 @@ LORA_MMAP_DEVICE u8* shared_memory() {
   return shared_bytes;
 }
 
+// threadIdx.x, read anew: what is computed from it here is not kept in registers from an earlier place.
+LORA_MMAP_DEVICE i32 thread_index_again() {
+  i32 index;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+  return index;
+}
+
 LORA_MMAP_DEVICE void block_barrier() {
   __syncthreads();
 }
@@ -60,13 +67,11 @@ LORA_MMAP_DEVICE void prefetch_line(u64 address) {
   asm volatile("prefetch.global.L2 [%0];" : : "l"(address));
 }
 
-#if LORA_MMAP_ARCH >= 80
-
 LORA_MMAP_DEVICE u32 shared_address(const void* shared) {
   return static_cast<u32>(__cvta_generic_to_shared(shared));
 }
 
-// Copies that arrive on their own. What this thread has begun is there for it after copies_wait(), and for the
+// Copies that arrive on their own, from sm_80 on. What this thread has begun is there for it after copies_wait(), and for the
 // other threads after a barrier behind that.
 LORA_MMAP_DEVICE void copy_begin_8(void* shared, u64 global) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" : : "r"(shared_address(shared)), "l"(global) : "memory");
@@ -86,8 +91,6 @@ template <int kOpen>
 LORA_MMAP_DEVICE void copies_wait() {
   asm volatile("cp.async.wait_group %0;" : : "n"(kOpen) : "memory");
 }
-
-#endif  // LORA_MMAP_ARCH >= 80
 
 LORA_MMAP_DEVICE float f16_to_float(u16 bits) {
   float value;

@@ -21,75 +21,59 @@ LORA_MMAP_DEVICE Bits load_bits(u64 address, bool bytewise) {
   return bits;
 }
 
-// Four elements that follow each other in a tile: in pairs as they are if their type is F16 or BF16, otherwise
-// rounded to fp32. What is not there is zero.
-struct Group {
-  u32 word[4];
-};
-
 LORA_MMAP_DEVICE bool is_paired(u32 type) {
   return type <= kBF16;
 }
 
-LORA_MMAP_DEVICE float group_element(u32 type, const Group& group, int i) {
-  if (type == kF16) return F16::widen(group.word[i / 2], i % 2);
-  if (type == kBF16) return BF16::widen(group.word[i / 2], i % 2);
-  return float_of(group.word[i]);
-}
-
-// The element at `address`: its bits if it is paired, those of its value in fp32 otherwise.
-LORA_MMAP_DEVICE u32 load_element(u32 type, u64 address, bool bytewise) {
-  if (is_paired(type)) return load_bits<u16>(address, bytewise);
-  if (type == kF32) return load_bits<u32>(address, bytewise);
-  if (type == kF64) return bits_of(static_cast<float>(double_of(load_bits<u64>(address, bytewise))));
-  return bits_of(f8_to_float(type, *pointer_to<const u8>(address)));
+LORA_MMAP_DEVICE float load_element(u32 type, u64 address, bool bytewise) {
+  switch (type) {
+    case kF16:
+      return F16::widen(load_bits<u16>(address, bytewise), 0);
+    case kBF16:
+      return BF16::widen(load_bits<u16>(address, bytewise), 0);
+    case kF32:
+      return float_of(load_bits<u32>(address, bytewise));
+    case kF64:
+      return static_cast<float>(double_of(load_bits<u64>(address, bytewise)));
+    default:
+      return f8_to_float(type, *pointer_to<const u8>(address));
+  }
 }
 
 LORA_MMAP_DEVICE double load_element_as_double(u32 type, u64 address, bool bytewise) {
-  if (type == kF64) return double_of(load_bits<u64>(address, bytewise));
-  const u32 bits = load_element(type, address, bytewise);
-  if (type == kF16) return static_cast<double>(F16::widen(bits, 0));
-  if (type == kBF16) return static_cast<double>(BF16::widen(bits, 0));
-  return static_cast<double>(float_of(bits));
+  return type == kF64 ? double_of(load_bits<u64>(address, bytewise))
+                      : static_cast<double>(load_element(type, address, bytewise));
 }
 
-// An aligned group of which all four elements exist.
-LORA_MMAP_DEVICE Group load_aligned_group(u32 type, u64 address) {
+// Four neighbours as they lie in memory: two words if their type is F16 or BF16, four if it is F32.
+struct Group {
+  u32 word[4];
+};
+
+LORA_MMAP_DEVICE Group load_group(u32 type, u64 address) {
   if (is_paired(type)) {
     const Words2 w = load_constant_8(address);
     return {{w.x, w.y, 0, 0}};
   }
-  if (type == kF32) {
-    const Words4 w = load_constant_16(address);
-    return {{w.x, w.y, w.z, w.w}};
-  }
-  Group group;
-  if (type == kF64) {
-    for (int i = 0; i < 4; ++i) group.word[i] = load_element(kF64, address + 8 * i, false);
-    return group;
-  }
-  const u32 word = load_constant_4(address);
-  for (int i = 0; i < 4; ++i) group.word[i] = bits_of(f8_to_float(type, static_cast<u8>(word >> (8 * i))));
-  return group;
+  const Words4 w = load_constant_16(address);
+  return {{w.x, w.y, w.z, w.w}};
 }
 
-// The first `count` elements of a group of the row at `row`, whose first is number `index`; with a map, element
-// i of the group is number map[index + i].
-LORA_MMAP_DEVICE Group load_group(u32 type, u64 row, i64 index, u64 map, i32 count, bool aligned, bool bytewise) {
-  const u32 nbytes = element_nbytes(type);
-  if (aligned && count >= 4) return load_aligned_group(type, row + index * nbytes);
-  Group group{};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if (i >= count) continue;
-    const i64 element = map ? pointer_to<const i32>(map)[index + i] : index + i;
-    const u32 bits = load_element(type, row + element * nbytes, bytewise);
-    if (is_paired(type))
-      group.word[i / 2] |= bits << (16 * (i % 2));
-    else
-      group.word[i] = bits;
-  }
-  return group;
+template <u32 kType>
+LORA_MMAP_DEVICE float group_element(const Group& group, int i) {
+  if constexpr (kType == kF16) return F16::widen(group.word[i / 2], i % 2);
+  if constexpr (kType == kBF16) return BF16::widen(group.word[i / 2], i % 2);
+  return float_of(group.word[i]);
+}
+
+// Where element [row, col] of A, or [row, rank] of B, lies.
+LORA_MMAP_DEVICE u64 down_address(const TermRow& term, i64 rank, i32 col) {
+  const i64 mapped = term.col_map ? pointer_to<const i32>(term.col_map)[col] : col;
+  return term.down + (rank * term.down_row_stride + mapped) * element_nbytes(term.down_type);
+}
+LORA_MMAP_DEVICE u64 up_address(const TermRow& term, i32 row, i32 rank) {
+  const i64 mapped = term.row_map ? pointer_to<const i32>(term.row_map)[row] : row;
+  return term.up + (mapped * term.up_row_stride + rank) * element_nbytes(term.up_type);
 }
 
 }  // namespace lora_mmap::cuda

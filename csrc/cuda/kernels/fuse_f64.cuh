@@ -21,17 +21,15 @@ LORA_MMAP_DEVICE void load_f64_factors(const TermRow& term, const Tile& tile, i3
   for (i32 i = static_cast<i32>(thread); i < ranks * static_cast<i32>(kF64Tile.cols); i += kThreads) {
     const i32 r = i / static_cast<i32>(kF64Tile.cols);
     const i32 n = i % static_cast<i32>(kF64Tile.cols);
-    if (n >= tile.cols) continue;
-    const i64 col = term.col_map ? pointer_to<const i32>(term.col_map)[tile.col + n] : tile.col + n;
-    const u64 address = term.down + ((first + r) * term.down_row_stride + col) * element_nbytes(term.down_type);
+    if (n >= tile.cols()) continue;
+    const u64 address = down_address(term, first + r, tile.col + n);
     factors.down[r][n] = load_element_as_double(term.down_type, address, term.layout & kDownBytes);
   }
   for (i32 i = static_cast<i32>(thread); i < static_cast<i32>(kF64Ranks * kF64Tile.rows); i += kThreads) {
     const i32 m = i / static_cast<i32>(kF64Ranks);
     const i32 r = i % static_cast<i32>(kF64Ranks);
-    if (m >= tile.rows || r >= ranks) continue;
-    const i64 row = term.row_map ? pointer_to<const i32>(term.row_map)[tile.row + m] : tile.row + m;
-    const u64 address = term.up + (row * term.up_row_stride + first + r) * element_nbytes(term.up_type);
+    if (m >= tile.rows() || r >= ranks) continue;
+    const u64 address = up_address(term, tile.row + m, first + r);
     factors.up[r][m] = multiply(load_element_as_double(term.up_type, address, term.layout & kUpBytes), term.scale);
   }
 }
@@ -55,7 +53,7 @@ LORA_MMAP_DEVICE bool finish_f64(const JobRow& job, const Tile& tile, const doub
     for (int n = 0; n < 4; ++n) {
       const i32 row = static_cast<i32>(threadIdx.x / 16) + 16 * m;
       const i32 col = static_cast<i32>(threadIdx.x % 16) + 16 * n;
-      if (row >= tile.rows || col >= tile.cols) continue;
+      if (row >= tile.rows() || col >= tile.cols()) continue;
       const i64 i = tile.row + row;
       const i64 j = tile.col + col;
       // Bits, not numbers: what is not finite passes through unchanged.
@@ -73,7 +71,7 @@ LORA_MMAP_DEVICE void fuse_f64(const FuseParams& params) {
   const JobRow* jobs = pointer_to<const JobRow>(params.jobs);
   F64Factors& factors = *reinterpret_cast<F64Factors*>(shared_memory());
   u32 owner = 0;
-  for (u64 index = blockIdx.x; index < params.n_tiles; index += gridDim.x) {
+  for (u32 index = blockIdx.x; index < params.n_tiles; index += gridDim.x) {
     const Tile tile = tile_at(jobs, params.n_jobs, kF64Tile, index, owner);
     owner = tile.owner;
     const JobRow& job = jobs[owner];

@@ -3,12 +3,25 @@
 #include "cuda/kernels/copy.cuh"
 #include "cuda/kernels/fuse_f64.cuh"
 #include "cuda/kernels/fuse_ordered.cuh"
+#include "cuda/kernels/fuse_strided.cuh"
 #include "cuda/kernels/probe_ffma.cuh"
 
 using namespace lora_mmap::cuda;
 
-extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_mmap_fuse_ordered(FuseParams params) {
-  fuse_ordered(params);
+extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_mmap_fuse_ordered_f16(FuseParams params) {
+  fuse_ordered<F16>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_mmap_fuse_ordered_bf16(FuseParams params) {
+  fuse_ordered<BF16>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_mmap_fuse_ordered_f32(FuseParams params) {
+  fuse_ordered<F32>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_fuse_strided(FuseParams params) {
+  fuse_strided(params);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_fuse_f64(FuseParams params) {

@@ -14,18 +14,14 @@ using i64 = long long;
 enum Type : u32 { kF16, kBF16, kF32, kF64, kE4M3, kE5M2, kE4M3FNUZ, kE5M2FNUZ };
 
 // What the host knows of addresses and strides, so that no thread has to find out. A group is four elements
-// that begin at a multiple of four; it is aligned if its address is a multiple of its size, or of 16 bytes.
+// that begin at a multiple of four, aligned to their size together.
 enum TermLayout : u8 {
-  kDownGroups = 1,  // every group of A is aligned, and no map stands between
-  kUpGroups = 2,    // every group of B is aligned
-  kDownBytes = 4,   // elements of A are not even aligned to their own size
-  kUpBytes = 8,     // likewise B
+  kDownGroups = 1,   // A is F16, BF16 or F32, every group is aligned, and no map stands between
+  kUpGroups = 2,     // likewise B, whose map does not matter
+  kDownBytes = 4,    // elements of A are not even aligned to their own size
+  kUpBytes = 8,      // likewise B
   kDownRows16 = 16,  // the rows of A begin at multiples of 16 bytes, and no map stands between
   kUpRows16 = 32,    // likewise B
-};
-enum JobLayout : u32 {
-  kWeightGroups = 1,  // every group of the weight is aligned, its columns follow each other
-  kBaseGroups = 2,    // likewise the base
 };
 
 // One low-rank term of a job: see fuse/job.h. Its rank is not 0.
@@ -44,7 +40,7 @@ struct TermRow {
   u8 reserved;
 };
 
-// One rectangle of a weight. Its tiles are numbered row of tiles by row of tiles, from first_tile on.
+// One rectangle of a weight, of less than 2^31 rows and columns. Its tiles are numbered row of tiles by row of tiles, from first_tile on.
 struct JobRow {
   u64 weight;
   u64 base;  // pristine values: `weight` itself, or memory that does not overlap it
@@ -54,13 +50,12 @@ struct JobRow {
   i64 weight_col_stride;
   i64 base_row_stride;
   i64 base_col_stride;
-  u64 first_tile;
+  u32 first_tile;
   u32 tiles_across;
   u32 type;  // Type of weight and base
   u32 first_term;
   u32 n_terms;
   u32 flag;  // index into the flags: set to 1 where a result is not finite and the base was
-  u32 layout;  // of JobLayout
 };
 
 // What a fuse kernel is launched with. Blocks take tiles blockIdx.x, blockIdx.x + gridDim.x, ...
@@ -68,11 +63,11 @@ struct FuseParams {
   u64 jobs;   // JobRow[n_jobs], ascending first_tile
   u64 terms;  // TermRow[]
   u64 flags;  // u32 each
-  u64 n_tiles;
+  u32 n_tiles;  // leaves room for a grid more below 2^32
   u32 n_jobs;
 };
 
-// One strided rectangle to copy: see fuse/copy.h.
+// One strided rectangle to copy, of less than 2^31 rows and columns: see fuse/copy.h.
 struct CopyRow {
   u64 dst;
   u64 src;
@@ -82,14 +77,15 @@ struct CopyRow {
   i64 dst_col_stride;
   i64 src_row_stride;
   i64 src_col_stride;
-  u64 first_tile;
+  u32 first_tile;
   u32 tiles_across;
   u32 element_nbytes;  // 1, 2, 4, 8 or 16
+  u32 reserved;
 };
 
 struct CopyParams {
   u64 rects;  // CopyRow[n_rects], ascending first_tile
-  u64 n_tiles;
+  u32 n_tiles;
   u32 n_rects;
 };
 
@@ -112,14 +108,15 @@ constexpr TileSize kF64Tile{64, 64};
 constexpr TileSize kFastTile{128, 64};
 constexpr TileSize kCopyTile{16, 256};
 
-// Dynamic shared memory, in bytes. Below sm_80 nothing can be copied there behind a kernel's back, so weights
-// are not staged.
-constexpr u32 kOrderedRanks = 16;  // of a chunk: as many rows of A and columns of B in shared memory at once
+// Dynamic shared memory, in bytes.
+constexpr u32 kOrderedRanks = 16;  // rows of A and columns of B in shared memory at once
 constexpr u32 kF64Ranks = 16;
-constexpr u32 ordered_shared_nbytes(int arch) {
-  return kOrderedRanks * (kOrderedTile.rows + kOrderedTile.cols) * 4 +
-         (arch >= 80 ? kOrderedTile.rows * kOrderedTile.cols * 2 : 0);
-}
+constexpr u32 kFactorsNbytes = kOrderedRanks * (kOrderedTile.rows + kOrderedTile.cols) * 4;
+constexpr u32 kWeightStageNbytes = kOrderedTile.rows * kOrderedTile.cols * 2;
 constexpr u32 kF64SharedNbytes = kF64Ranks * (kF64Tile.rows + kF64Tile.cols) * 8;
+// fp32 weights are not staged, and nothing is where no copy can run behind a kernel's back.
+constexpr u32 ordered_shared_nbytes(int arch, u32 type) {
+  return kFactorsNbytes + (arch >= 80 && type != kF32 ? kWeightStageNbytes : 0);
+}
 
 }  // namespace lora_mmap::cuda

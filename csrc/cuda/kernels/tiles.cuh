@@ -14,16 +14,18 @@ LORA_MMAP_DEVICE T* pointer_to(u64 address) {
 // A tile and the row of the table that it belongs to.
 struct Tile {
   u32 owner;
-  i64 row;
-  i64 col;
-  i32 rows;  // up to the tile's size
-  i32 cols;
+  i32 row;
+  i32 col;
+  u32 extent;  // rows in the lower half, columns in the upper: registers are scarce
+
+  LORA_MMAP_DEVICE i32 rows() const { return static_cast<i32>(extent & 0xFFFFu); }
+  LORA_MMAP_DEVICE i32 cols() const { return static_cast<i32>(extent >> 16); }
 };
 
 // The last of table[from..n) whose first tile is not above `tile`. A block's tiles ascend, so that is mostly
 // table[from] or the next: the step doubles until it is past, then halves.
 template <class Row>
-LORA_MMAP_DEVICE u32 owner_of(const Row* table, u32 n, u64 tile, u32 from) {
+LORA_MMAP_DEVICE u32 owner_of(const Row* table, u32 n, u32 tile, u32 from) {
   u32 step = 1;
   while (n - from > step && table[from + step].first_tile <= tile) {
     from += step;
@@ -36,17 +38,17 @@ LORA_MMAP_DEVICE u32 owner_of(const Row* table, u32 n, u64 tile, u32 from) {
 
 // `from` is the owner of an earlier tile, or 0.
 template <class Row>
-LORA_MMAP_DEVICE Tile tile_at(const Row* table, u32 n, TileSize size, u64 index, u32 from) {
+LORA_MMAP_DEVICE Tile tile_at(const Row* table, u32 n, TileSize size, u32 index, u32 from) {
   Tile tile;
   tile.owner = owner_of(table, n, index, from);
   const Row& row = table[tile.owner];
-  const u32 within = static_cast<u32>(index - row.first_tile);
-  tile.row = static_cast<i64>(within / row.tiles_across) * size.rows;
-  tile.col = static_cast<i64>(within % row.tiles_across) * size.cols;
+  const u32 within = index - row.first_tile;
+  tile.row = static_cast<i32>(within / row.tiles_across * size.rows);
+  tile.col = static_cast<i32>(within % row.tiles_across * size.cols);
   const i64 rows = row.rows - tile.row;
   const i64 cols = row.cols - tile.col;
-  tile.rows = static_cast<i32>(rows < size.rows ? rows : size.rows);
-  tile.cols = static_cast<i32>(cols < size.cols ? cols : size.cols);
+  tile.extent = static_cast<u32>(rows < size.rows ? rows : size.rows) |
+                static_cast<u32>(cols < size.cols ? cols : size.cols) << 16;
   return tile;
 }
 

@@ -1,4 +1,4 @@
-// Weights, four neighbours of a row at a time: read, added to, rounded once, written.
+// Weights: read, added to, rounded once, written; four neighbours of a row at a time where they lie so.
 #pragma once
 
 #include "cuda/kernels/arithmetic.h"
@@ -10,93 +10,62 @@ namespace lora_mmap::cuda {
 
 template <class Format>
 struct WeightGroup {
-  static constexpr int kWords = 4 / Format::kPerWord;
+  static constexpr int kWords = 4 / static_cast<int>(Format::kPerWord);
   u32 word[kWords];
 };
 
-// Where a group lies: `count` of its elements exist, `aligned` if they are four and may be accessed at once.
-struct Place {
-  u64 address;
-  i64 col_stride;  // in elements
-  i32 count;
-  bool aligned;
-};
-
 template <class Format>
-LORA_MMAP_DEVICE Place place_in(u64 data, i64 row_stride, i64 col_stride, bool groups, i64 row, i64 col, i32 count) {
-  const i64 index = row * row_stride + col * col_stride;
-  return {data + index * static_cast<i64>(sizeof(typename Format::Bits)), col_stride, count, groups && count == 4};
+LORA_MMAP_DEVICE WeightGroup<Format> load_weights(u64 address) {
+  if constexpr (Format::kPerWord == 2) {
+    const Words2 w = *pointer_to<const Words2>(address);
+    return {{w.x, w.y}};
+  } else {
+    const Words4 w = *pointer_to<const Words4>(address);
+    return {{w.x, w.y, w.z, w.w}};
+  }
 }
 
 template <class Format>
-LORA_MMAP_DEVICE WeightGroup<Format> load_weights(const Place& place) {
-  using Bits = typename Format::Bits;
-  WeightGroup<Format> group;
-  if (place.aligned) {
-    if constexpr (Format::kPerWord == 2) {
-      const Words2 w = *pointer_to<const Words2>(place.address);
-      group = {{w.x, w.y}};
-    } else {
-      const Words4 w = *pointer_to<const Words4>(place.address);
-      group = {{w.x, w.y, w.z, w.w}};
-    }
-    return group;
-  }
-#pragma unroll
-  for (u32 i = 0; i < 4; ++i) {
-    const u32 at = i / Format::kPerWord;
-    const u32 shift = i % Format::kPerWord * 16;
-    if (shift == 0) group.word[at] = 0;
-    if (static_cast<i32>(i) < place.count)
-      group.word[at] |= static_cast<u32>(pointer_to<const Bits>(place.address)[i * place.col_stride]) << shift;
-  }
-  return group;
+LORA_MMAP_DEVICE void store_weights(u64 address, const WeightGroup<Format>& group) {
+  if constexpr (Format::kPerWord == 2)
+    *pointer_to<Words2>(address) = {group.word[0], group.word[1]};
+  else
+    *pointer_to<Words4>(address) = {group.word[0], group.word[1], group.word[2], group.word[3]};
 }
 
-template <class Format>
-LORA_MMAP_DEVICE void store_weights(const Place& place, const WeightGroup<Format>& group) {
-  using Bits = typename Format::Bits;
-  if (place.aligned) {
-    if constexpr (Format::kPerWord == 2)
-      *pointer_to<Words2>(place.address) = {group.word[0], group.word[1]};
-    else
-      *pointer_to<Words4>(place.address) = {group.word[0], group.word[1], group.word[2], group.word[3]};
-    return;
-  }
-#pragma unroll
-  for (u32 i = 0; i < 4; ++i)
-    if (static_cast<i32>(i) < place.count)
-      pointer_to<Bits>(place.address)[i * place.col_stride] =
-          static_cast<Bits>(group.word[i / Format::kPerWord] >> (i % Format::kPerWord * 16));
-}
-
-// The sum of base and acc; where it is finite throughout, the result.
+// base + acc; `suspect` becomes other than 0 where that is not finite and settle_group has to look.
 template <class Format>
 LORA_MMAP_DEVICE WeightGroup<Format> sum_group(const WeightGroup<Format>& base, const float* acc, u32& suspect) {
   WeightGroup<Format> sum;
 #pragma unroll
   for (int i = 0; i < WeightGroup<Format>::kWords; ++i) {
-    sum.word[i] = sum_word<Format>(base.word[i], acc + i * Format::kPerWord);
+    sum.word[i] = sum_word<Format>(base.word[i], acc + i * static_cast<int>(Format::kPerWord));
     suspect |= not_finite<Format>(sum.word[i]);
   }
   return sum;
 }
 
-// Gives back the base's bits where the base is not finite; true if another of the first `count` results is not.
+// Gives back the base's bits where the base is not finite; true if another result is not.
 template <class Format>
-LORA_MMAP_DEVICE bool settle_group(const WeightGroup<Format>& base, WeightGroup<Format>& sum, i32 count) {
-  bool overflow = false;
+LORA_MMAP_DEVICE bool settle_group(const WeightGroup<Format>& base, WeightGroup<Format>& sum) {
+  u32 bad = 0;
 #pragma unroll
   for (int i = 0; i < WeightGroup<Format>::kWords; ++i) {
-    const u32 bad = not_finite<Format>(sum.word[i]) & ~not_finite<Format>(base.word[i]);
+    bad |= not_finite<Format>(sum.word[i]) & ~not_finite<Format>(base.word[i]);
     sum.word[i] = keep_not_finite<Format>(base.word[i], sum.word[i]);
-#pragma unroll
-    for (u32 k = 0; k < Format::kPerWord; ++k) {
-      const bool exists = static_cast<i32>(i * Format::kPerWord + k) < count;
-      overflow |= exists && (bad >> (32 / Format::kPerWord * (k + 1) - 1) & 1u);
-    }
   }
-  return overflow;
+  return bad != 0;
+}
+
+// One element, wherever it and its base lie. True if it overflows.
+template <class Format>
+LORA_MMAP_DEVICE bool fuse_element(u64 weight, u64 base, float acc) {
+  using Bits = typename Format::Bits;
+  const u32 old = *pointer_to<const Bits>(base);
+  const float accs[2] = {acc, 0.0F};  // beside an element of 16 bits stands a zero
+  const u32 sum = sum_word<Format>(old, accs);
+  *pointer_to<Bits>(weight) = static_cast<Bits>(keep_not_finite<Format>(old, sum));
+  return (not_finite<Format>(sum) & ~not_finite<Format>(old)) != 0;
 }
 
 }  // namespace lora_mmap::cuda
