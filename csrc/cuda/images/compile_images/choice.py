@@ -63,7 +63,7 @@ def _named(release: tuple[int, int]) -> tuple[Compiler, str]:
         try:
             fits = compiler.release == release and (release[0] > 12 or compiler.name == "nvrtc")
         except BuildError as error:
-            there.append(str(error))
+            there.append(_in_a_line(error))
             continue
         if fits:
             return compiler, f"LORA_MMAP_CUDA={release[0]}.{release[1]}"
@@ -87,7 +87,7 @@ def _present() -> tuple[Compiler | None, str]:
                 return compiler, "; ".join(["what is here", *passed_over])
             passed_over.append(f"not {_described(compiler)}: 12.6, 12.8 and 12.9 by NVRTC and 13.x are supported")
         except BuildError as error:
-            passed_over.append(str(error))
+            passed_over.append(_in_a_line(error))
     return None, "; ".join(passed_over) or "no nvcc 13.x and no NVRTC wheel is here"
 
 
@@ -118,6 +118,10 @@ def _nvrtcs() -> Iterator[Path]:
 def _package_folders() -> list[str]:
     """An isolated build hides the environment's own packages from sys.path, but not where they lie."""
     return list(dict.fromkeys([*sys.path, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]))
+
+
+def _in_a_line(error: BuildError) -> str:
+    return " ".join(str(error).split())
 
 
 def _described(compiler: Compiler) -> str:
