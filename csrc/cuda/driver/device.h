@@ -82,8 +82,8 @@ class Device {
   // For tables on their way there and flags on their way back. Needs the context to be used.
   PinnedBuffers& pinned_buffers();
 
-  // Waits for the copies in flight, then frees the pinned memory of the ring and of the small buffers. Returns the
-  // bytes freed. Uploads that go on meanwhile pin what they need anew. Needs the context.
+  // Waits for the copies in flight, then frees the pinned memory of the ring and of the small buffers.
+  // Returns the bytes freed. Uploads that go on meanwhile pin what they need anew. Needs the context.
   size_t clear();
 
  private:
