@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 from fake_driver import FakeCuda, build
+from fake_torch import FakeTorch
 
 from lora_mmap import _C
 
@@ -41,6 +42,14 @@ def fake_cuda():
     assert left["streams"] <= 2  # a copy stream a device
     assert left["modules"] <= 2
     assert _C.cuda_pinned_nbytes() == 0
+
+
+@pytest.fixture
+def torch_side(fake_cuda, monkeypatch):
+    side = FakeTorch(fake_cuda)
+    side.install(monkeypatch)
+    yield side
+    side.close()
 
 
 @pytest.fixture(scope="session")

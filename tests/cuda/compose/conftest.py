@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from fake_torch import FakeTorch
 from torch import nn
 
 
@@ -23,14 +22,6 @@ class Varied(nn.Module):
         self.tied.weight = self.small.weight
         self.turned = nn.Linear(33, 17)
         self.turned.weight = nn.Parameter(torch.randn(33, 17).t())
-
-
-@pytest.fixture
-def torch_side(fake_cuda, monkeypatch):
-    side = FakeTorch(fake_cuda)
-    side.install(monkeypatch)
-    yield side
-    side.close()
 
 
 @pytest.fixture
