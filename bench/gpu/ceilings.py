@@ -18,8 +18,9 @@ _MIB = 1 << 20
 _PINNED_NBYTES = 256 * _MIB
 _CHUNK_NBYTES = 8 * _MIB
 _STREAMED_NBYTES = 4096 * _MIB
-_MATRIX = 8192  # rows and columns of the matrix product that stands in for our probe
+_MATRIX = 8192  # rows and columns of the matrix product that stands in for the probe where there is no GPU
 _TRIES = 20
+_PROBE_ROUNDS = 4096  # of 256 multiply-adds a thread: milliseconds on any device
 
 
 @dataclass
@@ -92,18 +93,15 @@ def in_place(device: torch.device, nbytes: int) -> float:
 
 
 def ffma(device: torch.device, size: int) -> tuple[float, str]:
-    """(FLOP/s, measured by what): our own loop of multiply-adds in registers, where the native core has it; a matrix
-    product without tensor cores otherwise, which is a little below what the device can do."""
-    probe = getattr(_C, "cuda_probe_ffma", None)
-    if probe is not None and device.type == "cuda":
+    """(FLOP/s, measured by what). On a GPU a loop of multiply-adds in registers; elsewhere a matrix product."""
+    if device.type == "cuda":
+        sink = torch.zeros(1, device=device)
         stream = torch.cuda.current_stream(device).cuda_stream
-        return max(float(probe(device.index, stream)) for _ in range(5)), "our probe"
-    allowed = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        a, b = (torch.randn(size, size, device=device) for _ in range(2))
-        out = torch.empty_like(a)
-        seconds = best_seconds(device, lambda: torch.mm(a, b, out=out), 5)
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
-    return 2 * size**3 / seconds, f"torch.mm of fp32 [{size}, {size}] without TF32"
+        count = _C.cuda_probe_ffma(device.index, stream, _PROBE_ROUNDS, sink.data_ptr())
+        seconds = best_seconds(
+            device, lambda: _C.cuda_probe_ffma(device.index, stream, _PROBE_ROUNDS, sink.data_ptr()), 5
+        )
+        return 2 * count / seconds, "our loop of multiply-adds in registers"
+    a, b = (torch.randn(size, size, device=device) for _ in range(2))
+    out = torch.empty_like(a)
+    return 2 * size**3 / best_seconds(device, lambda: torch.mm(a, b, out=out), 5), f"torch.mm [{size}, {size}]"
