@@ -22,14 +22,17 @@ struct OrderedFactors {
 struct Lanes {
   i32 thread;
 
+  static LORA_MMAP_DEVICE constexpr i32 row_step(int i) { return i % 4 + i / 4 * 16; }
+  static LORA_MMAP_DEVICE constexpr i32 col_step(int group) { return group * 32; }
   LORA_MMAP_DEVICE i32 row(int i) const {
-    return thread / 64 * 32 + ((thread & 1) | (thread >> 3 & 2)) * 4 + i % 4 + i / 4 * 16;
+    return thread / 64 * 32 + ((thread & 1) | (thread >> 3 & 2)) * 4 + row_step(i);
   }
-  LORA_MMAP_DEVICE i32 col(int group) const { return (thread / 32 & 1) * 64 + (thread >> 1 & 7) * 4 + group * 32; }
+  LORA_MMAP_DEVICE i32 col(int group) const {
+    return (thread / 32 & 1) * 64 + (thread >> 1 & 7) * 4 + col_step(group);
+  }
 };
 
-LORA_MMAP_DEVICE void multiply_rank(const OrderedFactors& factors, i32 r, float (&acc)[8][8]) {
-  const Lanes lanes{static_cast<i32>(threadIdx.x)};
+LORA_MMAP_DEVICE void multiply_rank(const OrderedFactors& factors, const Lanes& lanes, i32 r, float (&acc)[8][8]) {
   float down[8];
   float up[8];
 #pragma unroll
@@ -49,13 +52,14 @@ LORA_MMAP_DEVICE void multiply_rank(const OrderedFactors& factors, i32 r, float 
 
 // Not one rank more than there are: fma(0, x, acc) is not acc where x is infinite or acc is -0.
 LORA_MMAP_DEVICE void multiply_chunk(const OrderedFactors& factors, i32 ranks, float (&acc)[8][8]) {
+  const Lanes lanes{thread_index_again()};
   i32 r = 0;
 #pragma unroll 1
   for (; r + 8 <= ranks; r += 8)
 #pragma unroll
-    for (int i = 0; i < 8; ++i) multiply_rank(factors, r + i, acc);
+    for (int i = 0; i < 8; ++i) multiply_rank(factors, lanes, r + i, acc);
 #pragma unroll 1
-  for (; r < ranks; ++r) multiply_rank(factors, r, acc);
+  for (; r < ranks; ++r) multiply_rank(factors, lanes, r, acc);
 }
 
 // Whether a thread's elements from there on are in the tile: they come in groups of four.

@@ -57,7 +57,7 @@ struct Share {
 };
 
 LORA_MMAP_DEVICE void load_paired_share(const TermRow& term, const Tile& tile, const Chunk& chunk, Share& share) {
-  const i32 thread = static_cast<i32>(threadIdx.x);
+  const i32 thread = thread_index_again();
   if (thread / 16 < chunk.ranks) {
     const i32 col = thread % 16 * 4;
     const u64 address = term.down + ((chunk.first + thread / 16) * term.down_row_stride + tile.col + col) * 2;
@@ -77,7 +77,7 @@ LORA_MMAP_DEVICE void load_paired_share(const TermRow& term, const Tile& tile, c
 }
 
 LORA_MMAP_DEVICE void load_wide_share(const TermRow& term, const Tile& tile, const Chunk& chunk, Share& share) {
-  const i32 thread = static_cast<i32>(threadIdx.x);
+  const i32 thread = thread_index_again();
   const i32 col = thread % 32 * 4;
   if (thread / 32 < chunk.ranks && col < tile.cols())
     share.down = load_constant_16(
@@ -99,7 +99,7 @@ LORA_MMAP_DEVICE void load_share(const FuseParams& params, const Tile& tile, con
 // Elements that do not exist are stored too, as whatever there is: nothing that is kept comes of them.
 template <class Format>
 LORA_MMAP_DEVICE void store_paired_share(const Share& share, float scale, OrderedFactors& factors) {
-  const u32 thread = threadIdx.x;
+  const i32 thread = thread_index_again();
   const u32 down[4] = {share.down.x, share.down.y, share.down.z, share.down.w};
   const u32 up[4] = {share.up.x, share.up.y, share.up.z, share.up.w};
 #pragma unroll
@@ -117,7 +117,7 @@ LORA_MMAP_DEVICE void store_paired_share(const Share& share, float scale, Ordere
 }
 
 LORA_MMAP_DEVICE void store_wide_share(const Share& share, float scale, OrderedFactors& factors) {
-  const u32 thread = threadIdx.x;
+  const i32 thread = thread_index_again();
   *reinterpret_cast<Words4*>(&factors.down[thread / 32][thread % 32 * 4]) = share.down;
   const u32 up[4] = {share.up.x, share.up.y, share.up.z, share.up.w};
 #pragma unroll

@@ -74,7 +74,7 @@ LORA_MMAP_DEVICE void bring_chunk(const FuseParams& params, const Tile& tile, co
                                   FastFactors& factors) {
   const TermRow& term = term_of(params, chunk);
   const i32 padded = (chunk.ranks + 15) / 16 * 16;
-  const i32 thread = static_cast<i32>(threadIdx.x);
+  const i32 thread = thread_index_again();
   for (i32 m = thread / 4; m < static_cast<i32>(kFastTile.rows); m += static_cast<i32>(kThreads) / 4) {
     const i32 r = thread % 4 * 8;
     if (r >= padded) continue;
