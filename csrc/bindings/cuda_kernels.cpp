@@ -1,4 +1,5 @@
-// The grouped kernels: launched on a stream, and their tables for whoever wants to see what would be launched.
+// The grouped kernels: launched on a stream, and their tables for whoever wants to see what would be
+// launched.
 #include <pybind11/stl.h>
 
 #include "bindings/bindings.h"
@@ -23,8 +24,8 @@ cuda::Numerics numerics_of(bool fast) {
 py::tuple as_tuple(const cuda::Table& table) {
   py::list launches;
   for (const cuda::Launch& launch : table.launches)
-    launches.append(py::make_tuple(launch.kernel, launch.threads, launch.shared_nbytes, launch.tiles, launch.rows,
-                                   launch.rows_offset, launch.terms_offset));
+    launches.append(py::make_tuple(launch.kernel, launch.threads, launch.shared_nbytes, launch.tiles,
+                                   launch.rows, launch.rows_offset, launch.terms_offset));
   return py::make_tuple(py::bytes(reinterpret_cast<const char*>(table.bytes.data()), table.bytes.size()),
                         launches);
 }
@@ -32,9 +33,7 @@ py::tuple as_tuple(const cuda::Table& table) {
 py::tuple fuse_table(const py::list& list, bool fast, int arch) {
   const std::vector<Job> jobs = read_jobs(list);
   cuda::Table table;
-  without_gil([&] {
-    table = cuda::fuse_table(jobs, numerics_of(fast), arch);
-  });
+  without_gil([&] { table = cuda::fuse_table(jobs, numerics_of(fast), arch); });
   return as_tuple(table);
 }
 
@@ -66,9 +65,8 @@ void cuda_fuse(int ordinal, uintptr_t stream, const py::list& list, bool fast, c
 void cuda_copy(int ordinal, uintptr_t stream, const py::list& list, cuda::CUdeviceptr table,
                size_t table_nbytes) {
   const std::vector<Rect> rects = read_rects(list);
-  on_device(ordinal, "cuda_copy", [&](cuda::Device& device) {
-    cuda::copy(device, stream_at(stream), rects, table, table_nbytes);
-  });
+  on_device(ordinal, "cuda_copy",
+            [&](cuda::Device& device) { cuda::copy(device, stream_at(stream), rects, table, table_nbytes); });
 }
 
 uint64_t cuda_probe_ffma(int ordinal, uintptr_t stream, uint32_t rounds, cuda::CUdeviceptr sink) {
@@ -84,24 +82,28 @@ uint64_t cuda_probe_ffma(int ordinal, uintptr_t stream, uint32_t rounds, cuda::C
 void register_cuda_kernels(py::module_& m) {
   m.def("cuda_fuse", cuda_fuse, py::arg("device"), py::arg("stream"), py::arg("jobs"), py::arg("fast"),
         py::arg("table"), py::arg("table_nbytes"), py::arg("flags"),
-        "Fuses jobs on the device's addresses, as fuse() takes them, on the stream; returns at once. `table` is\n"
+        "Fuses jobs on the device's addresses, as fuse() takes them, on the stream; returns at once. `table` "
+        "is\n"
         "device memory for cuda_fuse_table_nbytes(jobs), 16-byte aligned; flag i, a u32, becomes 1 if job i\n"
         "overflows. `fast` lets 16-bit factors through the tensor cores.");
   m.def("cuda_copy", cuda_copy, py::arg("device"), py::arg("stream"), py::arg("rects"), py::arg("table"),
         py::arg("table_nbytes"), "Copies rectangles, as copy() takes them; `table` as in cuda_fuse().");
   m.def("cuda_probe_ffma", cuda_probe_ffma, py::arg("device"), py::arg("stream"), py::arg("rounds"),
         py::arg("sink"),
-        "Fills the device with fp32 fma on registers, on the stream; returns how many. `sink` is a float there.");
+        "Fills the device with fp32 fma on registers, on the stream; returns how many. `sink` is a float "
+        "there.");
   m.def(
       "cuda_fuse_table_nbytes", [](const py::list& jobs) { return cuda::fuse_table_nbytes(read_jobs(jobs)); },
       py::arg("jobs"), "Bytes of device memory that the table of cuda_fuse() takes at most.");
   m.def(
-      "cuda_copy_table_nbytes", [](const py::list& rects) { return cuda::copy_table_nbytes(read_rects(rects)); },
-      py::arg("rects"), "Likewise of cuda_copy().");
-  m.def("cuda_fuse_table", fuse_table, py::arg("jobs"), py::arg("fast"), py::arg("arch"),
-        "(table, launches) of the jobs, as fuse() takes them, on a device of compute capability `arch` (10 *\n"
-        "major + minor). A launch is (kernel, threads of a block, bytes of shared memory, tiles, rows of the\n"
-        "table, their offset, the terms' offset).");
+      "cuda_copy_table_nbytes",
+      [](const py::list& rects) { return cuda::copy_table_nbytes(read_rects(rects)); }, py::arg("rects"),
+      "Likewise of cuda_copy().");
+  m.def(
+      "cuda_fuse_table", fuse_table, py::arg("jobs"), py::arg("fast"), py::arg("arch"),
+      "(table, launches) of the jobs, as fuse() takes them, on a device of compute capability `arch` (10 *\n"
+      "major + minor). A launch is (kernel, threads of a block, bytes of shared memory, tiles, rows of the\n"
+      "table, their offset, the terms' offset).");
   m.def("cuda_copy_table", copy_table, py::arg("rects"), "Likewise of rectangles, as copy() takes them.");
 }
 

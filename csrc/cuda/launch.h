@@ -11,10 +11,10 @@
 namespace lora_mmap::cuda {
 
 // Fuses all jobs (addresses are the device's) on `stream`, asynchronously: uploads the table to `table`
-// (fuse_table_nbytes() bytes, 16-byte aligned) through the ring on that stream, then launches. Sets flags[i], a
-// u32 on the device, for job i where a result is not finite and the base was; leaves the others. Throws
-// Error(Fault::argument) as fuse_table() does and Error(Fault::cuda), in both cases before anything was launched
-// where that can be known. Needs the device's context.
+// (fuse_table_nbytes() bytes, 16-byte aligned) through the ring on that stream, then launches. Sets flags[i],
+// a u32 on the device, for job i where a result is not finite and the base was; leaves the others. Throws
+// Error(Fault::argument) as fuse_table() does and Error(Fault::cuda), in both cases before anything was
+// launched where that can be known. Needs the device's context.
 void fuse(Device& device, CUstream stream, const std::vector<Job>& jobs, Numerics numerics, CUdeviceptr table,
           size_t table_nbytes, CUdeviceptr flags);
 

@@ -9,16 +9,16 @@
 
 namespace lora_mmap::cuda {
 
-// Some ranks of A and of B * s, [rank][column] and [rank][row]. Whoever stores has four neighbouring columns, or
-// its own row, and whoever multiplies has four of each: no access meets another in a bank.
+// Some ranks of A and of B * s, [rank][column] and [rank][row]. Whoever stores has four neighbouring columns,
+// or its own row, and whoever multiplies has four of each: no access meets another in a bank.
 struct OrderedFactors {
   float down[kOrderedRanks][kOrderedTile.cols];
   float up[kOrderedRanks][kOrderedTile.rows];
 };
 
 // Which elements of the tile a thread accumulates: rows row(0) + {0, 1, 2, 3, 16, 17, 18, 19} and columns
-// col(0) + {0, 1, 2, 3, 32, 33, 34, 35}. Lanes that share a column differ in bit 0 and lanes that share a row in
-// bits 1 to 3, so that two quarters of a warp are served at once.
+// col(0) + {0, 1, 2, 3, 32, 33, 34, 35}. Lanes that share a column differ in bit 0 and lanes that share a row
+// in bits 1 to 3, so that two quarters of a warp are served at once.
 struct Lanes {
   i32 thread;
 
@@ -32,7 +32,8 @@ struct Lanes {
   }
 };
 
-LORA_MMAP_DEVICE void multiply_rank(const OrderedFactors& factors, const Lanes& lanes, i32 r, float (&acc)[8][8]) {
+LORA_MMAP_DEVICE void multiply_rank(const OrderedFactors& factors, const Lanes& lanes, i32 r,
+                                    float (&acc)[8][8]) {
   float down[8];
   float up[8];
 #pragma unroll

@@ -1,9 +1,9 @@
 // The factors of a tile on their way from memory to shared memory, a chunk of their ranks at a time.
 #pragma once
 
+#include "cuda/kernels/accumulate.cuh"
 #include "cuda/kernels/arithmetic.h"
 #include "cuda/kernels/device.cuh"
-#include "cuda/kernels/accumulate.cuh"
 #include "cuda/kernels/factor.cuh"
 #include "cuda/kernels/table.h"
 #include "cuda/kernels/tiles.cuh"
@@ -56,7 +56,8 @@ struct Share {
   Words4 up;
 };
 
-LORA_MMAP_DEVICE void load_paired_share(const TermRow& term, const Tile& tile, const Chunk& chunk, Share& share) {
+LORA_MMAP_DEVICE void load_paired_share(const TermRow& term, const Tile& tile, const Chunk& chunk,
+                                        Share& share) {
   const i32 thread = thread_index_again();
   if (thread / 16 < chunk.ranks) {
     const i32 col = thread % 16 * 4;
@@ -76,18 +77,20 @@ LORA_MMAP_DEVICE void load_paired_share(const TermRow& term, const Tile& tile, c
   }
 }
 
-LORA_MMAP_DEVICE void load_wide_share(const TermRow& term, const Tile& tile, const Chunk& chunk, Share& share) {
+LORA_MMAP_DEVICE void load_wide_share(const TermRow& term, const Tile& tile, const Chunk& chunk,
+                                      Share& share) {
   const i32 thread = thread_index_again();
   const i32 col = thread % 32 * 4;
   if (thread / 32 < chunk.ranks && col < tile.cols())
-    share.down = load_constant_16(
-        term.down + ((chunk.first + thread / 32) * term.down_row_stride + tile.col + col) * 4);
+    share.down = load_constant_16(term.down +
+                                  ((chunk.first + thread / 32) * term.down_row_stride + tile.col + col) * 4);
   const i32 rank = thread / 128 * 4;
   if (thread % 128 < tile.rows() && rank < chunk.ranks)
     share.up = load_constant_16(up_address(term, tile.row + thread % 128, chunk.first + rank));
 }
 
-LORA_MMAP_DEVICE void load_share(const FuseParams& params, const Tile& tile, const Chunk& chunk, Share& share) {
+LORA_MMAP_DEVICE void load_share(const FuseParams& params, const Tile& tile, const Chunk& chunk,
+                                 Share& share) {
   if (chunk.ranks == 0) return;
   const TermRow& term = term_of(params, chunk);
   if (is_paired(term.down_type))

@@ -1,5 +1,5 @@
-// Fusion by the tensor cores: exact products of the raw factors, fp32 sums whose order the hardware chooses, the
-// scale applied to each term's sum by one fma. Tiles of 128 x 64, eight warps of 32 x 32.
+// Fusion by the tensor cores: exact products of the raw factors, fp32 sums whose order the hardware chooses,
+// the scale applied to each term's sum by one fma. Tiles of 128 x 64, eight warps of 32 x 32.
 #pragma once
 
 #include "cuda/kernels/arithmetic.h"
@@ -142,7 +142,8 @@ LORA_MMAP_DEVICE bool add_in_place(const JobRow& job, const Tile& tile, const Fr
         const u32 y = sum_word<F32>(base[n].y, &acc[m][n][2 * pair + 1]);
         overflow |= (not_finite<F32>(x) & ~not_finite<F32>(base[n].x)) != 0;
         overflow |= (not_finite<F32>(y) & ~not_finite<F32>(base[n].y)) != 0;
-        *pointer_to<Words2>(to + n * 32) = {keep_not_finite<F32>(base[n].x, x), keep_not_finite<F32>(base[n].y, y)};
+        *pointer_to<Words2>(to + n * 32) = {keep_not_finite<F32>(base[n].x, x),
+                                            keep_not_finite<F32>(base[n].y, y)};
       }
     }
   return overflow;
@@ -185,8 +186,9 @@ LORA_MMAP_DEVICE bool begin_next(const FuseParams& params, const Tile& tile, u32
 
 // `slot` is where the chunk at hand is, or arrives.
 template <class Format>
-LORA_MMAP_DEVICE void accumulate_fast(const FuseParams& params, const JobRow& job, const Tile& tile, u32 following,
-                                      FastChunk& chunk, u32& slot, FastShared& shared, Fragments& acc) {
+LORA_MMAP_DEVICE void accumulate_fast(const FuseParams& params, const JobRow& job, const Tile& tile,
+                                      u32 following, FastChunk& chunk, u32& slot, FastShared& shared,
+                                      Fragments& acc) {
   Fragments sums = {};
   bool more = true;
   for (bool first = true; more; first = false) {
@@ -209,7 +211,8 @@ LORA_MMAP_DEVICE void accumulate_fast(const FuseParams& params, const JobRow& jo
 }
 
 template <class Format>
-LORA_MMAP_DEVICE bool finish_fast(const JobRow& job, const Tile& tile, const Fragments& acc, FastShared& shared) {
+LORA_MMAP_DEVICE bool finish_fast(const JobRow& job, const Tile& tile, const Fragments& acc,
+                                  FastShared& shared) {
   if constexpr (Format::kPerWord == 1) return add_in_place(job, tile, acc);
   wait_copies<1>();  // all but the following tile's chunk
   block_barrier();

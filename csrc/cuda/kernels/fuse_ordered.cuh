@@ -1,5 +1,5 @@
-// Fusion in the contract's order, for what nearly every model and adapter is: weights whose rows lie in aligned
-// groups of four, F16, BF16 or F32 factors that do too, ranks that are multiples of four.
+// Fusion in the contract's order, for what nearly every model and adapter is: weights whose rows lie in
+// aligned groups of four, F16, BF16 or F32 factors that do too, ranks that are multiples of four.
 #pragma once
 
 #include "cuda/kernels/accumulate.cuh"
@@ -8,9 +8,9 @@
 
 namespace lora_mmap::cuda {
 
-// The base's values of a tile on their way to shared memory while the tile is computed: each thread fetches the
-// groups that it will need itself, so no barrier stands between. 16-bit weights only: fp32 would not fit twice
-// into a multiprocessor.
+// The base's values of a tile on their way to shared memory while the tile is computed: each thread fetches
+// the groups that it will need itself, so no barrier stands between. 16-bit weights only: fp32 would not fit
+// twice into a multiprocessor.
 struct WeightStage {
   Words2 group[16][kThreads];
 };
@@ -28,14 +28,16 @@ struct ThreadRows {
     return Lanes::row_step(i) < rows_left && Lanes::col_step(group) < cols_left;
   }
   // From row `i` to the next.
-  LORA_MMAP_DEVICE void advance(int i) { address += (Lanes::row_step(i + 1) - Lanes::row_step(i)) * row_nbytes; }
+  LORA_MMAP_DEVICE void advance(int i) {
+    address += (Lanes::row_step(i + 1) - Lanes::row_step(i)) * row_nbytes;
+  }
 };
 
 // Reads what it needs once: nothing that is kept from another place could stay in registers.
 LORA_MMAP_DEVICE ThreadRows thread_rows(u64 data, i64 row_stride, i64 nbytes, const Tile& tile) {
   const Lanes lanes{thread_index_again()};
-  return {data + ((tile.row + lanes.row(0)) * row_stride + tile.col + lanes.col(0)) * nbytes, row_stride * nbytes,
-          tile.rows() - lanes.row(0), tile.cols() - lanes.col(0)};
+  return {data + ((tile.row + lanes.row(0)) * row_stride + tile.col + lanes.col(0)) * nbytes,
+          row_stride * nbytes, tile.rows() - lanes.row(0), tile.cols() - lanes.col(0)};
 }
 
 LORA_MMAP_DEVICE void stage_weights(const JobRow& job, const Tile& tile, WeightStage& stage) {
@@ -44,14 +46,16 @@ LORA_MMAP_DEVICE void stage_weights(const JobRow& job, const Tile& tile, WeightS
   for (int i = 0; i < 8; ++i) {
 #pragma unroll
     for (int g = 0; g < 2; ++g)
-      if (from.has(i, g)) copy_begin_8(&stage.group[2 * i + g][threadIdx.x], from.address + Lanes::col_step(g) * 2);
+      if (from.has(i, g))
+        copy_begin_8(&stage.group[2 * i + g][threadIdx.x], from.address + Lanes::col_step(g) * 2);
     from.advance(i);
   }
   copies_end_group();
 }
 
 template <class Format>
-LORA_MMAP_DEVICE WeightGroup<Format> base_group(const WeightStage& stage, const ThreadRows& from, int i, int g) {
+LORA_MMAP_DEVICE WeightGroup<Format> base_group(const WeightStage& stage, const ThreadRows& from, int i,
+                                                int g) {
   if (!from.has(i, g)) return {};
   if constexpr (kStaged<Format>) {
     const Words2 staged = stage.group[2 * i + g][threadIdx.x];
@@ -63,8 +67,8 @@ LORA_MMAP_DEVICE WeightGroup<Format> base_group(const WeightStage& stage, const 
 
 // One row of a thread's elements.
 template <class Format>
-LORA_MMAP_DEVICE bool finish_row(const WeightStage& stage, const ThreadRows& from, const ThreadRows& to, int i,
-                                 const float (&acc)[8]) {
+LORA_MMAP_DEVICE bool finish_row(const WeightStage& stage, const ThreadRows& from, const ThreadRows& to,
+                                 int i, const float (&acc)[8]) {
   WeightGroup<Format> base[2];
   WeightGroup<Format> sum[2];
   u32 suspect = 0;
@@ -99,8 +103,8 @@ LORA_MMAP_DEVICE void finish_tile(const FuseParams& params, const JobRow& job, c
   if (overflow) pointer_to<u32>(params.flags)[job.flag] = 1;
 }
 
-// Everything that can be under way for a tile before the one before it is finished. Registers are too scarce to
-// keep the tile itself.
+// Everything that can be under way for a tile before the one before it is finished. Registers are too scarce
+// to keep the tile itself.
 LORA_MMAP_DEVICE void begin_tile(const FuseParams& params, u32 index, u32 from, Chunk& chunk, Share& share) {
   const JobRow* jobs = pointer_to<const JobRow>(params.jobs);
   const Tile tile = tile_at(jobs, params.n_jobs, kOrderedTile, index, from);

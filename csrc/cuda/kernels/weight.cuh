@@ -47,7 +47,8 @@ LORA_MMAP_DEVICE void store_weights(u64 address, const WeightGroup<Format>& grou
 
 // base + acc; `suspect` becomes other than 0 where that is not finite and settle_group has to look.
 template <class Format>
-LORA_MMAP_DEVICE WeightGroup<Format> sum_group(const WeightGroup<Format>& base, const float* acc, u32& suspect) {
+LORA_MMAP_DEVICE WeightGroup<Format> sum_group(const WeightGroup<Format>& base, const float* acc,
+                                               u32& suspect) {
   WeightGroup<Format> sum;
 #pragma unroll
   for (int i = 0; i < WeightGroup<Format>::kWords; ++i) {

@@ -48,7 +48,10 @@ def test_every_byte_of_an_8_bit_factor(gpu, dtype):
     up = torch.ones(1, 1)
     for weight in (torch.float32, torch.float64):
         fused = [torch.zeros(1, 256, dtype=weight) for _ in range(2)]
-        rows = [(*job(w, [])[:9], [(every.data_ptr(), NAMES[dtype], 256, up.data_ptr(), "F32", 1, 1, 1.0, 0, 0)]) for w in fused]
+        rows = [
+            (*job(w, [])[:9], [(every.data_ptr(), NAMES[dtype], 256, up.data_ptr(), "F32", 1, 1, 1.0, 0, 0)])
+            for w in fused
+        ]
         assert gpu.fuse(rows[:1]) == _C.fuse(rows[1:], 1)
         finite = torch.isfinite(fused[1])
         assert torch.equal(finite, torch.isfinite(every.float()[0])[None])
