@@ -74,8 +74,8 @@ void check(const Rect& r, size_t index) {
 
 }  // namespace
 
-// The side whose other step is long is then walked along its cache lines: at a power of two the long steps of a
-// column would all fall into one set of the cache.
+// The side whose other step is long is then walked along its cache lines: at a power of two the long steps of
+// a column would all fall into one set of the cache.
 Rect normalised(Rect r) {
   const auto longest = [](int64_t a, int64_t b) { return std::max(std::abs(a), std::abs(b)); };
   if (longest(r.dst_col_stride, r.src_col_stride) > longest(r.dst_row_stride, r.src_row_stride)) {

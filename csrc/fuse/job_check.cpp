@@ -17,8 +17,8 @@ void check(const Job& job, size_t index) {
   const bool empty = job.rows == 0 || job.cols == 0;
   if (job.rows < 0 || job.cols < 0) refuse_job(index, "negative size");
   if (!is_weight_dtype(job.dtype))
-    refuse_job(index, "a weight of type " + std::string(dtype_name(job.dtype)) +
-                          ", expected F16, BF16, F32 or F64");
+    refuse_job(index,
+               "a weight of type " + std::string(dtype_name(job.dtype)) + ", expected F16, BF16, F32 or F64");
   if (!empty && (!job.weight || !job.base)) refuse_job(index, "the weight or its base is a null pointer");
   for (const int64_t stride :
        {job.weight_row_stride, job.weight_col_stride, job.base_row_stride, job.base_col_stride})

@@ -9,8 +9,8 @@
 
 namespace lora_mmap {
 
-// Throws Error(Fault::argument) if a job makes no sense: negative sizes or ranks, types that are no weight's or
-// no factor's, null pointers and strides of 0 where there is something to read.
+// Throws Error(Fault::argument) if a job makes no sense: negative sizes or ranks, types that are no weight's
+// or no factor's, null pointers and strides of 0 where there is something to read.
 void check_jobs(const std::vector<Job>& jobs);
 
 // Throws Error(Fault::argument) about job number `job`.

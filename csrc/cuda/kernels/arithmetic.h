@@ -110,15 +110,18 @@ LORA_MMAP_BOTH float f8_to_float(u32 type, u8 bits) {
   }
 }
 
-// The weight types. A 32-bit word holds kPerWord of the narrow ones, the first in its lower half. kCarry brings
-// the exponent of what is not finite to overflow into the bit above, for each element of a word at once.
+// The weight types. A 32-bit word holds kPerWord of the narrow ones, the first in its lower half. kCarry
+// brings the exponent of what is not finite to overflow into the bit above, for each element of a word at
+// once.
 struct F16 {
   using Bits = u16;
   static constexpr u32 kPerWord = 2;
   static constexpr u32 kExponents = 0x7C007C00u;
   static constexpr u32 kCarry = 0x04000400u;
   static constexpr u32 kSigns = 0x80008000u;
-  static LORA_MMAP_BOTH float widen(u32 word, int i) { return f16_to_float(static_cast<u16>(word >> (16 * i))); }
+  static LORA_MMAP_BOTH float widen(u32 word, int i) {
+    return f16_to_float(static_cast<u16>(word >> (16 * i)));
+  }
   static LORA_MMAP_BOTH u32 round(const float* sums) { return round_pair_to_f16(sums[0], sums[1]); }
 };
 
@@ -128,9 +131,7 @@ struct BF16 {
   static constexpr u32 kExponents = 0x7F807F80u;
   static constexpr u32 kCarry = 0x00800080u;
   static constexpr u32 kSigns = 0x80008000u;
-  static LORA_MMAP_BOTH float widen(u32 word, int i) {
-    return float_of(i ? word & 0xFFFF0000u : word << 16);
-  }
+  static LORA_MMAP_BOTH float widen(u32 word, int i) { return float_of(i ? word & 0xFFFF0000u : word << 16); }
   static LORA_MMAP_BOTH u32 round(const float* sums) { return round_pair_to_bf16(sums[0], sums[1]); }
 };
 

@@ -71,10 +71,13 @@ LORA_MMAP_DEVICE u32 shared_address(const void* shared) {
   return static_cast<u32>(__cvta_generic_to_shared(shared));
 }
 
-// Copies that arrive on their own, from sm_80 on. What this thread has begun is there for it after copies_wait(), and for the
-// other threads after a barrier behind that.
+// Copies that arrive on their own, from sm_80 on. What this thread has begun is there for it after
+// copies_wait(), and for the other threads after a barrier behind that.
 LORA_MMAP_DEVICE void copy_begin_8(void* shared, u64 global) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" : : "r"(shared_address(shared)), "l"(global) : "memory");
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;"
+               :
+               : "r"(shared_address(shared)), "l"(global)
+               : "memory");
 }
 // The first `nbytes` come from memory, the others are zeros.
 LORA_MMAP_DEVICE void copy_begin_16(void* shared, u64 global, u32 nbytes) {
@@ -98,7 +101,8 @@ LORA_MMAP_DEVICE float f16_to_float(u16 bits) {
   return value;
 }
 
-// Two values, each rounded to nearest even, the first in the lower half. Subnormals are kept, a NaN stays one.
+// Two values, each rounded to nearest even, the first in the lower half. Subnormals are kept, a NaN stays
+// one.
 LORA_MMAP_DEVICE u32 round_pair_to_f16(float low, float high) {
 #if LORA_MMAP_ARCH >= 80
   u32 pair;
@@ -129,9 +133,9 @@ LORA_MMAP_DEVICE u32 round_pair_to_bf16(float low, float high) {
 
 // What follows is done by a whole warp together.
 
-// Four 8 x 8 matrices of 16-bit elements from shared memory, a row of each at the address that one lane gives:
-// lanes 0 to 7 the rows of the first, and so on. Lane l gets of each the elements (l / 4, 2 * (l % 4)) and the
-// next; transposed, those of the transposed matrix.
+// Four 8 x 8 matrices of 16-bit elements from shared memory, a row of each at the address that one lane
+// gives: lanes 0 to 7 the rows of the first, and so on. Lane l gets of each the elements (l / 4, 2 * (l % 4))
+// and the next; transposed, those of the transposed matrix.
 LORA_MMAP_DEVICE void load_matrices(const void* shared, u32 (&m)[4]) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])

@@ -1,9 +1,9 @@
 // The factors of a tile on their way from memory to shared memory, a chunk of their ranks at a time.
 #pragma once
 
+#include "cuda/kernels/accumulate.cuh"
 #include "cuda/kernels/arithmetic.h"
 #include "cuda/kernels/device.cuh"
-#include "cuda/kernels/accumulate.cuh"
 #include "cuda/kernels/factor.cuh"
 #include "cuda/kernels/table.h"
 #include "cuda/kernels/tiles.cuh"
@@ -56,8 +56,9 @@ struct Share {
   Words4 up;
 };
 
-LORA_MMAP_DEVICE void load_paired_share(const TermRow& term, const Tile& tile, const Chunk& chunk, Share& share) {
-  const i32 thread = static_cast<i32>(threadIdx.x);
+LORA_MMAP_DEVICE void load_paired_share(const TermRow& term, const Tile& tile, const Chunk& chunk,
+                                        Share& share) {
+  const i32 thread = thread_index_again();
   if (thread / 16 < chunk.ranks) {
     const i32 col = thread % 16 * 4;
     const u64 address = term.down + ((chunk.first + thread / 16) * term.down_row_stride + tile.col + col) * 2;
@@ -76,18 +77,20 @@ LORA_MMAP_DEVICE void load_paired_share(const TermRow& term, const Tile& tile, c
   }
 }
 
-LORA_MMAP_DEVICE void load_wide_share(const TermRow& term, const Tile& tile, const Chunk& chunk, Share& share) {
-  const i32 thread = static_cast<i32>(threadIdx.x);
+LORA_MMAP_DEVICE void load_wide_share(const TermRow& term, const Tile& tile, const Chunk& chunk,
+                                      Share& share) {
+  const i32 thread = thread_index_again();
   const i32 col = thread % 32 * 4;
   if (thread / 32 < chunk.ranks && col < tile.cols())
-    share.down = load_constant_16(
-        term.down + ((chunk.first + thread / 32) * term.down_row_stride + tile.col + col) * 4);
+    share.down = load_constant_16(term.down +
+                                  ((chunk.first + thread / 32) * term.down_row_stride + tile.col + col) * 4);
   const i32 rank = thread / 128 * 4;
   if (thread % 128 < tile.rows() && rank < chunk.ranks)
     share.up = load_constant_16(up_address(term, tile.row + thread % 128, chunk.first + rank));
 }
 
-LORA_MMAP_DEVICE void load_share(const FuseParams& params, const Tile& tile, const Chunk& chunk, Share& share) {
+LORA_MMAP_DEVICE void load_share(const FuseParams& params, const Tile& tile, const Chunk& chunk,
+                                 Share& share) {
   if (chunk.ranks == 0) return;
   const TermRow& term = term_of(params, chunk);
   if (is_paired(term.down_type))
@@ -99,7 +102,7 @@ LORA_MMAP_DEVICE void load_share(const FuseParams& params, const Tile& tile, con
 // Elements that do not exist are stored too, as whatever there is: nothing that is kept comes of them.
 template <class Format>
 LORA_MMAP_DEVICE void store_paired_share(const Share& share, float scale, OrderedFactors& factors) {
-  const u32 thread = threadIdx.x;
+  const i32 thread = thread_index_again();
   const u32 down[4] = {share.down.x, share.down.y, share.down.z, share.down.w};
   const u32 up[4] = {share.up.x, share.up.y, share.up.z, share.up.w};
 #pragma unroll
@@ -117,7 +120,7 @@ LORA_MMAP_DEVICE void store_paired_share(const Share& share, float scale, Ordere
 }
 
 LORA_MMAP_DEVICE void store_wide_share(const Share& share, float scale, OrderedFactors& factors) {
-  const u32 thread = threadIdx.x;
+  const i32 thread = thread_index_again();
   *reinterpret_cast<Words4*>(&factors.down[thread / 32][thread % 32 * 4]) = share.down;
   const u32 up[4] = {share.up.x, share.up.y, share.up.z, share.up.w};
 #pragma unroll

@@ -1,4 +1,5 @@
-// Factors on their way to the tensor cores: raw, in chunks of up to 32 ranks, filled up with zeros to 16 or 32.
+// Factors on their way to the tensor cores: raw, in chunks of up to 32 ranks, filled up with zeros to 16
+// or 32.
 #pragma once
 
 #include "cuda/kernels/arithmetic.h"
@@ -10,8 +11,8 @@
 namespace lora_mmap::cuda {
 
 struct FastFactors {
-  u16 up[kFastTile.rows][kFastUpPitch];    // [row][rank]
-  u16 down[kFastRanks][kFastDownPitch];    // [rank][column]
+  u16 up[kFastTile.rows][kFastUpPitch];  // [row][rank]
+  u16 down[kFastRanks][kFastDownPitch];  // [rank][column]
 };
 
 struct FastChunk {
@@ -74,13 +75,14 @@ LORA_MMAP_DEVICE void bring_chunk(const FuseParams& params, const Tile& tile, co
                                   FastFactors& factors) {
   const TermRow& term = term_of(params, chunk);
   const i32 padded = (chunk.ranks + 15) / 16 * 16;
-  const i32 thread = static_cast<i32>(threadIdx.x);
+  const i32 thread = thread_index_again();
   for (i32 m = thread / 4; m < static_cast<i32>(kFastTile.rows); m += static_cast<i32>(kThreads) / 4) {
     const i32 r = thread % 4 * 8;
     if (r >= padded) continue;
     const i32 count = m < tile.rows() ? chunk.ranks - r : 0;
     // What is not there is not addressed either.
-    const u64 from = count > 0 ? term.up + ((tile.row + m) * term.up_row_stride + chunk.first + r) * 2 : term.up;
+    const u64 from =
+        count > 0 ? term.up + ((tile.row + m) * term.up_row_stride + chunk.first + r) * 2 : term.up;
     bring_eight(&factors.up[m][r], from, count, term.layout & kUpRows16, term.layout & kUpBytes);
   }
   const i32 r = thread / 8;

@@ -1,5 +1,6 @@
-// Fusion in the contract's order, for everything else: weights that are transposed, misaligned or have a number of
-// columns that is no multiple of four; factors of any type and alignment, through maps, of any rank.
+// Fusion in the contract's order, for everything else: weights that are transposed, misaligned or have a
+// number of columns that is no multiple of four; factors of any type and alignment, through maps, of any
+// rank.
 #pragma once
 
 #include "cuda/kernels/accumulate.cuh"
@@ -13,14 +14,15 @@ template <u32 kType>
 LORA_MMAP_DEVICE void fetch_down(const TermRow& term, const Tile& tile, i32 first, i32 ranks,
                                  OrderedFactors& factors) {
   constexpr i32 kEach = static_cast<i32>(kOrderedRanks) / 2;
-  const i32 n = static_cast<i32>(threadIdx.x) % 128;
-  const i32 r = static_cast<i32>(threadIdx.x) / 128 * kEach;
+  const i32 n = thread_index_again() % 128;
+  const i32 r = thread_index_again() / 128 * kEach;
   if (n >= tile.cols()) return;
   float values[kEach] = {};
 #pragma unroll
   for (i32 k = 0; k < kEach; ++k)
     if (r + k < ranks)
-      values[k] = load_element<kType>(down_address(term, first + r + k, tile.col + n), term.layout & kDownBytes);
+      values[k] =
+          load_element<kType>(down_address(term, first + r + k, tile.col + n), term.layout & kDownBytes);
 #pragma unroll
   for (i32 k = 0; k < kEach; ++k) factors.down[r + k][n] = values[k];
 }
@@ -29,8 +31,8 @@ template <u32 kType>
 LORA_MMAP_DEVICE void fetch_up(const TermRow& term, const Tile& tile, i32 first, i32 ranks,
                                OrderedFactors& factors) {
   constexpr i32 kEach = static_cast<i32>(kOrderedRanks) / 2;
-  const i32 m = static_cast<i32>(threadIdx.x) % 128;
-  const i32 r = static_cast<i32>(threadIdx.x) / 128 * kEach;
+  const i32 m = thread_index_again() % 128;
+  const i32 r = thread_index_again() / 128 * kEach;
   if (m >= tile.rows()) return;
   const float scale = static_cast<float>(term.scale);
   float values[kEach] = {};
@@ -42,36 +44,31 @@ LORA_MMAP_DEVICE void fetch_up(const TermRow& term, const Tile& tile, i32 first,
   for (i32 k = 0; k < kEach; ++k) factors.up[r + k][m] = multiply(values[k], scale);
 }
 
-#define LORA_MMAP_FOR_TYPE(type, function) \
-  switch (type) {                          \
-    case kF16:                             \
-      return function<kF16>(term, tile, first, ranks, factors); \
-    case kBF16:                            \
-      return function<kBF16>(term, tile, first, ranks, factors); \
-    case kF32:                             \
-      return function<kF32>(term, tile, first, ranks, factors); \
-    case kF64:                             \
-      return function<kF64>(term, tile, first, ranks, factors); \
-    case kE4M3:                            \
-      return function<kE4M3>(term, tile, first, ranks, factors); \
-    case kE5M2:                            \
-      return function<kE5M2>(term, tile, first, ranks, factors); \
-    case kE4M3FNUZ:                        \
+#define LORA_MMAP_FOR_TYPE(type, function)                           \
+  switch (type) {                                                    \
+    case kF16:                                                       \
+      return function<kF16>(term, tile, first, ranks, factors);      \
+    case kBF16:                                                      \
+      return function<kBF16>(term, tile, first, ranks, factors);     \
+    case kF32:                                                       \
+      return function<kF32>(term, tile, first, ranks, factors);      \
+    case kF64:                                                       \
+      return function<kF64>(term, tile, first, ranks, factors);      \
+    case kE4M3:                                                      \
+      return function<kE4M3>(term, tile, first, ranks, factors);     \
+    case kE5M2:                                                      \
+      return function<kE5M2>(term, tile, first, ranks, factors);     \
+    case kE4M3FNUZ:                                                  \
       return function<kE4M3FNUZ>(term, tile, first, ranks, factors); \
-    default:                               \
+    default:                                                         \
       return function<kE5M2FNUZ>(term, tile, first, ranks, factors); \
   }
 
 LORA_MMAP_DEVICE void fetch_down(const TermRow& term, const Tile& tile, i32 first, i32 ranks,
-                                 OrderedFactors& factors) {
-  LORA_MMAP_FOR_TYPE(term.down_type, fetch_down)
-}
+                                 OrderedFactors& factors){LORA_MMAP_FOR_TYPE(term.down_type, fetch_down)}
 
 LORA_MMAP_DEVICE void fetch_up(const TermRow& term, const Tile& tile, i32 first, i32 ranks,
-                               OrderedFactors& factors) {
-  LORA_MMAP_FOR_TYPE(term.up_type, fetch_up)
-}
-
+                               OrderedFactors& factors){LORA_MMAP_FOR_TYPE(term.up_type, fetch_up)}
 #undef LORA_MMAP_FOR_TYPE
 
 LORA_MMAP_DEVICE void accumulate_any(const FuseParams& params, const JobRow& job, const Tile& tile,
@@ -90,8 +87,8 @@ LORA_MMAP_DEVICE void accumulate_any(const FuseParams& params, const JobRow& job
   }
 }
 
-// A quarter of a tile's accumulators, for weights of any strides: there whoever writes a row or a column of the
-// weight can have its neighbours.
+// A quarter of a tile's accumulators, for weights of any strides: there whoever writes a row or a column of
+// the weight can have its neighbours.
 constexpr i32 kStripCols = 32;
 struct Strip {
   float acc[kOrderedTile.rows][kStripCols];
@@ -104,7 +101,7 @@ LORA_MMAP_DEVICE bool finish_strip(const JobRow& job, const Tile& tile, i32 firs
   const bool by_rows = job.weight_col_stride == 1 || job.weight_col_stride == -1;
   bool overflow = false;
 #pragma unroll 1
-  for (i32 i = static_cast<i32>(threadIdx.x); i < kRows * kStripCols; i += static_cast<i32>(kThreads)) {
+  for (i32 i = thread_index_again(); i < kRows * kStripCols; i += static_cast<i32>(kThreads)) {
     const i32 m = by_rows ? i / kStripCols : i % kRows;
     const i32 n = by_rows ? i % kStripCols : i / kRows;
     if (!has_group(tile, m, first_col + n)) continue;
@@ -112,14 +109,15 @@ LORA_MMAP_DEVICE bool finish_strip(const JobRow& job, const Tile& tile, i32 firs
     const i64 col = tile.col + first_col + n;
     overflow |= fuse_element<Format>(
         job.weight + (row * job.weight_row_stride + col * job.weight_col_stride) * kNbytes,
-        job.base + (row * job.base_row_stride + col * job.base_col_stride) * kNbytes, strip.acc[m][n ^ (m % kStripCols)]);
+        job.base + (row * job.base_row_stride + col * job.base_col_stride) * kNbytes,
+        strip.acc[m][n ^ (m % kStripCols)]);
   }
   return overflow;
 }
 
 LORA_MMAP_DEVICE bool finish_elements(const JobRow& job, const Tile& tile, Strip& strip,
                                       const float (&acc)[8][8]) {
-  const Lanes lanes{static_cast<i32>(threadIdx.x)};
+  const Lanes lanes{thread_index_again()};
   bool overflow = false;
 #pragma unroll
   for (int half = 0; half < 2; ++half)

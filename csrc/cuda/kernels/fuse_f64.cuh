@@ -30,7 +30,8 @@ LORA_MMAP_DEVICE void load_f64_factors(const TermRow& term, const Tile& tile, i3
     const i32 r = i % static_cast<i32>(kF64Ranks);
     if (m >= tile.rows() || r >= ranks) continue;
     const u64 address = up_address(term, tile.row + m, first + r);
-    factors.up[r][m] = multiply(load_element_as_double(term.up_type, address, term.layout & kUpBytes), term.scale);
+    factors.up[r][m] =
+        multiply(load_element_as_double(term.up_type, address, term.layout & kUpBytes), term.scale);
   }
 }
 

@@ -1,5 +1,5 @@
-// Fusion by the tensor cores: exact products of the raw factors, fp32 sums whose order the hardware chooses, the
-// scale applied to each term's sum by one fma. Tiles of 128 x 64, eight warps of 32 x 32.
+// Fusion by the tensor cores: exact products of the raw factors, fp32 sums whose order the hardware chooses,
+// the scale applied to each term's sum by one fma. Tiles of 128 x 64, eight warps of 32 x 32.
 #pragma once
 
 #include "cuda/kernels/arithmetic.h"
@@ -19,8 +19,7 @@ struct FragmentPlace {
   i32 row;
   i32 col;
 };
-LORA_MMAP_DEVICE FragmentPlace place_of(int m, int n, int pair) {
-  const i32 thread = static_cast<i32>(threadIdx.x);
+LORA_MMAP_DEVICE FragmentPlace place_of(i32 thread, int m, int n, int pair) {
   const i32 warp = thread / 32;
   const i32 lane = thread % 32;
   return {warp / 2 * 32 + m * 16 + pair * 8 + lane / 4, warp % 2 * 32 + n * 8 + lane % 4 * 2};
@@ -28,7 +27,7 @@ LORA_MMAP_DEVICE FragmentPlace place_of(int m, int n, int pair) {
 
 LORA_MMAP_DEVICE void multiply_step(const FastFactors& factors, i32 first, [[maybe_unused]] bool bf16,
                                     Fragments& sums) {
-  const i32 thread = static_cast<i32>(threadIdx.x);
+  const i32 thread = thread_index_again();
   const i32 lane = thread % 32;
   const i32 row = thread / 64 * 32 + lane % 16;
   const i32 col = thread / 32 % 2 * 32 + lane / 16 * 8;
@@ -72,9 +71,10 @@ struct FastWeights {
 
 // The tile's base, eight elements at a time. Visible to all after copies_wait and a barrier.
 LORA_MMAP_DEVICE void bring_weights(const JobRow& job, const Tile& tile, FastWeights& weights) {
-  const i32 col = static_cast<i32>(threadIdx.x) % 8 * 8;
+  const i32 thread = thread_index_again();
+  const i32 col = thread % 8 * 8;
 #pragma unroll
-  for (i32 row = static_cast<i32>(threadIdx.x) / 8; row < static_cast<i32>(kFastTile.rows); row += kThreads / 8) {
+  for (i32 row = thread / 8; row < static_cast<i32>(kFastTile.rows); row += kThreads / 8) {
     if (row >= tile.rows() || col >= tile.cols()) continue;
     const u64 from = job.base + ((tile.row + row) * job.base_row_stride + tile.col + col) * 2;
 #if LORA_MMAP_ARCH >= 80
@@ -86,9 +86,10 @@ LORA_MMAP_DEVICE void bring_weights(const JobRow& job, const Tile& tile, FastWei
 }
 
 LORA_MMAP_DEVICE void send_weights(const JobRow& job, const Tile& tile, const FastWeights& weights) {
-  const i32 col = static_cast<i32>(threadIdx.x) % 8 * 8;
+  const i32 thread = thread_index_again();
+  const i32 col = thread % 8 * 8;
 #pragma unroll
-  for (i32 row = static_cast<i32>(threadIdx.x) / 8; row < static_cast<i32>(kFastTile.rows); row += kThreads / 8)
+  for (i32 row = thread / 8; row < static_cast<i32>(kFastTile.rows); row += kThreads / 8)
     if (row < tile.rows() && col < tile.cols())
       *pointer_to<Words4>(job.weight + ((tile.row + row) * job.weight_row_stride + tile.col + col) * 2) =
           *reinterpret_cast<const Words4*>(&weights.row[row][col]);
@@ -96,6 +97,7 @@ LORA_MMAP_DEVICE void send_weights(const JobRow& job, const Tile& tile, const Fa
 
 template <class Format>
 LORA_MMAP_DEVICE bool add_in_shared_memory(const Tile& tile, const Fragments& acc, FastWeights& weights) {
+  const i32 thread = thread_index_again();
   bool overflow = false;
 #pragma unroll
   for (int m = 0; m < 2; ++m)
@@ -103,7 +105,7 @@ LORA_MMAP_DEVICE bool add_in_shared_memory(const Tile& tile, const Fragments& ac
     for (int n = 0; n < 4; ++n)
 #pragma unroll
       for (int pair = 0; pair < 2; ++pair) {
-        const FragmentPlace place = place_of(m, n, pair);
+        const FragmentPlace place = place_of(thread, m, n, pair);
         if (place.row >= tile.rows() || place.col >= tile.cols()) continue;
         u32& word = *reinterpret_cast<u32*>(&weights.row[place.row][place.col]);
         const u32 base = word;
@@ -119,13 +121,14 @@ LORA_MMAP_DEVICE bool add_in_shared_memory(const Tile& tile, const Fragments& ac
 
 // fp32 weights are read and written where they are: four lanes together fill a sector.
 LORA_MMAP_DEVICE bool add_in_place(const JobRow& job, const Tile& tile, const Fragments& acc) {
+  const i32 thread = thread_index_again();
   bool overflow = false;
 #pragma unroll
   for (int m = 0; m < 2; ++m)
 #pragma unroll
     for (int pair = 0; pair < 2; ++pair) {
       Words2 base[4];
-      const FragmentPlace first = place_of(m, 0, pair);
+      const FragmentPlace first = place_of(thread, m, 0, pair);
       if (first.row >= tile.rows()) continue;
       const u64 from = job.base + ((tile.row + first.row) * job.base_row_stride + tile.col + first.col) * 4;
       const u64 to = job.weight + ((tile.row + first.row) * job.weight_row_stride + tile.col + first.col) * 4;
@@ -139,7 +142,8 @@ LORA_MMAP_DEVICE bool add_in_place(const JobRow& job, const Tile& tile, const Fr
         const u32 y = sum_word<F32>(base[n].y, &acc[m][n][2 * pair + 1]);
         overflow |= (not_finite<F32>(x) & ~not_finite<F32>(base[n].x)) != 0;
         overflow |= (not_finite<F32>(y) & ~not_finite<F32>(base[n].y)) != 0;
-        *pointer_to<Words2>(to + n * 32) = {keep_not_finite<F32>(base[n].x, x), keep_not_finite<F32>(base[n].y, y)};
+        *pointer_to<Words2>(to + n * 32) = {keep_not_finite<F32>(base[n].x, x),
+                                            keep_not_finite<F32>(base[n].y, y)};
       }
     }
   return overflow;
@@ -182,8 +186,9 @@ LORA_MMAP_DEVICE bool begin_next(const FuseParams& params, const Tile& tile, u32
 
 // `slot` is where the chunk at hand is, or arrives.
 template <class Format>
-LORA_MMAP_DEVICE void accumulate_fast(const FuseParams& params, const JobRow& job, const Tile& tile, u32 following,
-                                      FastChunk& chunk, u32& slot, FastShared& shared, Fragments& acc) {
+LORA_MMAP_DEVICE void accumulate_fast(const FuseParams& params, const JobRow& job, const Tile& tile,
+                                      u32 following, FastChunk& chunk, u32& slot, FastShared& shared,
+                                      Fragments& acc) {
   Fragments sums = {};
   bool more = true;
   for (bool first = true; more; first = false) {
@@ -206,7 +211,8 @@ LORA_MMAP_DEVICE void accumulate_fast(const FuseParams& params, const JobRow& jo
 }
 
 template <class Format>
-LORA_MMAP_DEVICE bool finish_fast(const JobRow& job, const Tile& tile, const Fragments& acc, FastShared& shared) {
+LORA_MMAP_DEVICE bool finish_fast(const JobRow& job, const Tile& tile, const Fragments& acc,
+                                  FastShared& shared) {
   if constexpr (Format::kPerWord == 1) return add_in_place(job, tile, acc);
   wait_copies<1>();  // all but the following tile's chunk
   block_barrier();

@@ -1,10 +1,10 @@
-// Every kernel of the library. Device code only: it includes no header of the host's or of a standard library,
-// so NVRTC and nvcc (and the emulator of the tests) compile the same text. Include path: csrc.
+// Every kernel of the library. Device code only: it includes no header of the host's or of a standard
+// library, so NVRTC and nvcc (and the emulator of the tests) compile the same text. Include path: csrc.
 #include "cuda/kernels/copy.cuh"
+#include "cuda/kernels/fuse_any.cuh"
 #include "cuda/kernels/fuse_f64.cuh"
 #include "cuda/kernels/fuse_fast.cuh"
 #include "cuda/kernels/fuse_ordered.cuh"
-#include "cuda/kernels/fuse_any.cuh"
 #include "cuda/kernels/probe_ffma.cuh"
 
 using namespace lora_mmap::cuda;
@@ -21,7 +21,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_mmap_fuse_ordered
   fuse_ordered<F32>(params);
 }
 
-extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_fuse_any(FuseParams params) {
+extern "C" __global__ void __launch_bounds__(kThreads, 1) lora_mmap_fuse_any(FuseParams params) {
   fuse_any(params);
 }
 

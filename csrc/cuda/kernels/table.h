@@ -37,7 +37,8 @@ struct TermRow {
   u8 reserved;
 };
 
-// One rectangle of a weight, of less than 2^31 rows and columns. Its tiles are numbered row of tiles by row of tiles, from first_tile on.
+// One rectangle of a weight, of less than 2^31 rows and columns. Its tiles are numbered row of tiles by row
+// of tiles, from first_tile on.
 struct JobRow {
   u64 weight;
   u64 base;  // pristine values: `weight` itself, or memory that does not overlap it
@@ -55,17 +56,20 @@ struct JobRow {
   u32 flag;  // index into the flags: set to 1 where a result is not finite and the base was
 };
 
-// What a fuse kernel is launched with. lora_mmap_fuse_any takes every job but those with fp64 weights, which are
-// lora_mmap_fuse_f64's. The others have the weight's type in their names and need more: weight and base have
-// groups (of four elements from a multiple of four, which follow each other, aligned as one), and
-// - lora_mmap_fuse_ordered_*: A and B of each term are both F16, both BF16 or both F32, have groups too, no map
+// What a fuse kernel is launched with. lora_mmap_fuse_any takes every job but those with fp64 weights, which
+// are lora_mmap_fuse_f64's. The others have the weight's type in their names and need more: weight and base
+// have groups (of four elements from a multiple of four, which follow each other, aligned as one), and
+// - lora_mmap_fuse_ordered_*: A and B of each term are both F16, both BF16 or both F32, have groups too, no
+// map
 //   of columns and a rank that is a multiple of four;
-// - lora_mmap_fuse_fast_*: there is a term, A and B of each are both F16 or (from sm_80 on) both BF16, without
-//   maps, and the rows of weight and base begin at multiples of 16 bytes and are eight columns long or a multiple. Blocks take tiles blockIdx.x, blockIdx.x + gridDim.x, ...
+// - lora_mmap_fuse_fast_*: there is a term, A and B of each are both F16 or (from sm_80 on) both BF16,
+// without
+//   maps, and the rows of weight and base begin at multiples of 16 bytes and are eight columns long or a
+//   multiple. Blocks take tiles blockIdx.x, blockIdx.x + gridDim.x, ...
 struct FuseParams {
-  u64 jobs;   // JobRow[n_jobs], ascending first_tile
-  u64 terms;  // TermRow[]
-  u64 flags;  // u32 each
+  u64 jobs;     // JobRow[n_jobs], ascending first_tile
+  u64 terms;    // TermRow[]
+  u64 flags;    // u32 each
   u32 n_tiles;  // leaves room for a grid more below 2^32
   u32 n_jobs;
 };
@@ -117,8 +121,8 @@ constexpr u32 kF64Ranks = 16;
 constexpr u32 kFactorsNbytes = kOrderedRanks * (kOrderedTile.rows + kOrderedTile.cols) * 4;
 constexpr u32 kWeightStageNbytes = kOrderedTile.rows * kOrderedTile.cols * 2;
 constexpr u32 kF64SharedNbytes = kF64Ranks * (kF64Tile.rows + kF64Tile.cols) * 8;
-// Of lora_mmap_fuse_fast_*: two chunks of B and A, rows eight elements longer than they are so that no two rows of
-// a matrix begin in one bank, and the weights in the same manner.
+// Of lora_mmap_fuse_fast_*: two chunks of B and A, rows eight elements longer than they are so that no two
+// rows of a matrix begin in one bank, and the weights in the same manner.
 constexpr u32 kFastRanks = 32;
 constexpr u32 kFastUpPitch = kFastRanks + 8;
 constexpr u32 kFastDownPitch = kFastTile.cols + 8;

@@ -12,7 +12,7 @@ namespace lora_mmap::cuda {
 LORA_MMAP_DEVICE void prefetch_tile(const JobRow& job, const Tile& tile, TileSize size) {
   const u32 nbytes = job.type == kF32 ? 4 : 2;
   const u32 across = size.cols * nbytes / 128;
-  for (u32 line = threadIdx.x; line < size.rows * across; line += kThreads) {
+  for (u32 line = static_cast<u32>(thread_index_again()); line < size.rows * across; line += kThreads) {
     const i32 row = static_cast<i32>(line / across);
     const i32 col = static_cast<i32>(line % across * 128 / nbytes);
     if (row < tile.rows() && col < tile.cols())
@@ -47,7 +47,8 @@ LORA_MMAP_DEVICE void store_weights(u64 address, const WeightGroup<Format>& grou
 
 // base + acc; `suspect` becomes other than 0 where that is not finite and settle_group has to look.
 template <class Format>
-LORA_MMAP_DEVICE WeightGroup<Format> sum_group(const WeightGroup<Format>& base, const float* acc, u32& suspect) {
+LORA_MMAP_DEVICE WeightGroup<Format> sum_group(const WeightGroup<Format>& base, const float* acc,
+                                               u32& suspect) {
   WeightGroup<Format> sum;
 #pragma unroll
   for (int i = 0; i < WeightGroup<Format>::kWords; ++i) {

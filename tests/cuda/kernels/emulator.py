@@ -50,15 +50,17 @@ def _compile(arch, library):
     sources = [*sorted(SIMT.glob("*.cpp")), CSRC / "base" / "float_env.cpp"]
     made = library.with_suffix(".part")
     compiler = os.environ.get("CXX") or shutil.which("c++") or "g++"
-    ran = subprocess.run([compiler, *FLAGS, *fma, *WARNINGS, *defined, *sources, "-o", made], capture_output=True, text=True)
+    ran = subprocess.run(
+        [compiler, *FLAGS, *fma, *WARNINGS, *defined, *sources, "-o", made], capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr
     made.rename(library)
 
 
 class FuseParams(ctypes.Structure):
-    _fields_ = [("jobs", ctypes.c_uint64), ("terms", ctypes.c_uint64), ("flags", ctypes.c_uint64)] + [
-        ("n_tiles", ctypes.c_uint32),
-        ("n_jobs", ctypes.c_uint32),
+    _fields_ = [
+        *[(name, ctypes.c_uint64) for name in ("jobs", "terms", "flags")],
+        *[(name, ctypes.c_uint32) for name in ("n_tiles", "n_jobs")],
     ]
 
 

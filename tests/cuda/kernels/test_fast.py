@@ -4,9 +4,9 @@ import pytest
 import torch
 from emulator import ORDERS
 from fusion_reference import NAMES, Term, bits, job, random_tensor, random_term, same_bits
+from numerics_bound import reference, ulp
 
 from lora_mmap import _C
-from numerics_bound import reference, ulp
 
 NARROW = [torch.float16, torch.bfloat16]
 WEIGHTS = [*NARROW, torch.float32]
@@ -50,7 +50,12 @@ def test_bound(gpu, generator, weight, factor, shape):
 def test_terms_of_both_types(gpu, generator, weight):
     terms = [
         random_term(generator, 130, 136, rank, dtype, scale=scale)
-        for rank, dtype, scale in [(8, NARROW[0], 0.5), (0, NARROW[1], 1.0), (33, NARROW[1], -0.3), (16, NARROW[0], 2.0)]
+        for rank, dtype, scale in [
+            (8, NARROW[0], 0.5),
+            (0, NARROW[1], 1.0),
+            (33, NARROW[1], -0.3),
+            (16, NARROW[0], 2.0),
+        ]
     ]
     check(gpu, random_tensor(generator, 130, 136, weight), terms)
 
@@ -62,7 +67,10 @@ def test_bits_do_not_depend_on_grid_and_order(gpu, generator):
         for i in range(12):
             rows, cols = 1 + 37 * i % 230, 8 * (1 + 5 * i % 31)
             w = torch.randn(rows, cols).to(WEIGHTS[i // 2 % 3])
-            terms = [random_term(torch.Generator().manual_seed(i), rows, cols, [4, 16, 33, 50][i % 4]) for _ in range(1 + i % 2)]
+            terms = [
+                random_term(torch.Generator().manual_seed(i), rows, cols, [4, 16, 33, 50][i % 4])
+                for _ in range(1 + i % 2)
+            ]
             keep.append((w, terms))
             made.append(job(w, terms))
         return made, keep

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from emulator import ORDERS
-from fusion_reference import FACTORS, NAMES, WEIGHTS, bits, job, random_tensor, random_term, same_bits
+from fusion_reference import FACTORS, NAMES, WEIGHTS, Term, bits, job, random_tensor, random_term, same_bits
 
 from lora_mmap import _C
 
@@ -48,7 +48,10 @@ def test_every_byte_of_an_8_bit_factor(gpu, dtype):
     up = torch.ones(1, 1)
     for weight in (torch.float32, torch.float64):
         fused = [torch.zeros(1, 256, dtype=weight) for _ in range(2)]
-        rows = [(*job(w, [])[:9], [(every.data_ptr(), NAMES[dtype], 256, up.data_ptr(), "F32", 1, 1, 1.0, 0, 0)]) for w in fused]
+        rows = [
+            (*job(w, [])[:9], [(every.data_ptr(), NAMES[dtype], 256, up.data_ptr(), "F32", 1, 1, 1.0, 0, 0)])
+            for w in fused
+        ]
         assert gpu.fuse(rows[:1]) == _C.fuse(rows[1:], 1)
         finite = torch.isfinite(fused[1])
         assert torch.equal(finite, torch.isfinite(every.float()[0])[None])
@@ -115,11 +118,11 @@ def test_empty_calls(gpu):
     assert gpu.fuse([(0, 0, 0, 5, 1, 1, 1, 1, "F16", []), (0, 0, 5, 0, 1, 1, 1, 1, "F64", [])]) == []
 
 
-@pytest.mark.parametrize("rank", [3, 16, 20])
+@pytest.mark.parametrize("rank", [3, 4, 16, 20])
 def test_a_negative_zero_of_the_sum_stays(gpu, rank):
-    """One rank more than there are, of zeros, would make it positive: weight -0 tells."""
-    down, up = torch.zeros(rank, 8), torch.zeros(4, rank)
+    """One rank more than there are, of zeros, would make it positive, and with it the weight's -0."""
+    down, up = torch.full((rank, 8), -0.0), torch.zeros(4, rank)
     down[0], up[:, 0] = 1e-30, -1e-30
-    terms = [type(random_term(torch.Generator(), 1, 1, 1))(down, up, 1.0)]
     w = torch.full((4, 8), -0.0)
-    check(gpu, w, terms)
+    check(gpu, w, [Term(down, up, 1.0)])
+    assert torch.signbit(w).all()

@@ -101,7 +101,13 @@ def test_a_scale_beyond_fp32_shows_nowhere_else(gpu, generator):
 
 @pytest.mark.parametrize(
     ("old", "delta", "overflow"),
-    [(65504.0, 15.99, False), (65504.0, 16.0, True), (-65504.0, -16.0, True), (0.0, 65519.99, False), (0.0, 65520.0, True)],
+    [
+        (65504.0, 15.99, False),
+        (65504.0, 16.0, True),
+        (-65504.0, -16.0, True),
+        (0.0, 65519.99, False),
+        (0.0, 65520.0, True),
+    ],
 )
 def test_the_edge_of_fp16(gpu, old, delta, overflow):
     for cols in (2, 4):

@@ -54,9 +54,16 @@ def test_what_the_ordered_kernels_do_not_take(term):
 
 
 def test_shared_memory_fits_two_blocks_of_each_architecture(term):
-    """Per multiprocessor: 64 KiB on sm_75, 164 on sm_80, 100 on sm_86, of which each block costs one more from 80 on."""
+    """Per multiprocessor: 64 KiB on sm_75, 164 on sm_80, 100 on sm_86, one more per block from 80 on."""
     jobs = [job(torch.zeros(8, 16, dtype=w), [term(8, 16, 4)]) for w in (F16, BF16, F32, F64)]
-    for arch, most in [(75, 32 << 10), (80, 81 << 10), (86, 49 << 10), (89, 49 << 10), (90, 113 << 10), (120, 49 << 10)]:
+    for arch, most in [
+        (75, 32 << 10),
+        (80, 81 << 10),
+        (86, 49 << 10),
+        (89, 49 << 10),
+        (90, 113 << 10),
+        (120, 49 << 10),
+    ]:
         for fast in (False, True):
             for kernel, threads, shared_nbytes, *_ in _C.cuda_fuse_table(jobs, fast, arch)[1]:
                 if arch == 75 and "fast" in kernel:

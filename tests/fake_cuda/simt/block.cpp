@@ -11,7 +11,7 @@ namespace lora_mmap::simt {
 namespace {
 
 constexpr size_t kStackNbytes = 64 << 10;
-constexpr size_t kGuardNbytes = 256;  // behind shared memory
+constexpr size_t kGuardNbytes = 256;     // behind shared memory
 constexpr unsigned char kPoison = 0xFF;  // a NaN in every floating-point type
 constexpr unsigned char kGuard = 0xA5;
 constexpr unsigned kWarp = 32;
@@ -187,7 +187,8 @@ std::string Block::stuck() const {
   std::string text = "the threads of block " + std::to_string(here.block) + " diverge:";
   for (size_t i = 0; i < fibers_.size(); ++i) {
     const Fiber& f = fibers_[i];
-    if (i > 0 && f.state == fibers_[i - 1].state && (f.state == State::done || f.place == fibers_[i - 1].place))
+    if (i > 0 && f.state == fibers_[i - 1].state &&
+        (f.state == State::done || f.place == fibers_[i - 1].place))
       continue;
     text += " from " + std::to_string(i) + " on " +
             (f.state == State::done         ? std::string("ended")

@@ -4,8 +4,8 @@
 #include <csetjmp>
 #include <cstdint>
 #include <random>
-#include <utility>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ucontext.h>
@@ -20,8 +20,8 @@ struct Indices {
 };
 extern __thread Indices here;
 
-// In which order the fibers take turns, and whether copies arrive as they begin (forward), as late as they may
-// (reverse), or either (random).
+// In which order the fibers take turns, and whether copies arrive as they begin (forward), as late as they
+// may (reverse), or either (random).
 enum class Order { forward, reverse, random };
 
 // A place in the source where threads meet.

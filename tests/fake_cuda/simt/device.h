@@ -1,4 +1,5 @@
-// Stands in for csrc/cuda/kernels/device.cuh: the same names, on fibers. Compiled with LORA_MMAP_ARCH as 75, 90...
+// Stands in for csrc/cuda/kernels/device.cuh: the same names, on fibers. Compiled with LORA_MMAP_ARCH as
+// 75, 90...
 #pragma once
 
 #include <cmath>

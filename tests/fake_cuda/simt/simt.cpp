@@ -25,7 +25,9 @@ struct Entry {
 };
 
 #define LORA_MMAP_ENTRY(name, Params) \
-  Entry { #name, call<name, Params> }
+  Entry {                             \
+    #name, call<name, Params>         \
+  }
 const std::array kKernels{
     LORA_MMAP_ENTRY(lora_mmap_fuse_ordered_f16, FuseParams),
     LORA_MMAP_ENTRY(lora_mmap_fuse_ordered_bf16, FuseParams),
@@ -44,7 +46,8 @@ std::atomic<unsigned> order_seed{0};
 thread_local std::string error;
 
 Block::Kernel kernel_named(std::string_view name) {
-  const auto found = std::find_if(kKernels.begin(), kKernels.end(), [&](const Entry& e) { return e.name == name; });
+  const auto found =
+      std::find_if(kKernels.begin(), kKernels.end(), [&](const Entry& e) { return e.name == name; });
   return found == kKernels.end() ? nullptr : found->kernel;
 }
 

@@ -5,8 +5,8 @@
 extern "C" {
 
 // Runs kernel `kernel` over a grid of blocks on the calling thread, one block after the other; `args` is what
-// cuLaunchKernel gets as kernelParams. 0, or another number and simt_error() says why; memory may then be partly
-// written. Any number of OS threads may launch at once.
+// cuLaunchKernel gets as kernelParams. 0, or another number and simt_error() says why; memory may then be
+// partly written. Any number of OS threads may launch at once.
 int simt_launch(const char* kernel, unsigned grid_x, unsigned block_x, unsigned shared_nbytes, void** args);
 
 int simt_has_kernel(const char* kernel);

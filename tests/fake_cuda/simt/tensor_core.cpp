@@ -40,8 +40,8 @@ double element(u32 word, int i) {
   return static_cast<double>(kBF16 ? lora_mmap::bf16_to_float(bits) : lora_mmap::f16_to_float(bits));
 }
 
-// The sum of kDepth products and d, rounded once. Hardware adds them in an order and with a precision of its own;
-// below sm_80 the depth is 8.
+// The sum of kDepth products and d, rounded once. Hardware adds them in an order and with a precision of its
+// own; below sm_80 the depth is 8.
 template <bool kBF16, int kDepth>
 void multiply_operation(void* const* operands) {
   const auto at = [&](int lane) { return static_cast<MultiplyOperand*>(operands[lane]); };
@@ -65,7 +65,8 @@ void multiply_operation(void* const* operands) {
 
 void load_matrices_at(const void* shared, u32 (&m)[4], bool transposed, simt::Place place) {
   simt::Block& block = simt::Block::current();
-  if (reinterpret_cast<u64>(shared) % 16 != 0) block.fail("a row of a matrix that is not aligned to 16 bytes");
+  if (reinterpret_cast<u64>(shared) % 16 != 0)
+    block.fail("a row of a matrix that is not aligned to 16 bytes");
   LoadOperand operand{static_cast<const unsigned char*>(shared), m};
   block.collective(place, transposed ? load_operation<true> : load_operation<false>, &operand);
 }

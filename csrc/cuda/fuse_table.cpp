@@ -1,26 +1,14 @@
-#include "cuda/table.h"
-
 #include <algorithm>
 #include <array>
-#include <cstring>
-#include <limits>
 #include <string>
 
-#include "base/error.h"
 #include "cuda/kernels/table.h"
+#include "cuda/table.h"
+#include "cuda/table_rows.h"
 #include "fuse/job_check.h"
 
 namespace lora_mmap::cuda {
 namespace {
-
-// A tile number and a grid's stride must add up within 32 bits.
-constexpr uint64_t kMostTiles = uint64_t{1} << 31;
-constexpr int64_t kMostElements =
-    std::numeric_limits<int32_t>::max() - 4096;  // and an index with a tile's size
-
-u64 address_of(const void* pointer) {
-  return reinterpret_cast<uintptr_t>(pointer);
-}
 
 Type type_of(DType dtype) {
   switch (dtype) {
@@ -90,7 +78,17 @@ struct Kernel {
   const char* name;
   TileSize tile;
 };
-enum KernelIndex : size_t { kOrderedF16, kOrderedBF16, kOrderedF32, kFastF16, kFastBF16, kFastF32, kAny, kDouble, kFuseKernels };
+enum KernelIndex : size_t {
+  kOrderedF16,
+  kOrderedBF16,
+  kOrderedF32,
+  kFastF16,
+  kFastBF16,
+  kFastF32,
+  kAny,
+  kDouble,
+  kFuseKernels
+};
 constexpr std::array<Kernel, kFuseKernels> kKernels{{
     {"lora_mmap_fuse_ordered_f16", kOrderedTile},
     {"lora_mmap_fuse_ordered_bf16", kOrderedTile},
@@ -161,21 +159,6 @@ KernelIndex kernel_for(const Job& job, Numerics numerics, int arch) {
   return job.dtype == DType::F16 ? kOrderedF16 : job.dtype == DType::BF16 ? kOrderedBF16 : kOrderedF32;
 }
 
-// Appends the tiles of `rows` x `cols` to those of a launch; returns how many are side by side.
-uint32_t cut(TileSize tile, int64_t rows, int64_t cols, uint64_t& tiles) {
-  const uint64_t across = (static_cast<uint64_t>(cols) + tile.cols - 1) / tile.cols;
-  tiles += across * ((static_cast<uint64_t>(rows) + tile.rows - 1) / tile.rows);
-  return static_cast<uint32_t>(across);
-}
-
-template <class Row>
-size_t append(std::vector<std::byte>& bytes, const std::vector<Row>& rows) {
-  const size_t offset = bytes.size();
-  bytes.resize(offset + rows.size() * sizeof(Row));
-  if (!rows.empty()) std::memcpy(bytes.data() + offset, rows.data(), rows.size() * sizeof(Row));
-  return offset;
-}
-
 // The jobs of one kernel.
 struct Share {
   std::vector<JobRow> rows;
@@ -208,7 +191,7 @@ void add_job(const Job& job, size_t index, const Kernel& kernel, Share& share, s
                         .flag = static_cast<u32>(index)});
 }
 
-static_assert(sizeof(TermRow) % 16 == 0 && sizeof(JobRow) % 8 == 0 && sizeof(CopyRow) % 8 == 0);
+static_assert(sizeof(TermRow) % 16 == 0 && sizeof(JobRow) % 8 == 0);
 
 }  // namespace
 
@@ -235,107 +218,6 @@ Table fuse_table(const std::vector<Job>& jobs, Numerics numerics, int arch) {
                               .rows_offset = append(table.bytes, share.rows),
                               .terms_offset = 0});
   }
-  return table;
-}
-
-namespace {
-
-// `rect` in elements of `nbytes`, a multiple of its own; its columns follow each other and fill them.
-Rect in_units_of(Rect rect, int64_t nbytes) {
-  const int64_t ratio = nbytes / rect.element_nbytes;
-  rect.cols /= ratio;
-  rect.dst_row_stride /= ratio;
-  rect.src_row_stride /= ratio;
-  rect.element_nbytes = nbytes;
-  return rect;
-}
-
-// The widest element by which every row can be copied from its beginning on.
-int64_t widest_unit(const Rect& rect) {
-  int64_t unit = 16;
-  const auto fits = [&] {
-    const bool addresses = (address_of(rect.dst) | address_of(rect.src)) % static_cast<u64>(unit) == 0;
-    const int64_t ratio = unit / rect.element_nbytes;
-    const bool strides = rect.dst_row_stride % ratio == 0 && rect.src_row_stride % ratio == 0;
-    return addresses && (rect.rows == 1 || strides);
-  };
-  while (unit > rect.element_nbytes && !fits()) unit /= 2;
-  return unit;
-}
-
-Rect columns_from(Rect rect, int64_t first, int64_t cols) {
-  const int64_t nbytes = first * rect.element_nbytes;
-  rect.dst = static_cast<std::byte*>(rect.dst) + nbytes * rect.dst_col_stride;
-  rect.src = static_cast<const std::byte*>(rect.src) + nbytes * rect.src_col_stride;
-  rect.cols = cols;
-  return rect;
-}
-
-// At most three rectangles that the kernel copies well: the elements as wide as they go, a long row folded to
-// rows as long as a tile, and what is left over of either.
-void widen(const Rect& whole, std::vector<Rect>& parts) {
-  const Rect rect = normalised(whole);
-  if (rect.dst_col_stride != 1 || rect.src_col_stride != 1) {
-    parts.push_back(rect);
-    return;
-  }
-  const int64_t unit = widest_unit(rect);
-  const int64_t ratio = unit / rect.element_nbytes;
-  const int64_t covered = rect.cols / ratio * ratio;
-  if (covered < rect.cols) parts.push_back(columns_from(rect, covered, rect.cols - covered));
-  if (covered == 0) return;
-  Rect wide = in_units_of(columns_from(rect, 0, covered), unit);
-  constexpr int64_t kRow = kCopyTile.cols;
-  if (wide.rows == 1 && wide.cols > kRow) {
-    const int64_t left = wide.cols % kRow;
-    if (left > 0) parts.push_back(columns_from(wide, wide.cols - left, left));
-    wide.rows = wide.cols / kRow;
-    wide.cols = wide.dst_row_stride = wide.src_row_stride = kRow;
-  }
-  parts.push_back(wide);
-}
-
-}  // namespace
-
-Table copy_table(const std::vector<Rect>& rects) {
-  check_rects(rects);
-  std::vector<Rect> parts;
-  for (const Rect& rect : rects)
-    if (rect.rows && rect.cols) widen(rect, parts);
-  std::vector<CopyRow> rows;
-  uint64_t tiles = 0;
-  for (const Rect& part : parts) {
-    if (part.rows > kMostElements || part.cols > kMostElements)
-      throw Error(Fault::argument, "[copy] a rectangle of " + std::to_string(part.rows) + " x " +
-                                       std::to_string(part.cols) +
-                                       " elements, expected less than 2^31 each way");
-    const auto first_tile = static_cast<u32>(tiles);
-    const u32 across = cut(kCopyTile, part.rows, part.cols, tiles);
-    if (tiles > kMostTiles) throw Error(Fault::argument, "[copy] the rectangles have more than 2^31 tiles");
-    rows.push_back({.dst = address_of(part.dst),
-                    .src = address_of(part.src),
-                    .rows = part.rows,
-                    .cols = part.cols,
-                    .dst_row_stride = part.dst_row_stride,
-                    .dst_col_stride = part.dst_col_stride,
-                    .src_row_stride = part.src_row_stride,
-                    .src_col_stride = part.src_col_stride,
-                    .first_tile = first_tile,
-                    .tiles_across = across,
-                    .element_nbytes = static_cast<u32>(part.element_nbytes),
-                    .reserved = 0});
-  }
-  Table table;
-  append(table.bytes, rows);
-  if (!rows.empty())
-    table.launches.push_back({.kernel = "lora_mmap_copy",
-                              .threads = kThreads,
-                              .shared_nbytes = 0,
-                              .tiles = static_cast<uint32_t>(tiles),
-                              .rows = static_cast<uint32_t>(rows.size()),
-                              .rows_offset = 0,
-                              .terms_offset = 0,
-                              .copies = true});
   return table;
 }
 
