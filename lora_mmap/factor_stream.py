@@ -75,7 +75,7 @@ class FactorStream(ABC):
     @property
     @abstractmethod
     def memory(self) -> Mapping[str, int]:
-        """Bytes held for the stream by kind: ``staging`` on the host, ``arena`` on the device."""
+        """Bytes held for the stream alone, by kind: ``staging`` on the host or ``arena`` on the device."""
 
     def factor(self, entry: int, tensor: int) -> Factor:
         return self._adapter_of[entry], tensor

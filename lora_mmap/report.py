@@ -28,8 +28,8 @@ class Report:
     ``weights`` counts the storage regions written (tied weights are one). ``bytes_read`` counts headers, alphas and
     factors read from files during the call; ``files_opened`` and ``keys_classified`` likewise. ``stages`` are
     wall-clock seconds. ``restore`` maps a tier to its modules and bytes. ``memory`` is anonymous memory in bytes:
-    ``staging``, ``arena`` (on GPUs) and ``transient`` were needed for the call only (what is pinned for GPUs stays
-    until ``clear_lora_cache()``), ``restore`` and ``retained`` (dict adapters) are held.
+    ``staging``, ``arena`` (on GPUs) and ``transient`` were needed for the call only, ``pinned`` is kept for the way to
+    GPUs until ``clear_lora_cache()``, ``restore`` and ``retained`` (dict adapters) are held.
     """
 
     entries: list[EntryPlan]

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from . import native_types
+from . import _C, native_types
 from .cuda.device_stream import DeviceStream
 from .errors import FusionOverflowError
 from .factor_stream import Factor, FactorStream, Window
@@ -129,8 +129,8 @@ class Transaction:
         return total
 
     def memory(self) -> dict[str, int]:
-        """Bytes that were needed for the transaction only."""
-        total = Counter({"staging": 0, "arena": 0})
+        """Bytes that the transaction needed, by kind. What is ``pinned`` stays for the next one."""
+        total = Counter({"staging": 0, "arena": 0, "pinned": _C.cuda_pinned_nbytes() if self.is_asynchronous else 0})
         for stream in self._streams:
             total.update(stream.memory)
         kept = {id(saved) for saved in self.kept().values()}

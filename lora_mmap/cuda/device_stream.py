@@ -56,7 +56,7 @@ class DeviceStream(FactorStream):
 
     @property
     def memory(self) -> dict[str, int]:
-        return {"staging": _C.cuda_pinned_nbytes(), "arena": self._arena.nbytes + self._flags.nbytes}
+        return {"arena": self._arena.nbytes + self._flags.nbytes}
 
     def load(self, window: Window) -> dict[Factor, int]:
         begin = time.perf_counter()

@@ -61,7 +61,7 @@ def test_memory_on_the_device_is_bounded(torch_side, fake_cuda, tmp_path, monkey
     assert torch_side.peak[0] - before <= told + tables
     assert report.memory["arena"] <= 3 * MiB + 4096
     assert torch_side.held[0] - before == report.memory["restore"] == 60 * 256 * 256 * 4
-    assert report.memory["staging"] == _C.cuda_pinned_nbytes() <= 33 * MiB
+    assert report.memory["pinned"] == _C.cuda_pinned_nbytes() <= 33 * MiB
     lora_mmap.reset(model)
     assert torch_side.held[0] == before
 
