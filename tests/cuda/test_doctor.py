@@ -27,7 +27,7 @@ def test_a_device_and_what_would_run_there(fake_cuda_folder, arguments):
 
 
 @pytest.mark.parametrize(
-    ("library", "why"), [("libold_cuda.so.1", "too old"), ("nothing.so", "there is no CUDA driver")]
+    ("library", "why"), [("libold_cuda.so.1", "too old"), ("nothing.so", "does not load")]
 )
 def test_no_use_of_it(fake_cuda_folder, library, why):
     told = doctor(fake_cuda_folder / library)
