@@ -8,7 +8,7 @@ import pytest
 
 
 def doctor(libcuda, *arguments):
-    environment = {**os.environ, "LORA_MMAP_LIBCUDA": str(libcuda), "COLUMNS": "200"}
+    environment = {**os.environ, "LORA_MMAP_LIBCUDA": str(libcuda), "COLUMNS": "400"}
     done = subprocess.run(
         [sys.executable, "-m", "lora_mmap", *arguments], env=environment, capture_output=True, text=True, timeout=120
     )
