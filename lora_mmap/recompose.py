@@ -58,7 +58,8 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
         change.carry_out()
     report = make_report(plan, weights.index, request.opened, stages, before)
     report.weights = len(plan.weights)
-    report.written = [(weight.geometry.address, weight.geometry.end) for weight in plan.weights.values()]
+    on_host = [weight.geometry for weight in plan.weights.values() if weight.geometry.device.type == "cpu"]
+    report.written = [(geometry.address, geometry.end) for geometry in on_host]
     report.pending = pending
     change.tell(report)
     return report
