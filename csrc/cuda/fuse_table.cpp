@@ -103,18 +103,17 @@ constexpr std::array<Kernel, kFuseKernels> kKernels{{
 uint32_t shared_nbytes(size_t kernel, int arch) {
   switch (kernel) {
     case kOrderedF16:
-      return ordered_shared_nbytes(arch, kF16);
     case kOrderedBF16:
-      return ordered_shared_nbytes(arch, kBF16);
+      return kOrderedFactorsNbytes + (arch >= 80 ? kOrderedStageNbytes : 0);
     case kFastF16:
     case kFastBF16:
-      return fast_shared_nbytes(kF16);
+      return 2 * kFastFactorsNbytes + kFastStageNbytes;
     case kFastF32:
-      return fast_shared_nbytes(kF32);
+      return 2 * kFastFactorsNbytes;
     case kDouble:
       return kF64SharedNbytes;
     default:
-      return kFactorsNbytes;
+      return kOrderedFactorsNbytes;
   }
 }
 

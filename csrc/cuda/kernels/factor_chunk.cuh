@@ -62,7 +62,7 @@ LORA_MMAP_DEVICE void load_paired_share(const TermRow& term, const Tile& tile, c
   if (thread / 16 < chunk.ranks) {
     const i32 col = thread % 16 * 4;
     const u64 address = term.down + ((chunk.first + thread / 16) * term.down_row_stride + tile.col + col) * 2;
-    Words2 groups[2] = {{share.down.x, share.down.y}, {share.down.z, share.down.w}};
+    Words2 groups[2] = {};
     if (col < tile.cols()) groups[0] = load_constant_8(address);
     if (col + 64 < tile.cols()) groups[1] = load_constant_8(address + 64 * 2);
     share.down = {groups[0].x, groups[0].y, groups[1].x, groups[1].y};
@@ -70,7 +70,7 @@ LORA_MMAP_DEVICE void load_paired_share(const TermRow& term, const Tile& tile, c
   if (thread % 128 < tile.rows()) {
     const i32 rank = thread / 128 * 8;
     const u64 address = up_address(term, tile.row + thread % 128, chunk.first + rank);
-    Words2 groups[2] = {{share.up.x, share.up.y}, {share.up.z, share.up.w}};
+    Words2 groups[2] = {};
     if (rank < chunk.ranks) groups[0] = load_constant_8(address);
     if (rank + 4 < chunk.ranks) groups[1] = load_constant_8(address + 4 * 2);
     share.up = {groups[0].x, groups[0].y, groups[1].x, groups[1].y};
@@ -91,6 +91,7 @@ LORA_MMAP_DEVICE void load_wide_share(const TermRow& term, const Tile& tile, con
 
 LORA_MMAP_DEVICE void load_share(const FuseParams& params, const Tile& tile, const Chunk& chunk,
                                  Share& share) {
+  share = {};  // nothing of the last one is kept, least of all in registers
   if (chunk.ranks == 0) return;
   const TermRow& term = term_of(params, chunk);
   if (is_paired(term.down_type))

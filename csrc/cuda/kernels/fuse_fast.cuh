@@ -242,6 +242,6 @@ LORA_MMAP_DEVICE void fuse_fast(const FuseParams& params) {
   }
 }
 
-static_assert(sizeof(FastShared) == fast_shared_nbytes(kF16), "shared memory as launched");
+static_assert(sizeof(FastShared) == 2 * kFastFactorsNbytes + kFastStageNbytes, "shared memory as launched");
 
 }  // namespace lora_mmap::cuda

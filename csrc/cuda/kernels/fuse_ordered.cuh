@@ -139,7 +139,7 @@ LORA_MMAP_DEVICE void fuse_ordered(const FuseParams& params) {
   u32 index = blockIdx.x;
   if (index >= params.n_tiles) return;
   Chunk chunk;
-  Share share{};
+  Share share;
   begin_tile(params, index, 0, chunk, share);
   for (u32 owner = 0; index < params.n_tiles; index += gridDim.x) {
     const Tile tile = tile_at(jobs, params.n_jobs, kOrderedTile, index, owner);
@@ -151,7 +151,7 @@ LORA_MMAP_DEVICE void fuse_ordered(const FuseParams& params) {
   }
 }
 
-static_assert(sizeof(OrderedFactors) == kFactorsNbytes, "shared memory as launched");
-static_assert(sizeof(WeightStage) == kWeightStageNbytes, "shared memory as launched");
+static_assert(sizeof(OrderedFactors) == kOrderedFactorsNbytes, "shared memory as launched");
+static_assert(sizeof(WeightStage) == kOrderedStageNbytes, "shared memory as launched");
 
 }  // namespace lora_mmap::cuda

@@ -115,24 +115,20 @@ constexpr TileSize kF64Tile{64, 64};
 constexpr TileSize kFastTile{128, 64};
 constexpr TileSize kCopyTile{16, 256};
 
-// Dynamic shared memory, in bytes.
-constexpr u32 kOrderedRanks = 16;  // rows of A and columns of B in shared memory at once
+// Dynamic shared memory, in bytes. lora_mmap_fuse_ordered_* and lora_mmap_fuse_any have the factors of 16
+// ranks there; the former stage 16-bit weights behind them, from sm_80 on: before, nothing can be copied
+// there behind a kernel's back.
+constexpr u32 kOrderedRanks = 16;
+constexpr u32 kOrderedFactorsNbytes = kOrderedRanks * (kOrderedTile.rows + kOrderedTile.cols) * 4;
+constexpr u32 kOrderedStageNbytes = kOrderedTile.rows * kOrderedTile.cols * 2;
 constexpr u32 kF64Ranks = 16;
-constexpr u32 kFactorsNbytes = kOrderedRanks * (kOrderedTile.rows + kOrderedTile.cols) * 4;
-constexpr u32 kWeightStageNbytes = kOrderedTile.rows * kOrderedTile.cols * 2;
 constexpr u32 kF64SharedNbytes = kF64Ranks * (kF64Tile.rows + kF64Tile.cols) * 8;
-// Of lora_mmap_fuse_fast_*: two chunks of B and A, rows eight elements longer than they are so that no two
-// rows of a matrix begin in one bank, and the weights in the same manner.
+// lora_mmap_fuse_fast_* have two chunks of B and A, rows eight elements longer than they are so that no two
+// rows of a matrix begin in one bank, and behind them 16-bit weights in the same manner.
 constexpr u32 kFastRanks = 32;
 constexpr u32 kFastUpPitch = kFastRanks + 8;
 constexpr u32 kFastDownPitch = kFastTile.cols + 8;
 constexpr u32 kFastFactorsNbytes = (kFastTile.rows * kFastUpPitch + kFastRanks * kFastDownPitch) * 2;
-constexpr u32 fast_shared_nbytes(u32 type) {
-  return 2 * kFastFactorsNbytes + (type == kF32 ? 0 : kFastTile.rows * kFastDownPitch * 2);
-}
-// fp32 weights are not staged, and nothing is where no copy can run behind a kernel's back.
-constexpr u32 ordered_shared_nbytes(int arch, u32 type) {
-  return kFactorsNbytes + (arch >= 80 && type != kF32 ? kWeightStageNbytes : 0);
-}
+constexpr u32 kFastStageNbytes = kFastTile.rows * kFastDownPitch * 2;
 
 }  // namespace lora_mmap::cuda

@@ -27,10 +27,12 @@ struct Tile {
 template <class Row>
 LORA_MMAP_DEVICE u32 owner_of(const Row* table, u32 n, u32 tile, u32 from) {
   u32 step = 1;
+#pragma unroll 1
   while (n - from > step && table[from + step].first_tile <= tile) {
     from += step;
     step *= 2;
   }
+#pragma unroll 1
   for (step /= 2; step > 0; step /= 2)
     if (n - from > step && table[from + step].first_tile <= tile) from += step;
   return from;

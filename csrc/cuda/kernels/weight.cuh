@@ -12,6 +12,7 @@ namespace lora_mmap::cuda {
 LORA_MMAP_DEVICE void prefetch_tile(const JobRow& job, const Tile& tile, TileSize size) {
   const u32 nbytes = job.type == kF32 ? 4 : 2;
   const u32 across = size.cols * nbytes / 128;
+#pragma unroll 1
   for (u32 line = static_cast<u32>(thread_index_again()); line < size.rows * across; line += kThreads) {
     const i32 row = static_cast<i32>(line / across);
     const i32 col = static_cast<i32>(line % across * 128 / nbytes);
