@@ -56,9 +56,9 @@ LORA_MMAP_DEVICE void multiply_chunk(const OrderedFactors& factors, i32 ranks, f
   const Lanes lanes{thread_index_again()};
   i32 r = 0;
 #pragma unroll 1
-  for (; r + 8 <= ranks; r += 8)
+  for (; r + 4 <= ranks; r += 4)
 #pragma unroll
-    for (int i = 0; i < 8; ++i) multiply_rank(factors, lanes, r + i, acc);
+    for (int i = 0; i < 4; ++i) multiply_rank(factors, lanes, r + i, acc);
 #pragma unroll 1
   for (; r < ranks; ++r) multiply_rank(factors, lanes, r, acc);
 }
