@@ -26,9 +26,7 @@ def test_a_device_and_what_would_run_there(fake_cuda_folder, arguments):
     assert "none: this torch is a CPU build" in told
 
 
-@pytest.mark.parametrize(
-    ("library", "why"), [("libold_cuda.so.1", "too old"), ("nothing.so", "does not load")]
-)
+@pytest.mark.parametrize(("library", "why"), [("libold_cuda.so.1", "too old"), ("nothing.so", "does not load")])
 def test_no_use_of_it(fake_cuda_folder, library, why):
     told = doctor(fake_cuda_folder / library)
     assert why in told
