@@ -10,16 +10,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 
-def write_diffusers(path: Path, modules: Mapping[str, nn.Linear], rank: int, seed: int) -> Path:
-    """As diffusers saves a UNet's PEFT layers: ``unet.<module>.lora_A.weight`` [rank, in], ``lora_B`` [out, rank]."""
+def write_diffusers(path: Path, modules: Mapping[str, nn.Linear], rank: int, seed: int, prefix: str = "unet.") -> Path:
+    """As diffusers saves a model's PEFT layers: ``unet.<module>.lora_A.weight`` [rank, in], ``lora_B`` [out, rank]."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, module in modules.items():
         dtype = module.weight.dtype
         down = torch.randn(rank, module.in_features, generator=generator) * 0.02
         up = torch.randn(module.out_features, rank, generator=generator) * 0.02
-        tensors[f"unet.{name}.lora_A.weight"] = down.to(dtype)
-        tensors[f"unet.{name}.lora_B.weight"] = up.to(dtype)
+        tensors[f"{prefix}{name}.lora_A.weight"] = down.to(dtype)
+        tensors[f"{prefix}{name}.lora_B.weight"] = up.to(dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(path), metadata={"format": "pt"})
     return path

@@ -48,9 +48,13 @@ def _case(case: CaseResult) -> list[str]:
         lines += [
             f"| {goal.statement} | {goal.measured} | {'pass' if goal.passed else 'FAIL'} |" for goal in case.goals
         ]
-    lines += ["", "| variant | contender | stage | time | CPU time | of floor | x ours | memory |"]
-    lines += ["|---|---|---|---|---|---|---|---|"]
-    lines += _rows(case.rows)
+    if case.rows:
+        lines += ["", "| variant | contender | stage | time | CPU time | of floor | x ours | memory |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
+        lines += _rows(case.rows)
+    if case.summary:
+        lines += ["", "| in short | |", "|---|---|"]
+        lines += [f"| {what} | {figure} |" for what, figure in case.summary]
     return lines
 
 

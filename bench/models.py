@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,9 +12,9 @@ from torch import nn
 _PATTERN_LENGTH = 4_194_301
 
 
-def sdxl_unet(reduced: bool) -> nn.Module:
-    """SDXL's UNet (stabilityai/stable-diffusion-xl-base-1.0, unet/config.json) in bfloat16, weights uninitialised.
-    ``reduced``: one layer a block and transformers of depth 1 in place of two and 1, 2, 10."""
+def sdxl_unet(reduced: bool, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16) -> nn.Module:
+    """SDXL's UNet (stabilityai/stable-diffusion-xl-base-1.0, unet/config.json), weights uninitialised. ``reduced``: one
+    layer a block and transformers of depth 1 in place of two and 1, 2, 10."""
     import diffusers
 
     with torch.device("meta"):
@@ -33,7 +33,7 @@ def sdxl_unet(reduced: bool) -> nn.Module:
             projection_class_embeddings_input_dim=2816,
         )
     # diffusers' own to() warns about modules that would rather stay fp32, of which this model has none.
-    model: nn.Module = nn.Module.to(unet, torch.bfloat16).to_empty(device="cpu")
+    model: nn.Module = nn.Module.to(unet, dtype).to_empty(device=device)
     return model.requires_grad_(False).eval()
 
 
@@ -43,11 +43,12 @@ def linears(model: nn.Module) -> dict[str, nn.Linear]:
 
 class Pattern:
     """Pseudo-random values that fill every tensor of a model from its first element on: written at the start, and again
-    whenever a peer cannot bring its weights back exactly."""
+    whenever a peer cannot bring its weights back exactly. For models of one 16-bit dtype on one device."""
 
     def __init__(self, model: nn.Module, std: float = 0.02) -> None:
         generator = torch.Generator().manual_seed(0)
-        self._values = (torch.randn(_PATTERN_LENGTH, generator=generator) * std).to(torch.bfloat16)
+        form = next(model.parameters())
+        self._values = (torch.randn(_PATTERN_LENGTH, generator=generator) * std).to(form.device, form.dtype)
         self._linears = list(linears(model).values())
         with torch.no_grad():
             for tensor in [*model.parameters(), *model.buffers()]:
@@ -88,14 +89,27 @@ def tree(names: list[str], rows: int, cols: int) -> nn.Module:
     """Small Linears at dotted module paths."""
     root = nn.Module()
     for name in names:
-        *parents, leaf = name.split(".")
-        at = root
-        for parent in parents:
-            if parent not in at._modules:
-                at.add_module(parent, nn.Module())
-            at = at.get_submodule(parent)
-        at.add_module(leaf, nn.Linear(cols, rows, bias=False))
+        place(root, name, nn.Linear(cols, rows, bias=False))
     return root.requires_grad_(False)
+
+
+def tree_of(shapes: Mapping[str, tuple[int, int]], device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Linears [rows, cols] at dotted module paths, weights uninitialised."""
+    root = nn.Module()
+    for name, (rows, cols) in shapes.items():
+        place(root, name, nn.Linear(cols, rows, bias=False, device="meta", dtype=dtype).to_empty(device=device))
+    return root.requires_grad_(False)
+
+
+def place(root: nn.Module, name: str, module: nn.Module) -> None:
+    """Puts ``module`` at a dotted path below ``root``."""
+    *parents, leaf = name.split(".")
+    at = root
+    for parent in parents:
+        if parent not in at._modules:
+            at.add_module(parent, nn.Module())
+        at = at.get_submodule(parent)
+    at.add_module(leaf, module)
 
 
 _QWEN_IMAGE_BLOCK = (

@@ -25,13 +25,21 @@ class Settings:
 
 Run = Callable[[Settings], CaseResult]
 CASES: dict[str, Run] = {}
+_BELONGS: dict[str, Callable[[], bool]] = {}
 
 
-def case(name: str) -> Callable[[Run], Run]:
-    """Registers a case. Order of registration is the order of a whole run."""
+def case(name: str, belongs: Callable[[], bool] = lambda: True) -> Callable[[Run], Run]:
+    """Registers a case. Order of registration is the order of a whole run, of which it is where it ``belongs``; by its
+    name it runs everywhere, and says what it cannot measure."""
 
     def register(run: Run) -> Run:
         CASES[name] = run
+        _BELONGS[name] = belongs
         return run
 
     return register
+
+
+def of_a_whole_run() -> list[str]:
+    """The cases to run on this machine when none is named."""
+    return [name for name in CASES if _BELONGS[name]()]

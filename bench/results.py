@@ -56,6 +56,8 @@ class CaseResult:
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     limits: list[Limits] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)  # what else a reader of the JSON has to know, as plain data
+    summary: list[tuple[str, str]] = field(default_factory=list)  # a short table, printed last: what, figure
 
     def add(
         self, variant: str, samples: Mapping[str, Samples], floors: Mapping[tuple[str, str], float], ours: str = OURS
@@ -101,6 +103,8 @@ class CaseResult:
             "goals": [asdict(goal) for goal in self.goals],
             "notes": self.notes,
             "left_out": self.left_out,
+            "facts": self.facts,
+            "summary": self.summary,
         }
 
 

@@ -3,6 +3,7 @@
 from . import numpy, torch
 from .adapter import Adapter
 from .adapter_sources import open_adapter
+from .cache import clear_lora_cache
 from .compose import check, compose, reset
 from .families import register_family
 from .loading import safe_open
@@ -18,6 +19,7 @@ __all__ = [
     "Report",
     "__version__",
     "check",
+    "clear_lora_cache",
     "compose",
     "compose_loras_v2",
     "install",

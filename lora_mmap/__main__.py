@@ -1,5 +1,7 @@
-"""``python -m lora_mmap``: the same as ``lora-mmap``."""
+"""``python -m lora_mmap``: the same as ``lora-mmap``; without arguments, what ``lora-mmap doctor`` says."""
+
+import sys
 
 from .cli import app
 
-app(prog_name="lora-mmap")
+app(sys.argv[1:] or ["doctor"], prog_name="lora-mmap")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import get_args
 
 from torch import nn
 
 from .adapter import Adapter
+from .change import close_all
 from .entries import AnySource, Entries, finite_strength, open_entries
 from .errors import ArgumentError
 from .families.prefixes import components
 from .interrupts import HeldInterrupts
 from .model_state import Composition, state_of, threads, unwrap
 from .planner import make_plan
-from .recompose import close_all, make_report, recompose
+from .recompose import Request, make_report, recompose
 from .report import Report
 from .restore import TIERS, put_back, require_in_place
+from .transaction import Numerics
 
 
 def compose(
@@ -25,6 +29,8 @@ def compose(
     strict: bool = False,
     restore: str = "auto",
     component: str | None = None,
+    numerics: Numerics = "ordered",
+    non_blocking: bool = False,
 ) -> Report:
     """Fuses adapters into the model's weights in place: ``W = W0 + sum of strength * alpha / rank * B @ A``.
 
@@ -33,7 +39,8 @@ def compose(
     Storage, pointer, shape, strides, dtype and ``requires_grad`` of every parameter stay.
 
     Args:
-        model: any ``nn.Module`` on the CPU with float16, bfloat16, float32 or float64 weights.
+        model: any ``nn.Module`` with float16, bfloat16, float32 or float64 weights, on the CPU, on CUDA devices, or on
+            several of them.
         adapters: ``(source, strength)`` or ``(source, strength, anything)``; a source is whatever
             :func:`open_adapter` takes, or an open :class:`Adapter` (which stays open).
             ``|strength| < 1e-5`` is skipped.
@@ -42,27 +49,34 @@ def compose(
             forgets: the fused weights are the new pristine ones.
         component: which component of a pipeline the model is (``"denoiser"``, ``"text_encoder"``,
             ``"text_encoder_2"``, ``"text_encoder_3"``); needed only where names and shapes do not tell.
+        numerics: ``"ordered"`` gives the same bits on every device. ``"fast"`` lets GPUs use their tensor cores where
+            both factors are float16 or both bfloat16: exact products, fp32 sums in the hardware's order.
+        non_blocking: return as soon as the files have been read and the GPUs have been told what to do, in order with
+            the current stream of each. The report is then pending: an overflow is found, put back and raised by
+            ``report.wait()`` or the next call that concerns the model.
 
     Returns:
         A :class:`Report`, false when nothing was applied.
 
     Raises:
         ArgumentError, AdapterError and its kinds (HeaderError, ReadError, UnmatchedKeysError, AmbiguousKeyError),
-        ModelError, FusionOverflowError, OSError. After any of them every weight holds the bytes it held before.
+        ModelError, FusionOverflowError, CudaError, OSError. After any of them every weight holds the bytes it held
+        before.
     """
     root = unwrap("compose", model)
-    if restore not in TIERS:
-        raise ArgumentError(f"[compose] restore is {restore!r}, expected one of {', '.join(map(repr, TIERS))}")
-    if component is not None and component not in (known := components()):
-        raise ArgumentError(f"[compose] component is {component!r}, expected one of {', '.join(map(repr, known))}")
+    _require_one_of("compose", "restore", restore, TIERS)
+    _require_one_of("compose", "numerics", numerics, get_args(Numerics))
+    if component is not None:
+        _require_one_of("compose", "component", component, components())
     begin = time.perf_counter()
     state = state_of(root)
-    fresh = Composition(restore=restore, strict=strict, component=component)
+    fresh = Composition(restore=restore, strict=strict, component=component, numerics=numerics)
     try:
         fresh.entries = open_entries("compose", adapters, fresh.owned)
         stages = {"open": time.perf_counter() - begin}
         with state.lock:
-            return recompose(root, state, fresh, fresh.owned, stages)
+            request = Request(fresh, fresh.owned, fresh.entries, numerics, non_blocking)
+            return recompose(root, state, request, stages)
     finally:
         if state.composition is not fresh:
             close_all(fresh.owned)
@@ -78,6 +92,7 @@ def reset(model: nn.Module, *, force: bool = False) -> bool:
     root = unwrap("reset", model)
     state = state_of(root)
     with state.lock:
+        state.settle()
         composition = state.composition
         if not composition.pristine and not composition.entries:
             return False
@@ -137,11 +152,17 @@ def set_multiplier(model: nn.Module, multiplier: float) -> Report | None:
     strength = finite_strength("set_lora_strength_v2", multiplier, "strength")
     state = state_of(root)
     with state.lock:
+        state.settle()
         composition = state.composition
         if not composition.entries:
             return None
         scaled = [(adapter, base * strength) for adapter, base in composition.entries]
-        return recompose(root, state, composition, [], {}, scaled)
+        return recompose(root, state, Request(composition, [], scaled, composition.numerics), {})
+
+
+def _require_one_of(function: str, name: str, value: object, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ArgumentError(f"[{function}] {name} is {value!r}, expected one of {', '.join(map(repr, known))}")
 
 
 __all__ = ["AnySource", "Entries", "check", "compose", "reset", "set_multiplier"]

@@ -58,5 +58,9 @@ class ModelError(LoraMmapError):
     """A weight of the model cannot be fused into: overlapping storage, a device or dtype without a kernel."""
 
 
+class CudaError(LoraMmapError, RuntimeError):
+    """The CUDA driver is missing or too old, has no such device, cannot be used where it was asked, or failed."""
+
+
 class FusionOverflowError(LoraMmapError, ArithmeticError):
     """A fused weight would not be finite where the pristine one was. The composition was rolled back."""

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+FUSABLE_DEVICES = ("cpu", "cuda")
+
 
 @dataclass(slots=True)
 class Geometry:
@@ -27,13 +29,18 @@ class Geometry:
     itemsize: int
     dtype: str
     shape: torch.Size
-    device: str
+    device: torch.device
     column_map: npt.NDArray[np.int32] | None = None
     end: int = field(init=False)  # one past the last byte it may touch
 
     def __post_init__(self) -> None:
         last = (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride
         self.end = self.address + (last + 1) * self.itemsize
+
+    @property
+    def within_reach(self) -> bool:
+        """True on devices that there are kernels for. Their address spaces are one."""
+        return self.device.type in FUSABLE_DEVICES
 
     @property
     def nbytes(self) -> int:

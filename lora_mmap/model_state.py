@@ -12,8 +12,10 @@ from torch import nn
 from .adapter import Adapter
 from .errors import ArgumentError
 from .model_weights import ModelWeights
+from .pending import Pending
 from .restore import Saved
 from .sharing import ForkSafeLock
+from .transaction import Numerics
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Composition:
     restore: str = "auto"
     strict: bool = False
     component: str | None = None
+    numerics: Numerics = "ordered"
 
     @property
     def nbytes(self) -> int:
@@ -38,7 +41,13 @@ class ModelState:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.composition = Composition()
+        self.pending: Pending | None = None
         self._weights: ModelWeights | None = None
+
+    def settle(self) -> None:
+        """Waits for a composition that GPUs are still working on, and raises what went wrong with it."""
+        if self.pending is not None:
+            self.pending.settle()
 
     def weights(self, model: nn.Module) -> ModelWeights:
         """The model's weights as they are now; indexed anew if its structure changed since."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from .cuda import from_torch
 from .errors import ModelError
 from .geometry import Geometry, overlap
 from .model_index import IndexedWeight, ModelIndex
@@ -29,7 +30,7 @@ class ModelWeights:
         self._parameters = [entry.parameters for entry in self.index.weights]
         self._forms: list[list[Any]] = []
         self.has_overlaps = False
-        self.all_on_cpu = True
+        self.all_within_reach = True
 
     def refresh(self) -> None:
         """Forgets what was known if some weight was moved, converted, replaced or viewed differently since."""
@@ -49,8 +50,9 @@ class ModelWeights:
                 rows[position], cols[position] = geometry.rows, geometry.cols
         self.index.names.set_forms(rows, cols)
         geometries = self._geometries()
-        self.all_on_cpu = all(geometry.device == "cpu" for geometry in geometries)
-        self.has_overlaps = overlap(g for g in geometries if g.device == "cpu") is not None
+        within_reach = [geometry for geometry in geometries if geometry.within_reach]
+        self.all_within_reach = len(within_reach) == len(geometries)
+        self.has_overlaps = overlap(within_reach) is not None
 
     def _writable(self, position: int) -> Geometry | None:
         try:
@@ -77,7 +79,7 @@ class ModelWeights:
         """The fusable weights by their present address; views of one storage may share it."""
         places: dict[int, list[Geometry]] = {}
         for geometry in self._geometries():
-            if geometry.device != "cpu":
+            if not geometry.within_reach:
                 continue
             places.setdefault(geometry.address, []).append(geometry)
         return places
@@ -129,11 +131,10 @@ def geometry_of(entry: IndexedWeight) -> Geometry:
     assert dtype is not None
     itemsize = _FUSABLE[weight.dtype]
     address = weight.data_ptr()
+    device = from_torch.device_of(weight)
     if weight.is_contiguous() and not entry.transposed:
         cols = math.prod(shape[1:])
-        return Geometry(
-            entry.name, weight, address, shape[0], cols, cols, 1, itemsize, dtype, shape, weight.device.type
-        )
+        return Geometry(entry.name, weight, address, shape[0], cols, cols, 1, itemsize, dtype, shape, device)
     if len(shape) == 2:
         rows, cols = shape
         row_stride, col_stride = strides
@@ -155,7 +156,7 @@ def geometry_of(entry: IndexedWeight) -> Geometry:
         itemsize,
         dtype,
         shape,
-        weight.device.type,
+        device,
         column_map,
     )
     _refuse_self_overlap(result)

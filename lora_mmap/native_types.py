@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+if TYPE_CHECKING:
+    from . import _C
 
 # (down, down_dtype, down_row_stride, up, up_dtype, up_row_stride, rank, scale, row_map or 0, col_map or 0)
 Term: TypeAlias = tuple[int, str, int, int, str, int, int, float, int, int]
@@ -10,6 +13,8 @@ Term: TypeAlias = tuple[int, str, int, int, str, int, int, float, int, int]
 Job: TypeAlias = tuple[int, int, int, int, int, int, int, int, str, list[Term]]
 # (dst, src, rows, cols, dst row and col stride, src row and col stride, element_nbytes)
 Rect: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
+# (file or None, its header or None, offset, address of the bytes where there is no file, nbytes, device address)
+Upload: TypeAlias = tuple[Union["_C.File", None], Union["_C.Header", None], int, int, int, int]
 # (down, up, alpha or -1, rows, cols, rank): tensor indices and the matrix that the factors make
 PlainPair: TypeAlias = tuple[int, int, int, int, int, int]
 # (outcome: 0 found, 1 absent, 2 several; start; rule or -1; alternative or -1; module indices)

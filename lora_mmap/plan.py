@@ -139,7 +139,7 @@ class Plan:
                 if not isinstance(pair, Pair) or pair.scale == 0:
                     continue
                 for cut in cuts:
-                    if cut.geometry.device != "cpu":  # only a dry run plans there
+                    if not cut.geometry.within_reach:  # only a dry run plans there
                         continue
                     weight = weights.get(cut.geometry.address)
                     if weight is None or weight.geometry is not cut.geometry:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from .adapter import Adapter
 from .errors import AmbiguousKeyError, ModelError
 from .families.compiled import WHOLE, Placement
-from .geometry import Geometry
+from .geometry import FUSABLE_DEVICES, Geometry
 from .model_weights import ModelWeights
 from .pairing import Pair, Unfit, pair_up
 from .plan import (
@@ -45,7 +45,7 @@ def make_plan(
 class _Planner:
     def __init__(self, weights: ModelWeights, component: str | None, dry_run: bool) -> None:
         self.anywhere = dry_run
-        self.all_here = dry_run or weights.all_on_cpu
+        self.all_here = dry_run or weights.all_within_reach
         self.look = weights.look
         self.names = weights.index.names
         self.modules = weights.index.module_names
@@ -98,17 +98,17 @@ class _Planner:
             geometry = self.look(module)
             if isinstance(geometry, str):
                 return Outcome(UNSUPPORTED, f"module '{name}': {geometry}")
-            if geometry.device == "meta" and not self.anywhere:
+            if geometry.device.type == "meta" and not self.anywhere:
                 return Outcome(
                     UNSUPPORTED, f"module '{name}': its weight is on the meta device, there is nothing there"
                 )
             cut = _cut(pair, placement, geometry)
             if cut is None or not _same_kernel(entry.adapter, pair, geometry):
                 return Outcome(MISFIT, _misfit(entry.adapter, pair, placement, geometry, name))
-            if geometry.device not in ("cpu", "meta") and not self.anywhere:
+            if not geometry.within_reach and not self.anywhere:
                 raise ModelError(
-                    f"[compose] weight '{name}.weight' is on {geometry.weight.device}, expected cpu: this version "
-                    "fuses on the CPU"
+                    f"[compose] weight '{name}.weight' is on {geometry.device}, expected one of "
+                    f"{', '.join(FUSABLE_DEVICES)}"
                 )
             cuts.append(cut)
             landings.append(Landing(name, None if (cut.begin, cut.end) == (0, geometry.rows) else (cut.begin, cut.end)))

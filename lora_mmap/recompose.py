@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from torch import nn
 
-from . import log
 from .adapter import Adapter
+from .change import Change
 from .errors import ModelError
 from .geometry import Occupied
 from .model_index import ModelIndex
@@ -16,51 +17,51 @@ from .model_state import Composition, ModelState, other_compositions, threads
 from .plan import Plan
 from .planner import make_plan
 from .report import Report
-from .restore import Saved, require_in_place
-from .tensor_source import FileTensors, MemoryTensors
-from .transaction import apply
+from .restore import require_in_place
+from .tensor_source import FileTensors
+from .transaction import Manner, Numerics, Transaction
 
 
-def recompose(
-    root: nn.Module,
-    state: ModelState,
-    fresh: Composition,
-    opened: list[Adapter],
-    stages: dict[str, float],
-    scaled: list[tuple[Adapter, float]] | None = None,
-) -> Report:
-    """Plans and applies ``fresh`` over the state's composition, which it replaces. The caller holds the lock."""
-    previous = state.composition
-    before = {id(adapter): _bytes_read(adapter) for adapter, _ in fresh.entries if adapter not in opened}
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody asked to be composed: the new composition, and how."""
+
+    fresh: Composition
+    opened: list[Adapter]  # for this request
+    entries: list[tuple[Adapter, float]]
+    numerics: Numerics = "ordered"
+    non_blocking: bool = False
+
+
+def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict[str, float]) -> Report:
+    """Plans and applies the request over the state's composition, which it replaces. The caller holds the lock."""
+    state.settle()
+    previous, fresh = state.composition, request.fresh
+    before = {id(adapter): _bytes_read(adapter) for adapter, _ in request.entries if adapter not in request.opened}
     begin = time.perf_counter()
     weights = state.weights(root)
     stages["index"] = time.perf_counter() - begin
     begin = time.perf_counter()
     require_in_place("compose", previous.pristine.values(), weights.by_address() if previous.pristine else {})
-    plan = make_plan(weights, scaled or fresh.entries, fresh.component)
+    plan = make_plan(weights, request.entries, fresh.component)
     plan.raise_if_unfit(fresh.strict)
     _refuse_crossing(plan, previous, other_compositions(root))
     stages["plan"] = time.perf_counter() - begin
 
-    def commit(pristine: dict[int, Saved]) -> None:
-        fresh.pristine = pristine
-        state.composition = fresh if fresh.restore != "none" else Composition()
-
-    measured = apply(plan, previous.pristine, fresh.restore != "none", threads(), commit)
-    if previous is not fresh:
-        close_all(previous.owned)
-    report = make_report(plan, weights.index, opened, {**stages, **measured.seconds}, before)
-    report.restore = _restore_cost(state.composition)
-    report.memory = {
-        "staging": measured.staging_nbytes,
-        "transient": measured.transient_nbytes,
-        "restore": state.composition.nbytes,
-        "retained": sum(_retained(adapter) for adapter, _ in state.composition.entries),
-    }
+    manner = Manner(threads(), request.numerics, fresh.restore != "none")
+    transaction = Transaction(plan, previous.pristine, manner)
+    change = Change(state, fresh, transaction)
+    pending = None
+    if request.non_blocking and transaction.is_asynchronous:
+        pending = change.begin()
+    else:
+        change.carry_out()
+    report = make_report(plan, weights.index, request.opened, stages, before)
     report.weights = len(plan.weights)
-    report.written = [(weight.geometry.address, weight.geometry.end) for weight in plan.weights.values()]
-    plan.forget_weights()
-    log.report(report)
+    on_host = [weight.geometry for weight in plan.weights.values() if weight.geometry.device.type == "cpu"]
+    report.written = [(geometry.address, geometry.end) for geometry in on_host]
+    report.pending = pending
+    change.tell(report)
     return report
 
 
@@ -105,23 +106,7 @@ def _refuse_crossing(plan: Plan, previous: Composition, others: list[Composition
             )
 
 
-def _restore_cost(composition: Composition) -> dict[str, dict[str, int]]:
-    if not composition.pristine:
-        return {}
-    return {"backup": {"modules": len(composition.pristine), "bytes": composition.nbytes}}
-
-
 def _bytes_read(adapter: Adapter) -> int:
     if isinstance(adapter.source, FileTensors):
         return adapter.source.file.bytes_read
     return adapter.source.file_nbytes
-
-
-def _retained(adapter: Adapter) -> int:
-    return adapter.nbytes if isinstance(adapter.source, MemoryTensors) else 0
-
-
-def close_all(adapters: Iterable[Adapter]) -> None:
-    """Closes them all; closed ones stay closed."""
-    for adapter in adapters:
-        adapter.close()

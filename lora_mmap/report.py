@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .describe import scales
 from .mapped_memory import file_backed_nbytes
@@ -13,6 +13,9 @@ from .plan import ABSENT, APPLIED, IGNORED, MALFORMED, SKIPPED, UNSUPPORTED, Ent
 from .report_card import card
 from .sharing import lazy
 
+if TYPE_CHECKING:
+    from .pending import Pending
+
 _NEAREST_LIMIT = 20  # unmatched modules that get a list of similar names
 
 
@@ -20,10 +23,13 @@ _NEAREST_LIMIT = 20  # unmatched modules that get a list of similar names
 class Report:
     """True when at least one module was (or, from ``check``, would be) changed by an adapter.
 
+    From ``compose(..., non_blocking=True)`` it may be pending: its truth, its text and :meth:`to_dict` then wait.
+
     ``weights`` counts the storage regions written (tied weights are one). ``bytes_read`` counts headers, alphas and
     factors read from files during the call; ``files_opened`` and ``keys_classified`` likewise. ``stages`` are
     wall-clock seconds. ``restore`` maps a tier to its modules and bytes. ``memory`` is anonymous memory in bytes:
-    ``staging`` and ``transient`` are freed by now, ``restore`` and ``retained`` (dict adapters) are held.
+    ``staging``, ``arena`` (on GPUs) and ``transient`` were needed for the call only, ``pinned`` is kept for the way to
+    GPUs until ``clear_lora_cache()``, ``restore`` and ``retained`` (dict adapters) are held.
     """
 
     entries: list[EntryPlan]
@@ -38,11 +44,26 @@ class Report:
     restore: dict[str, dict[str, int]] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     written: list[tuple[int, int]] = field(default_factory=list, repr=False)
+    pending: Pending | None = field(default=None, repr=False)
+
+    @property
+    def is_pending(self) -> bool:
+        """True while GPUs are still working on it: asking for more than the fields would wait."""
+        return self.pending is not None and not self.pending.is_done
+
+    def wait(self) -> Report:
+        """Waits until the composition is settled. Raises FusionOverflowError or CudaError where it failed, after the
+        weights were put back. Returns itself."""
+        if self.pending is not None:
+            self.pending.settle()
+        return self
 
     def __bool__(self) -> bool:
+        self.wait()
         return any(entry.count(APPLIED) for entry in self.entries)
 
     def __str__(self) -> str:
+        self.wait()
         return card(self)
 
     @property
@@ -82,6 +103,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain data, JSON-serialisable. Built on demand."""
+        self.wait()
         keys: dict[str, Any] = {}
         adapters = []
         for entry in self.entries:

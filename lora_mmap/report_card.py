@@ -87,7 +87,8 @@ def _costs(report: Report) -> list[str]:
         f"read {megabytes(report.bytes_read)}, {plural(report.files_opened, 'file')} opened, "
         f"{plural(report.keys_classified, 'key')} classified",
         stages,
-        f"restore {tiers or 'nothing to undo'}; staging {megabytes(report.memory.get('staging', 0))}",
+        f"restore {tiers or 'nothing to undo'}; staging {megabytes(report.memory.get('staging', 0))}"
+        + (f", arena on the GPU {megabytes(arena)}" if (arena := report.memory.get("arena", 0)) else ""),
     ]
 
 

@@ -8,19 +8,24 @@ from dataclasses import dataclass
 import torch
 
 from . import _C
+from .cuda import from_torch, launches
 from .errors import ModelError
 from .geometry import Geometry
+from .native_types import Rect
 
 TIERS = ("auto", "backup", "none")
 
 
 @dataclass(slots=True)
 class Saved:
-    """The bytes of one weight at one moment, in ``memory`` (shared by the weights saved together) from ``address``."""
+    """The bytes of one weight at one moment, in ``memory`` (shared by the weights saved together) from ``address``.
+
+    ``memory`` is on the weight's device.
+    """
 
     geometry: Geometry
     tensor: torch.Tensor  # keeps the weight's storage alive, whatever becomes of the parameter
-    memory: _C.Memory
+    memory: _C.Memory | torch.Tensor
     address: int
 
     @property
@@ -29,22 +34,27 @@ class Saved:
 
 
 def save(geometries: Sequence[Geometry], threads: int) -> list[Saved]:
-    """Copies the weights' current bytes into one new block of anonymous memory. Raises MemoryError."""
+    """Copies the current bytes of weights of one device into one new block of its memory. Raises MemoryError, or
+    torch.OutOfMemoryError where a GPU has no room.
+    """
+    if not geometries:
+        return []
     total = sum(_aligned(geometry.nbytes) for geometry in geometries)
-    memory = _C.Memory(total, hugepages=True)
-    saved, address = [], memory.address
+    memory, address = _allocate(total, geometries[0].device)
+    saved = []
     for geometry in geometries:
         saved.append(Saved(geometry, geometry.weight.detach(), memory, address))
         address += _aligned(geometry.nbytes)
-    _C.copy([_rectangle(item, to_weight=False) for item in saved], threads)
+    _copy(geometries[0].device, [_rectangle(item, to_weight=False) for item in saved], threads)
     return saved
 
 
 def put_back(saved: Sequence[Saved], threads: int) -> None:
-    """Writes saved bytes into the weights they came from."""
-    if saved:
-        _C.copy([_rectangle(item, to_weight=True) for item in saved], threads)
-        mark_written(item.tensor for item in saved)
+    """Writes saved bytes into the weights they came from. On a GPU: in order on the current stream."""
+    for device in {item.geometry.device for item in saved}:
+        here = [item for item in saved if item.geometry.device == device]
+        _copy(device, [_rectangle(item, to_weight=True) for item in here], threads)
+    mark_written(item.tensor for item in saved)
 
 
 def mark_written(tensors: Iterable[torch.Tensor]) -> None:
@@ -65,12 +75,27 @@ def require_in_place(function: str, saved: Iterable[Saved], current: dict[int, l
             )
 
 
-def _rectangle(item: Saved, to_weight: bool) -> tuple[int, int, int, int, int, int, int, int, int]:
+def _rectangle(item: Saved, to_weight: bool) -> Rect:
     geometry = item.geometry
     weight = (geometry.address, geometry.row_stride, geometry.col_stride)
     copy = (item.address, geometry.cols, 1)
     (dst, dst_row, dst_col), (src, src_row, src_col) = (weight, copy) if to_weight else (copy, weight)
     return dst, src, geometry.rows, geometry.cols, dst_row, dst_col, src_row, src_col, geometry.itemsize
+
+
+def _allocate(nbytes: int, device: torch.device) -> tuple[_C.Memory | torch.Tensor, int]:
+    if device.type == "cpu":
+        memory = _C.Memory(nbytes, hugepages=True)
+        return memory, memory.address
+    block = from_torch.allocate((nbytes,), torch.uint8, device)
+    return block, block.data_ptr()
+
+
+def _copy(device: torch.device, rects: list[Rect], threads: int) -> None:
+    if device.type == "cpu":
+        _C.copy(rects, threads)
+    else:
+        launches.copy(device, rects)
 
 
 def _aligned(nbytes: int) -> int:

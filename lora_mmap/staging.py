@@ -1,18 +1,16 @@
-"""The stream: which factors are read together, where they lie in the small staging buffer, and reading them.
-
-A window is a run of weights whose factors fit the budget together. Weights that share a tensor share a window, so every
-byte of a file is read once.
-"""
+"""The stream of factors for weights on the CPU: a small staging buffer that every window is read into in its turn."""
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
-from . import _C
-from .adapter import Adapter
-from .plan import EntryPlan, Term, WeightPlan
+from . import _C, native_types
+from .factor_stream import Factor, FactorStream, Window
+from .geometry import Geometry
+from .plan import EntryPlan, WeightPlan
 from .tensor_source import FileTensors, MemoryTensors
 
 # Factors in flight. Larger windows cost memory, smaller ones leave the workers waiting at their ends.
@@ -22,40 +20,26 @@ MAX_GAP_NBYTES = 64 << 10
 # Where spans begin in the staging buffer: a cache line.
 ALIGNMENT = 64
 
-# One tensor of the composition: (position in the list of distinct adapters, tensor index).
-Factor = tuple[int, int]
 
-
-@dataclass(slots=True)
-class Window:
-    """Weights fused together, and the factors they need."""
-
-    weights: list[WeightPlan] = field(default_factory=list)
-    factors: dict[Factor, None] = field(default_factory=dict)
-    nbytes: int = 0
-
-
-class FactorStream:
-    """Reads the factors of a plan window by window. Not thread-safe; frees its buffer when dropped."""
+class HostStream(FactorStream):
+    """Frees its buffer when dropped. Everything is done when a call returns."""
 
     def __init__(self, entries: Sequence[EntryPlan], weights: Iterable[WeightPlan], threads: int) -> None:
-        self.adapters: list[Adapter] = list({id(entry.adapter): entry.adapter for entry in entries}.values())
-        position = {id(adapter): i for i, adapter in enumerate(self.adapters)}
-        self._adapter_of = [position[id(entry.adapter)] for entry in entries]
+        super().__init__(entries, weights, WINDOW_NBYTES)
         self._threads = threads
         self._staging = _C.Memory(0)
-        self.windows = self._make_windows(list(weights))
+        self._staging_nbytes = 0
         self._wanted = self._wanted_ranges()
 
     @property
-    def staging_nbytes(self) -> int:
-        return self._staging.nbytes
-
-    def factor(self, entry: int, tensor: int) -> Factor:
-        return self._adapter_of[entry], tensor
+    def memory(self) -> dict[str, int]:
+        return {"staging": self._staging_nbytes}
 
     def load(self, window: Window) -> dict[Factor, int]:
-        """Reads what the window needs. Returns the address of each factor, valid until the next call."""
+        with self.stage("read"):
+            return self._read(window)
+
+    def _read(self, window: Window) -> dict[Factor, int]:
         addresses: dict[Factor, int] = {}
         by_adapter: dict[int, list[int]] = {}
         for adapter, tensor in window.factors:
@@ -74,6 +58,7 @@ class FactorStream:
             total += -(-nbytes // ALIGNMENT) * ALIGNMENT
         if total > self._staging.nbytes:
             self._staging = _C.Memory(total, hugepages=True)
+            self._staging_nbytes = total
         base = self._staging.address
         requests = [
             (source.file, source.header, offset, nbytes, base + begin + at)
@@ -84,12 +69,28 @@ class FactorStream:
         addresses.update((factor, base + at) for factor, at in places)
         return addresses
 
-    def check_unchanged(self) -> None:
-        """Raises ReadError when a file is not the one that was opened any more, ClosedError for a closed adapter."""
-        for adapter in self.adapters:
-            adapter.require_open("compose")
-            if isinstance(adapter.source, FileTensors):
-                adapter.source.file.check_unchanged(adapter.source.header)
+    def column_map(self, geometry: Geometry) -> int:
+        return 0 if geometry.column_map is None else geometry.column_map.ctypes.data
+
+    def fuse(self, jobs: list[native_types.Job]) -> list[int]:
+        return _C.fuse(jobs, self._threads)
+
+    def seal(self) -> None:
+        self._staging = _C.Memory(0)
+
+    def is_done(self) -> bool:
+        return True
+
+    def finish(self) -> list[int]:
+        return []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
 
     def _plan_staging(
         self, adapter: int, source: FileTensors, tensors: list[int]
@@ -112,37 +113,3 @@ class FactorStream:
             if isinstance(source, FileTensors):
                 wanted[-1] = sorted((source.offsets[tensor], source.nbytes[tensor]) for tensor in tensors)
         return wanted
-
-    def _make_windows(self, weights: list[WeightPlan]) -> list[Window]:
-        windows: list[Window] = []
-        for cluster in self._clusters(weights):
-            factors = {self.factor(term.entry, t): None for w in cluster for term in w.terms for t in _tensors(term)}
-            nbytes = sum(self.adapters[adapter].source.nbytes[tensor] for adapter, tensor in factors)
-            if not windows or windows[-1].nbytes + nbytes > WINDOW_NBYTES:
-                windows.append(Window())
-            windows[-1].weights += cluster
-            windows[-1].factors.update(factors)
-            windows[-1].nbytes += nbytes
-        return windows
-
-    def _clusters(self, weights: list[WeightPlan]) -> list[list[WeightPlan]]:
-        """Weights grouped so that no two groups need the same tensor; groups in order of their first weight."""
-        cluster_of: dict[Factor, int] = {}
-        clusters: list[list[WeightPlan]] = []
-        for weight in weights:
-            factors = {self.factor(term.entry, tensor) for term in weight.terms for tensor in _tensors(term)}
-            joined = sorted({cluster_of[factor] for factor in factors if factor in cluster_of})
-            home = joined[0] if joined else len(clusters)
-            if not joined:
-                clusters.append([])
-            for other in joined[1:]:
-                clusters[home] += clusters[other]
-                clusters[other] = []
-                cluster_of.update({factor: home for factor, at in cluster_of.items() if at == other})
-            clusters[home].append(weight)
-            cluster_of.update(dict.fromkeys(factors, home))
-        return [cluster for cluster in clusters if cluster]
-
-
-def _tensors(term: Term) -> tuple[int, int]:
-    return term.pair.down, term.pair.up

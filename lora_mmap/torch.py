@@ -14,7 +14,8 @@ from safetensors.torch import _remove_duplicate_names, save, save_file, save_mod
 from . import _C
 from .loading import safe_open
 from .loading.arguments import require_instance
-from .loading.torch_reader import empty_tensor, torch_kind
+from .loading.destinations import HostMemory
+from .loading.torch_reader import torch_kind
 
 __all__ = ["load", "load_file", "load_model", "safe_open", "save", "save_file", "save_model"]
 
@@ -40,7 +41,7 @@ def load(data: bytes) -> dict[str, torch.Tensor]:
     header = _C.Header.parse(require_instance("bytes", data, bytes))
     made: dict[str, torch.Tensor] = {}
     for name, dtype, shape in zip(header.names(), header.dtypes(), header.shapes(), strict=True):
-        made[name] = empty_tensor(*torch_kind(dtype, shape, f"bytes in memory: tensor `{name}`"))
+        made[name] = HostMemory().empty(*torch_kind(dtype, shape, f"bytes in memory: tensor `{name}`"))
     addresses = [tensor.data_ptr() for tensor in made.values()]
     _C.copy_ranges(data, list(zip(header.offsets(), header.nbytes(), addresses, strict=True)))
     return made

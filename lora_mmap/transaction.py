@@ -3,96 +3,169 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
 
 from . import _C, native_types
+from .cuda.device_stream import DeviceStream
 from .errors import FusionOverflowError
+from .factor_stream import Factor, FactorStream, Window
+from .geometry import Geometry
 from .interrupts import HeldInterrupts
 from .plan import Plan, Term, WeightPlan
 from .restore import Saved, mark_written, put_back, save
-from .staging import Factor, FactorStream, Window
+from .staging import HostStream
+
+Numerics = Literal["ordered", "fast"]
+# Stages every report has, done or not.
+_STAGES = ("read", "save", "fuse", "restore")
 
 
-@dataclass(slots=True)
-class Measured:
-    """What a transaction cost: seconds per stage, and the bytes of anonymous memory it needed at most."""
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a transaction works: threads on the CPU, arithmetic on GPUs, whether it keeps what undoes it."""
 
-    seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "save": 0.0, "fuse": 0.0, "restore": 0.0})
-    staging_nbytes: int = 0
-    transient_nbytes: int = 0
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - begin
+    threads: int
+    numerics: Numerics
+    keep: bool
 
 
-def apply(
-    plan: Plan, pristine: Mapping[int, Saved], keep: bool, threads: int, commit: Callable[[dict[int, Saved]], None]
-) -> Measured:
+class Transaction:
     """Writes pristine + sum of all terms into the weights of ``plan`` and brings back those that only the previous
     composition had touched. ``pristine`` holds the bytes of all weights that are not pristine now, by address.
 
-    ``commit`` is called once, when every weight is written, with the same for the new state (empty unless ``keep``);
-    no interrupt arrives between the last write and its return. Raises ReadError (a file changed or ended early),
-    FusionOverflowError (a result is not finite) or whatever interrupted it; if that was before ``commit``, every weight
-    holds the bytes it held before.
+    :meth:`launch`, then :meth:`finish`; both with interrupts held. After an error of either every weight holds the
+    bytes it held before: ReadError (a file changed or ended early), FusionOverflowError (a result is not finite),
+    CudaError, whatever interrupted it. An error of the GPU itself that breaks torch's context loses its memory.
     """
-    with HeldInterrupts() as interrupts:
-        return _Transaction(plan, pristine, keep, threads).run(interrupts, commit)
 
+    def __init__(self, plan: Plan, pristine: Mapping[int, Saved], manner: Manner) -> None:
+        self._plan = plan
+        self._pristine = pristine
+        self._manner = manner
+        self._before: dict[int, Saved] = {}  # by address
+        self._restore_seconds = 0.0
+        self._streams = [self._stream(device) for device in _devices(plan)]
+        self._owners: dict[FactorStream, list[WeightPlan]] = {stream: [] for stream in self._streams}
 
-class _Transaction:
-    def __init__(self, plan: Plan, pristine: Mapping[int, Saved], keep: bool, threads: int) -> None:
-        self.plan = plan
-        self.pristine = pristine
-        self.keep = keep
-        self.threads = threads
-        self.measured = Measured()
-        self.before: dict[int, Saved] = {}  # by address
-
-    def run(self, interrupts: HeldInterrupts, commit: Callable[[dict[int, Saved]], None]) -> Measured:
-        stream = FactorStream(self.plan.entries, self.plan.weights.values(), self.threads)
-        stream.check_unchanged()
-        try:
-            for window in stream.windows:
-                self._fuse_window(stream, window)
-                interrupts.check()
+    def launch(self, interrupts: HeldInterrupts) -> None:
+        """Reads every factor and fuses, or tells the GPUs to; an overflow on the CPU is found here."""
+        for stream in self._streams:
             stream.check_unchanged()
+        try:
+            for stream in self._streams:
+                for window in stream.windows:
+                    self._fuse_window(stream, window)
+                    interrupts.check()
+                stream.seal()
+            for stream in self._streams:
+                stream.check_unchanged()
             interrupts.check()
-            self._commit(commit)
         except BaseException:
-            put_back(list(self.before.values()), self.threads)
+            self.roll_back()
             raise
-        self.measured.staging_nbytes = stream.staging_nbytes
-        return self.measured
+
+    def restore_left(self, undoable: bool) -> None:
+        """Brings back the weights that only the previous composition had touched. ``undoable`` where :meth:`finish` may
+        still fail: their present bytes are then saved first."""
+        left = [saved for address, saved in self._pristine.items() if address not in self._plan.weights]
+        if undoable:
+            for device in {saved.geometry.device for saved in left}:
+                self._save([saved.geometry for saved in left if saved.geometry.device == device])
+        begin = time.perf_counter()
+        put_back(left, self._manner.threads)
+        self._restore_seconds = time.perf_counter() - begin
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """True when a GPU does some of it, so that :meth:`finish` may wait and may fail."""
+        return any(isinstance(stream, DeviceStream) for stream in self._streams)
+
+    @property
+    def is_done(self) -> bool:
+        """True when :meth:`finish` would not wait for a GPU."""
+        return all(stream.is_done() for stream in self._streams)
+
+    def finish(self) -> None:
+        """Waits for the GPUs; an overflow there is found here."""
+        try:
+            for stream in self._streams:
+                self._require_finite(stream, stream.finish())
+        except BaseException:
+            self.roll_back()
+            raise
+
+    def roll_back(self) -> None:
+        """Writes back what :meth:`launch` had saved."""
+        put_back(list(self._before.values()), self._manner.threads)
+
+    def forget(self) -> None:
+        """Lets go of the model's weights, and of what would undo this transaction."""
+        self._plan.forget_weights()
+        self._before.clear()
+        self._owners.clear()
+        self._streams.clear()
+
+    def kept(self) -> dict[int, Saved]:
+        """Pristine bytes of every weight that is not pristine now, by address; empty unless they are to be kept."""
+        if not self._manner.keep:
+            return {}
+        planned = self._plan.weights
+        return {
+            address: self._pristine.get(address, saved) for address, saved in self._before.items() if address in planned
+        }
+
+    def seconds(self) -> dict[str, float]:
+        """Time per stage over all devices, which work one after the other."""
+        total = dict.fromkeys(_STAGES, 0.0)
+        total["restore"] = self._restore_seconds
+        for stream in self._streams:
+            for stage, seconds in stream.seconds.items():
+                total[stage] = total.get(stage, 0.0) + seconds
+        return total
+
+    def memory(self) -> dict[str, int]:
+        """Bytes that the transaction needed, by kind. What is ``pinned`` stays for the next one."""
+        total = Counter({"staging": 0, "arena": 0, "pinned": _C.cuda_pinned_nbytes() if self.is_asynchronous else 0})
+        for stream in self._streams:
+            total.update(stream.memory)
+        kept = {id(saved) for saved in self.kept().values()}
+        total["transient"] = sum(saved.nbytes for saved in self._before.values() if id(saved) not in kept)
+        return dict(total)
+
+    def _stream(self, device: torch.device) -> FactorStream:
+        weights = [weight for weight in self._plan.weights.values() if weight.geometry.device == device]
+        if device.type == "cpu":
+            return HostStream(self._plan.entries, weights, self._manner.threads)
+        return DeviceStream(self._plan.entries, weights, device, self._manner.numerics == "fast")
 
     def _fuse_window(self, stream: FactorStream, window: Window) -> None:
-        with self.measured.stage("read"):
-            addresses = stream.load(window)
-        with self.measured.stage("save"):
-            geometries = [weight.geometry for weight in window.weights]
-            self.before.update((saved.geometry.address, saved) for saved in save(geometries, self.threads))
-        with self.measured.stage("fuse"):
-            put_back(self._partly_covered(window), self.threads)
-            jobs, owners = [], []
+        addresses = stream.load(window)
+        with stream.stage("save"):
+            self._save([weight.geometry for weight in window.weights])
+        with stream.stage("fuse"):
+            put_back(self._partly_covered(window), self._manner.threads)
+            jobs: list[native_types.Job] = []
+            owners = self._owners[stream]
+            first = len(owners)
             for weight in window.weights:
                 for job in self._jobs(weight, stream, addresses):
                     jobs.append(job)
                     owners.append(weight)
-            overflowed = _C.fuse(jobs, self.threads)
+            overflowed = stream.fuse(jobs)
             mark_written(weight.geometry.weight for weight in window.weights)
-        if overflowed:
-            raise self._overflow(owners[overflowed[0]], len({id(owners[job]) for job in overflowed}))
+        self._require_finite(stream, [first + job for job in overflowed])
+
+    def _save(self, geometries: list[Geometry]) -> None:
+        self._before.update((saved.geometry.address, saved) for saved in save(geometries, self._manner.threads))
 
     def _partly_covered(self, window: Window) -> list[Saved]:
         """Pristine bytes of weights some of whose rows only the previous composition may have covered."""
-        pristine = self.pristine
+        pristine = self._pristine
         return [
             pristine[weight.geometry.address]
             for weight in window.weights
@@ -100,9 +173,11 @@ class _Transaction:
             and sum(end - begin for begin, end, _ in weight.bands()) < weight.geometry.rows
         ]
 
-    def _jobs(self, weight: WeightPlan, stream: FactorStream, addresses: dict[Factor, int]) -> list[native_types.Job]:
+    def _jobs(
+        self, weight: WeightPlan, stream: FactorStream, addresses: Mapping[Factor, int]
+    ) -> list[native_types.Job]:
         geometry = weight.geometry
-        pristine = self.pristine.get(geometry.address)
+        pristine = self._pristine.get(geometry.address)
         base, base_row, base_col = geometry.address, geometry.row_stride, geometry.col_stride
         if pristine is not None:
             base, base_row, base_col = pristine.address, geometry.cols, 1
@@ -125,14 +200,13 @@ class _Transaction:
         return jobs
 
     def _term(
-        self, term: Term, begin: int, weight: WeightPlan, stream: FactorStream, addresses: dict[Factor, int]
+        self, term: Term, begin: int, weight: WeightPlan, stream: FactorStream, addresses: Mapping[Factor, int]
     ) -> native_types.Term:
         pair = term.pair
-        source = self.plan.entries[term.entry].adapter.source
+        source = self._plan.entries[term.entry].adapter.source
         up_dtype = source.dtypes[pair.up]
         up_itemsize = source.nbytes[pair.up] // (pair.rows * pair.rank)
         up_row = term.up_row + begin - term.begin
-        columns = weight.geometry.column_map
         return (
             addresses[stream.factor(term.entry, pair.down)],
             source.dtypes[pair.down],
@@ -143,27 +217,27 @@ class _Transaction:
             pair.rank,
             term.scale,
             0,
-            0 if columns is None else columns.ctypes.data,
+            stream.column_map(weight.geometry),
         )
 
-    def _commit(self, commit: Callable[[dict[int, Saved]], None]) -> None:
-        left = [saved for address, saved in self.pristine.items() if address not in self.plan.weights]
-        with self.measured.stage("restore"):
-            put_back(left, self.threads)
-        self.measured.transient_nbytes = sum(
-            saved.nbytes for address, saved in self.before.items() if not self.keep or address in self.pristine
-        )
-        kept = {address: self.pristine.get(address, saved) for address, saved in self.before.items()}
-        commit(kept if self.keep else {})
-
-    def _overflow(self, weight: WeightPlan, count: int) -> FusionOverflowError:
+    def _require_finite(self, stream: FactorStream, overflowed: list[int]) -> None:
+        if not overflowed:
+            return
+        owners = self._owners[stream]
+        weight = owners[overflowed[0]]
+        count = len({id(owners[job]) for job in overflowed})
         entries = sorted({term.entry for term in weight.terms})
         adapters = ", ".join(
-            f"{self.plan.entries[entry].adapter.label} at strength {self.plan.entries[entry].strength:g}"
+            f"{self._plan.entries[entry].adapter.label} at strength {self._plan.entries[entry].strength:g}"
             for entry in entries
         )
-        more = f" (and {count - 1} more weights read with it)" if count > 1 else ""
-        return FusionOverflowError(
+        more = f" (and {count - 1} more weights)" if count > 1 else ""
+        raise FusionOverflowError(
             f"[compose] weight '{weight.geometry.name}.weight' ({weight.geometry.dtype}) would not be finite with "
             f"{adapters}{more}; expected finite results, every weight was put back as it was before"
         )
+
+
+def _devices(plan: Plan) -> list[torch.device]:
+    """The devices of the plan's weights, in order of their first."""
+    return list(dict.fromkeys(weight.geometry.device for weight in plan.weights.values()))

@@ -2,3 +2,4 @@
 
 from . import load, plan  # noqa: F401, I001
 from . import kernel, sdxl, switch  # noqa: F401
+from . import gpu  # noqa: F401

@@ -15,6 +15,7 @@ enum class Fault {
   adapter,   // a tensor is not what its key says it is
   pattern,   // a key pattern or a family table is malformed
   argument,  // the caller passed something impossible
+  cuda,      // the CUDA driver is missing, cannot do what was asked, or failed
 };
 
 class Error : public std::runtime_error {

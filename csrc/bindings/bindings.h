@@ -11,6 +11,11 @@ void register_keys(pybind11::module_& m);
 void register_tensors(pybind11::module_& m);
 void register_stream(pybind11::module_& m);
 void register_fuse(pybind11::module_& m);
+void register_cuda_images(pybind11::module_& m);
+void register_cuda(pybind11::module_& m);
+void register_cuda_streaming(pybind11::module_& m);
+void register_cuda_launches(pybind11::module_& m);
+void register_cuda_kernels(pybind11::module_& m);
 void register_probe(pybind11::module_& m);
 
 }  // namespace lora_mmap::bindings

@@ -22,6 +22,8 @@ const char* exception_name(Fault fault) {
       return "PatternError";
     case Fault::argument:
       return "ArgumentError";
+    case Fault::cuda:
+      return "CudaError";
   }
   return "LoraMmapError";
 }

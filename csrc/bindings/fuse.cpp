@@ -2,8 +2,9 @@
 
 #include <pybind11/stl.h>
 
-#include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/plan_tuples.h"
+#include "bindings/without_gil.h"
 #include "fuse/copy.h"
 #include "fuse/isa.h"
 
@@ -12,114 +13,15 @@ namespace py = pybind11;
 namespace lora_mmap::bindings {
 namespace {
 
-// Fields of one of the tuples that fuse() and copy() take, read through the C API: a plan has thousands.
-class Fields {
- public:
-  Fields(PyObject* object, Py_ssize_t size, const char* what) : tuple_(object) {
-    if (!PyTuple_Check(object) || PyTuple_GET_SIZE(object) != size)
-      throw Error(Fault::argument, std::string(what) + " is not a tuple of " + std::to_string(size));
-  }
-  int64_t integer(Py_ssize_t i) const {
-    const long long value = PyLong_AsLongLong(item(i));
-    if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
-    return value;
-  }
-  template <class T>
-  T* pointer(Py_ssize_t i) const {
-    void* address = PyLong_AsVoidPtr(item(i));
-    if (!address && PyErr_Occurred()) throw py::error_already_set();
-    return static_cast<T*>(address);
-  }
-  double real(Py_ssize_t i) const {
-    const double value = PyFloat_AsDouble(item(i));
-    if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
-    return value;
-  }
-  DType dtype(Py_ssize_t i) const {
-    Py_ssize_t size;
-    const char* name = PyUnicode_AsUTF8AndSize(item(i), &size);
-    if (!name) throw py::error_already_set();
-    const std::optional<DType> dtype = dtype_from_name({name, static_cast<size_t>(size)});
-    if (!dtype) throw Error(Fault::argument, std::string("[fuse] unknown dtype '") + name + "'");
-    return *dtype;
-  }
-  PyObject* item(Py_ssize_t i) const { return PyTuple_GET_ITEM(tuple_, i); }
-
- private:
-  PyObject* tuple_;
-};
-
-Term read_term(PyObject* object) {
-  const Fields f(object, 10, "[fuse] a term");
-  return {f.pointer<const void>(0),
-          f.dtype(1),
-          f.integer(2),
-          f.pointer<const void>(3),
-          f.dtype(4),
-          f.integer(5),
-          f.integer(6),
-          f.real(7),
-          f.pointer<const int32_t>(8),
-          f.pointer<const int32_t>(9)};
-}
-
-Job read_job(PyObject* object) {
-  const Fields f(object, 10, "[fuse] a job");
-  Job job{f.pointer<void>(0), f.pointer<const void>(1),
-          f.integer(2),       f.integer(3),
-          f.integer(4),       f.integer(5),
-          f.integer(6),       f.integer(7),
-          f.dtype(8),         {}};
-  PyObject* terms = f.item(9);
-  if (!PyList_Check(terms) && !PyTuple_Check(terms))
-    throw Error(Fault::argument, "[fuse] a job's terms are neither a list nor a tuple");
-  job.terms.reserve(static_cast<size_t>(PySequence_Fast_GET_SIZE(terms)));
-  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(terms); ++i)
-    job.terms.push_back(read_term(PySequence_Fast_GET_ITEM(terms, i)));
-  return job;
-}
-
-Rect read_rect(PyObject* object) {
-  const Fields f(object, 9, "[copy] a rectangle");
-  return {f.pointer<void>(0), f.pointer<const void>(1),
-          f.integer(2),       f.integer(3),
-          f.integer(4),       f.integer(5),
-          f.integer(6),       f.integer(7),
-          f.integer(8)};
-}
-
-template <class T>
-std::vector<T> read_list(const py::list& list, T (*read)(PyObject*)) {
-  std::vector<T> items;
-  items.reserve(list.size());
-  for (const py::handle item : list) items.push_back(read(item.ptr()));
-  return items;
-}
-
-// Runs `work` without the GIL. Not gil_scoped_release: when the interpreter exits under a daemon thread,
-// taking the GIL back unwinds that thread, which a destructor would turn into std::terminate.
-template <class Work>
-void without_gil(Work&& work) {
-  std::exception_ptr failure;
-  PyThreadState* state = PyEval_SaveThread();
-  try {
-    work();
-  } catch (...) {
-    failure = std::current_exception();
-  }
-  PyEval_RestoreThread(state);
-  if (failure) std::rethrow_exception(failure);
-}
-
 std::vector<int64_t> fuse_jobs(const py::list& list, int threads, const std::optional<std::string>& isa) {
-  const std::vector<Job> jobs = read_list(list, read_job);
+  const std::vector<Job> jobs = read_jobs(list);
   std::vector<int64_t> overflowed;
   without_gil([&] { overflowed = fuse(jobs, threads, isa); });
   return overflowed;
 }
 
 void copy_rects(const py::list& list, int threads) {
-  const std::vector<Rect> rects = read_list(list, read_rect);
+  const std::vector<Rect> rects = read_rects(list);
   without_gil([&] { copy(rects, threads); });
 }
 

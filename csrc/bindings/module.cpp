@@ -9,5 +9,10 @@ PYBIND11_MODULE(_C, m) {
   register_keys(m);
   register_stream(m);
   register_fuse(m);
+  register_cuda_images(m);
+  register_cuda(m);
+  register_cuda_streaming(m);
+  register_cuda_launches(m);
+  register_cuda_kernels(m);
   register_probe(m);
 }

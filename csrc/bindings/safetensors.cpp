@@ -173,6 +173,8 @@ py::dict counters_now() {
   now["bytes_read"] = counters.bytes_read.load();
   now["headers_parsed"] = counters.headers_parsed.load();
   now["keys_classified"] = counters.keys_classified.load();
+  now["bytes_uploaded"] = counters.bytes_uploaded.load();
+  now["copies_issued"] = counters.copies_issued.load();
   return now;
 }
 
@@ -181,7 +183,8 @@ py::dict counters_now() {
 void register_safetensors(py::module_& m) {
   register_header(m);
   register_file(m);
-  m.def("counters", &counters_now, "What this process has opened, read, parsed and classified so far.");
+  m.def("counters", &counters_now,
+        "What this process has opened, read, parsed, classified and uploaded so far.");
 }
 
 }  // namespace lora_mmap::bindings

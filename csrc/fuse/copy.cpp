@@ -40,24 +40,6 @@ void copy_rows(const Rect& r) {
                 nbytes);
 }
 
-// The same rectangle with its shorter steps along the columns, and as a single row where the whole is one
-// run. The side whose other step is long is then walked along its cache lines: at a power of two the long
-// steps of a column would all fall into one set of the cache.
-Rect normalised(Rect r) {
-  const auto longest = [](int64_t a, int64_t b) { return std::max(std::abs(a), std::abs(b)); };
-  if (longest(r.dst_col_stride, r.src_col_stride) > longest(r.dst_row_stride, r.src_row_stride)) {
-    std::swap(r.rows, r.cols);
-    std::swap(r.dst_row_stride, r.dst_col_stride);
-    std::swap(r.src_row_stride, r.src_col_stride);
-  }
-  const bool rows_follow = r.dst_row_stride == r.cols && r.src_row_stride == r.cols;
-  if (r.dst_col_stride == 1 && r.src_col_stride == 1 && rows_follow) {
-    r.cols *= r.rows;
-    r.rows = 1;
-  }
-  return r;
-}
-
 Rect part(const Rect& r, int64_t row, int64_t rows, int64_t col, int64_t cols) {
   Rect p = r;
   p.dst = static_cast<char*>(r.dst) + (row * r.dst_row_stride + col * r.dst_col_stride) * r.element_nbytes;
@@ -92,6 +74,27 @@ void check(const Rect& r, size_t index) {
 
 }  // namespace
 
+// The side whose other step is long is then walked along its cache lines: at a power of two the long steps of
+// a column would all fall into one set of the cache.
+Rect normalised(Rect r) {
+  const auto longest = [](int64_t a, int64_t b) { return std::max(std::abs(a), std::abs(b)); };
+  if (longest(r.dst_col_stride, r.src_col_stride) > longest(r.dst_row_stride, r.src_row_stride)) {
+    std::swap(r.rows, r.cols);
+    std::swap(r.dst_row_stride, r.dst_col_stride);
+    std::swap(r.src_row_stride, r.src_col_stride);
+  }
+  const bool rows_follow = r.dst_row_stride == r.cols && r.src_row_stride == r.cols;
+  if (r.dst_col_stride == 1 && r.src_col_stride == 1 && rows_follow) {
+    r.cols *= r.rows;
+    r.rows = 1;
+  }
+  return r;
+}
+
+void check_rects(const std::vector<Rect>& rects) {
+  for (size_t i = 0; i < rects.size(); ++i) check(rects[i], i);
+}
+
 void copy_rect(const Rect& rect) {
   const Rect r = normalised(rect);
   if (r.dst_col_stride == 1 && r.src_col_stride == 1) return copy_rows(r);
@@ -112,7 +115,7 @@ void copy_rect(const Rect& rect) {
 void copy(const std::vector<Rect>& rects, int threads) {
   if (threads < 1)
     throw Error(Fault::argument, "[copy] threads is " + std::to_string(threads) + ", expected 1 or more");
-  for (size_t i = 0; i < rects.size(); ++i) check(rects[i], i);
+  check_rects(rects);
   std::vector<Rect> pieces;
   for (const Rect& rect : rects)
     if (rect.rows && rect.cols) cut(rect, pieces);

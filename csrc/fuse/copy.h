@@ -22,6 +22,13 @@ struct Rect {
 // Copies one rectangle on this thread.
 void copy_rect(const Rect& rect);
 
+// Throws Error(Fault::argument) if a rectangle makes no sense.
+void check_rects(const std::vector<Rect>& rects);
+
+// The same rectangle with its shorter steps along the columns, and as a single row where the whole is one
+// run.
+Rect normalised(Rect rect);
+
 // Copies all of `rects`, in no particular order, on up to `threads` threads. Throws Error(Fault::argument)
 // before the first byte is written if a rectangle makes no sense.
 void copy(const std::vector<Rect>& rects, int threads);

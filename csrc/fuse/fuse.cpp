@@ -8,37 +8,13 @@
 #include "base/float_env.h"
 #include "base/thread_pool.h"
 #include "fuse/isa.h"
-#include "fuse/weight_format.h"
+#include "fuse/job_check.h"
 
 namespace lora_mmap {
 namespace {
 
 constexpr size_t kScratchNbytes = size_t{16} << 20;  // of all workers together
 constexpr int kMostThreads = 192;                    // leaves each 85 KiB: enough for the smallest block
-
-[[noreturn]] void refuse(size_t job, const std::string& what) {
-  throw Error(Fault::argument, "[fuse] job " + std::to_string(job) + ": " + what);
-}
-
-void check(const Term& term, size_t job, bool empty) {
-  if (term.rank < 0) refuse(job, "rank is " + std::to_string(term.rank));
-  for (const DType dtype : {term.down_dtype, term.up_dtype})
-    if (!is_factor_dtype(dtype)) refuse(job, "a factor of type " + std::string(dtype_name(dtype)));
-  if (!empty && term.rank > 0 && (!term.down || !term.up)) refuse(job, "a factor is a null pointer");
-}
-
-void check(const Job& job, size_t index) {
-  const bool empty = job.rows == 0 || job.cols == 0;
-  if (job.rows < 0 || job.cols < 0) refuse(index, "negative size");
-  if (!is_weight_dtype(job.dtype))
-    refuse(index,
-           "a weight of type " + std::string(dtype_name(job.dtype)) + ", expected F16, BF16, F32 or F64");
-  if (!empty && (!job.weight || !job.base)) refuse(index, "the weight or its base is a null pointer");
-  for (const int64_t stride :
-       {job.weight_row_stride, job.weight_col_stride, job.base_row_stride, job.base_col_stride})
-    if (!empty && stride == 0) refuse(index, "a stride is 0");
-  for (const Term& term : job.terms) check(term, index, empty);
-}
 
 // All blocks of all jobs in one sequence: those of a job in turn, rows fastest, so that a worker that takes
 // the next one often finds A packed.
@@ -87,7 +63,7 @@ std::vector<int64_t> fuse(const std::vector<Job>& jobs, int threads, const std::
   if (threads < 1)
     throw Error(Fault::argument, "[fuse] threads is " + std::to_string(threads) + ", expected 1 or more");
   const Kernel& kernel = choose_kernel(isa);
-  for (size_t i = 0; i < jobs.size(); ++i) check(jobs[i], i);
+  check_jobs(jobs);
   threads = std::min(threads, kMostThreads);
 
   const Schedule schedule(jobs, kernel, kScratchNbytes / static_cast<size_t>(threads));

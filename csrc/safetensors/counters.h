@@ -1,5 +1,5 @@
-// What this process has read so far, for reports and tests. Every field only grows; relaxed atomics, so a
-// snapshot taken while other threads read is approximate.
+// What this process has read and uploaded so far, for reports and tests. Every field only grows; relaxed
+// atomics, so a snapshot taken while other threads read is approximate.
 #pragma once
 
 #include <atomic>
@@ -12,6 +12,8 @@ struct Counters {
   std::atomic<uint64_t> bytes_read{0};
   std::atomic<uint64_t> headers_parsed{0};
   std::atomic<uint64_t> keys_classified{0};
+  std::atomic<uint64_t> bytes_uploaded{0};  // to devices, through pinned rings
+  std::atomic<uint64_t> copies_issued{0};   // for them
 };
 
 inline Counters& counters() {

@@ -163,4 +163,20 @@ void File::read_exact(uint64_t offset, std::span<const Piece> pieces, const Cont
   }
 }
 
+void File::will_need(uint64_t offset, uint64_t nbytes) const noexcept {
+  if (offset >= size() || nbytes == 0 || closed()) return;
+  nbytes = std::min(nbytes, size() - offset);
+  try {
+    const Use open(*this);
+    // Advice walks every page even when all are in memory, which costs a few percent of reading them. Whether
+    // the last byte is there costs nothing, and tells a file that was read before from one that was not.
+    char byte;
+    const iovec last{&byte, 1};
+    const ssize_t there = ::preadv2(open.fd(), &last, 1, static_cast<off_t>(offset + nbytes - 1), RWF_NOWAIT);
+    if (there != 1)
+      ::posix_fadvise(open.fd(), static_cast<off_t>(offset), static_cast<off_t>(nbytes), POSIX_FADV_WILLNEED);
+  } catch (const Error&) {  // closed meanwhile: the read that follows says so
+  }
+}
+
 }  // namespace lora_mmap::safetensors

@@ -66,6 +66,9 @@ class File {
   void read_exact(uint64_t offset, std::span<const Piece> pieces, const Contents& contents) const;
   void read_exact(uint64_t offset, uint64_t nbytes, void* destination, const Contents& contents) const;
 
+  // Asks the system to fetch the range soon, where it is not in memory already. A hint: never fails.
+  void will_need(uint64_t offset, uint64_t nbytes) const noexcept;
+
   // True where page faults are slow: see safetensors/file_system.h.
   bool is_remote() const;
 

@@ -47,7 +47,7 @@ def inspect(
 
 @app.command()
 def doctor() -> None:
-    """Versions, the instruction set chosen, and whether CUDA is there or why not."""
+    """Versions, the instruction set chosen, CUDA images on board, driver, devices, and what would run on each."""
     from .doctor import show
 
     show(Console())

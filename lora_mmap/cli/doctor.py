@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import os
 import platform
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from .. import _C, __version__
 from ..model_state import threads
+from .cuda_rows import cuda_rows
 
 _PEERS = ("safetensors", "numpy", "diffusers", "peft", "transformers", "accelerate")
 
@@ -28,7 +28,8 @@ def show(console: Console) -> None:
     table.add_row("instruction set", f"{_C.isa()} of {', '.join(_C.isas())}" + (" (LORA_MMAP_ISA)" if forced else ""))
     table.add_row("threads", f"{threads()} (torch.get_num_threads())")
     table.add_row("native core", _C.__file__)
-    table.add_row("CUDA", cuda_state())
+    for label, sentence in cuda_rows():
+        table.add_row(label, sentence)
     console.print(table)
 
 
@@ -37,16 +38,3 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def cuda_state() -> str:
-    """One sentence: this version fuses on the CPU, whatever the machine has; what it has is said too."""
-    cpu_only = "this version of lora_mmap fuses on the CPU"
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return f"no driver (libcuda.so.1 is not there); {cpu_only}"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        return f"driver found, no usable device; {cpu_only}"
-    return f"driver found, {count.value} devices; {cpu_only}"

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from ..errors import TensorError
+from ..sharing import lazy
+from .destinations import HostMemory, memory_of
 from .opened_file import OpenedFile
 from .packed import packed_shape
 from .slicing import leading_run, select
@@ -27,8 +29,12 @@ class TorchReader:
         self._mapped = opened.backend == "mmap" and device is None
         self._maker = tensor_maker()
 
+    @lazy
+    def _memory(self) -> HostMemory:
+        return memory_of(self._device)
+
     def tensor(self, index: int) -> torch.Tensor:
-        return self._view(index) if self._mapped else self._placed(self._read_whole(index))
+        return self._view(index) if self._mapped else self._delivered(self._read_whole(index))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         opened = self.opened
@@ -36,15 +42,10 @@ class TorchReader:
             made = self._maker.tensors(opened.mapping, opened.header)
             opened.file.check_unchanged(opened.header)
             return made
-        if self._device is not None:
+        if not self._memory.all_at_once:
             return {name: self.tensor(index) for index, name in enumerate(opened.names)}
         made = {name: self._empty(index) for index, name in enumerate(opened.names)}
-        opened.read(
-            [
-                (offset, nbytes, tensor.data_ptr())
-                for offset, nbytes, tensor in zip(opened.offsets, opened.nbytes, made.values(), strict=True)
-            ]
-        )
+        self._memory.fill(opened, list(zip(opened.offsets, opened.nbytes, made.values(), strict=True)))
         return made
 
     def sliced(self, index: int, item: Any) -> torch.Tensor:
@@ -55,11 +56,11 @@ class TorchReader:
         """
         packed = self.opened.dtypes[index] == "F4"
         if not self.opened.lenient and self.opened.backend == "pread" and not packed:
-            return self._placed(self._selected(index, select(item, self.opened.shapes[index])))
+            return self._delivered(self._selected(index, select(item, self.opened.shapes[index])))
         if self._mapped and _makes_view(item):
             return self._view(index)[item]
         rows = None if packed else self._rows(index, item)
-        return self._placed(self._read_whole(index)[item] if rows is None else rows)
+        return self._delivered(self._read_whole(index)[item] if rows is None else rows)
 
     def _view(self, index: int) -> torch.Tensor:
         opened = self.opened
@@ -68,7 +69,7 @@ class TorchReader:
 
     def _read_whole(self, index: int) -> torch.Tensor:
         made = self._empty(index)
-        self.opened.read([(self.opened.offsets[index], self.opened.nbytes[index], made.data_ptr())])
+        self._memory.fill(self.opened, [(self.opened.offsets[index], self.opened.nbytes[index], made)])
         return made
 
     def _rows(self, index: int, item: Any) -> torch.Tensor | None:
@@ -86,26 +87,21 @@ class TorchReader:
 
     def _selected(self, index: int, selection: list[int | slice]) -> torch.Tensor:
         begin, run, picks = leading_run(selection, self.opened.shapes[index])
-        made = empty_tensor(run, self._kind(index)[1])
+        made = self._memory.empty(tuple(run), self._kind(index)[1])
         offset = self.opened.offsets[index] + begin * made.itemsize
-        self.opened.read([(offset, made.nbytes, made.data_ptr())])
+        self._memory.fill(self.opened, [(offset, made.nbytes, made)])
         picked = made[picks]
         return picked if picked.nbytes == made.nbytes else picked.clone(memory_format=torch.contiguous_format)
 
     def _empty(self, index: int) -> torch.Tensor:
-        return empty_tensor(*self._kind(index))
+        return self._memory.empty(*self._kind(index))
 
     def _kind(self, index: int) -> tuple[tuple[int, ...], torch.dtype]:
         opened = self.opened
         return torch_kind(opened.dtypes[index], opened.shapes[index], f"{opened.path}: tensor `{opened.names[index]}`")
 
-    def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self._device is None:
-            return tensor
-        try:
-            return tensor.to(self._device)
-        except AssertionError as error:  # how torch says that it was built without CUDA
-            raise RuntimeError(f"{self.opened.path}: no tensor can go to {self._device}: {error}") from error
+    def _delivered(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self._memory.delivered(tensor, self.opened.path)
 
 
 def torch_kind(dtype: str, shape: tuple[int, ...], where: str) -> tuple[tuple[int, ...], torch.dtype]:
@@ -119,13 +115,6 @@ def torch_kind(dtype: str, shape: tuple[int, ...], where: str) -> tuple[tuple[in
     if largest > _MAX_DIM:
         raise TensorError(f"dimension {largest} is more than a tensor can have (2^63 - 1): {where}")
     return shape, known
-
-
-def empty_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """CPU memory to read into. Without elements any shape will do, even one whose strides would overflow."""
-    if 0 in shape:
-        return torch.empty(0, dtype=dtype, device="cpu").reshape(shape)
-    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def _makes_view(item: Any) -> bool:

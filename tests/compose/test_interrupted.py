@@ -9,7 +9,7 @@ import torch
 from adapter_tensors import adapter_for, keyed, write
 
 import lora_mmap
-from lora_mmap import staging, transaction
+from lora_mmap import change, staging, transaction
 from lora_mmap.errors import ReadError
 
 MODULES = ["first", "second", "conv"]
@@ -76,12 +76,12 @@ def raiser(error):
 @pytest.mark.parametrize(
     ("owner", "name", "after"),
     [
-        (staging.FactorStream, "load", False),
-        (staging.FactorStream, "load", True),
+        (staging.HostStream, "load", False),
+        (staging.HostStream, "load", True),
         (transaction, "save", False),
         (transaction, "save", True),
-        (transaction._C, "fuse", False),
-        (transaction._C, "fuse", True),
+        (staging._C, "fuse", False),
+        (staging._C, "fuse", True),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
@@ -95,7 +95,7 @@ def test_stage_that_fails_in_the_middle(model, path, monkeypatch, owner, name, a
 @pytest.mark.parametrize("name", ["load", "check_unchanged"])
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_real_ctrl_c(model, path, monkeypatch, name, number):
-    on_call(monkeypatch, staging.FactorStream, name, number, lambda: os.kill(os.getpid(), signal.SIGINT))
+    on_call(monkeypatch, staging.HostStream, name, number, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         lora_mmap.compose(model, [(path, 1.0)])
 
@@ -114,7 +114,7 @@ def test_too_late_to_stop(small, tmp_path, monkeypatch, sha256, state, moment):
     allowed = {sha256(small), sha256(twin)}
     with monkeypatch.context() as patch:
         if moment == "commit":
-            on_call(patch, transaction._Transaction, "_commit", 1, lambda: os.kill(os.getpid(), signal.SIGINT))
+            on_call(patch, change.Change, "_commit", 1, lambda: os.kill(os.getpid(), signal.SIGINT))
         else:
             on_call(patch, log, "report", 1, raiser(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -128,7 +128,7 @@ def test_too_late_to_stop(small, tmp_path, monkeypatch, sha256, state, moment):
 
 
 def test_commit_that_fails(model, path, monkeypatch):
-    on_call(monkeypatch, transaction._Transaction, "_commit", 1, raiser(MemoryError))
+    on_call(monkeypatch, transaction.Transaction, "restore_left", 1, raiser(MemoryError))
     with pytest.raises(MemoryError):
         lora_mmap.compose(model, [(path, 1.0)])
 
@@ -150,7 +150,7 @@ def test_ctrl_c_while_resetting_is_held_back(small, monkeypatch, sha256):
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_truncated_while_being_read(model, path, monkeypatch, number):
     size = path.stat().st_size
-    on_call(monkeypatch, staging.FactorStream, "load", number, lambda: os.truncate(path, size // 3))
+    on_call(monkeypatch, staging.HostStream, "load", number, lambda: os.truncate(path, size // 3))
     with pytest.raises(ReadError) as error:
         lora_mmap.compose(model, [(path, 1.0)])
     assert str(path) in str(error.value)
@@ -173,7 +173,7 @@ def test_rewritten_while_being_read(model, path, monkeypatch):
             file.write(bytes(64))
         os.utime(path, ns=(1, 1))
 
-    on_call(monkeypatch, staging.FactorStream, "load", 3, rewrite)
+    on_call(monkeypatch, staging.HostStream, "load", 3, rewrite)
     with pytest.raises(ReadError) as error:
         lora_mmap.compose(model, [(path, 1.0)])
     assert str(path) in str(error.value)
@@ -185,7 +185,7 @@ def test_another_file_renamed_over_it_while_in_use(small, tmp_path, windows, mon
     tensors = keyed(adapter_for(small, MODULES))
     path = write(tmp_path / "a.safetensors", tensors)
     other = write(tmp_path / "b.safetensors", keyed(adapter_for(small, MODULES, seed=3)))
-    on_call(monkeypatch, staging.FactorStream, "load", 2, lambda: os.replace(other, path))
+    on_call(monkeypatch, staging.HostStream, "load", 2, lambda: os.replace(other, path))
     lora_mmap.compose(small, [(path, 1.0)])
     lora_mmap.compose(twin, [(tensors, 1.0)])
     for name, weight in small.named_parameters():

@@ -1,0 +1,53 @@
+// The grouped kernels: launched on a stream, and their tables for whoever wants to see what would be
+// launched.
+#include <pybind11/stl.h>
+
+#include "bindings/bindings.h"
+#include "bindings/plan_tuples.h"
+#include "bindings/without_gil.h"
+#include "cuda/table.h"
+
+namespace py = pybind11;
+
+namespace lora_mmap::bindings {
+namespace {
+
+cuda::Numerics numerics_of(bool fast) {
+  return fast ? cuda::Numerics::fast : cuda::Numerics::ordered;
+}
+
+py::tuple as_tuple(const cuda::Table& table) {
+  py::list launches;
+  for (const cuda::Launch& launch : table.launches)
+    launches.append(py::make_tuple(launch.kernel, launch.threads, launch.shared_nbytes, launch.tiles,
+                                   launch.rows, launch.rows_offset, launch.terms_offset));
+  return py::make_tuple(py::bytes(reinterpret_cast<const char*>(table.bytes.data()), table.bytes.size()),
+                        launches);
+}
+
+py::tuple fuse_table(const py::list& list, bool fast, int arch) {
+  const std::vector<Job> jobs = read_jobs(list);
+  cuda::Table table;
+  without_gil([&] { table = cuda::fuse_table(jobs, numerics_of(fast), arch); });
+  return as_tuple(table);
+}
+
+py::tuple copy_table(const py::list& list) {
+  const std::vector<Rect> rects = read_rects(list);
+  cuda::Table table;
+  without_gil([&] { table = cuda::copy_table(rects); });
+  return as_tuple(table);
+}
+
+}  // namespace
+
+void register_cuda_kernels(py::module_& m) {
+  m.def(
+      "cuda_fuse_table", fuse_table, py::arg("jobs"), py::arg("fast"), py::arg("arch"),
+      "(table, launches) of the jobs, as fuse() takes them, on a device of compute capability `arch` (10 *\n"
+      "major + minor). A launch is (kernel, threads of a block, bytes of shared memory, tiles, rows of the\n"
+      "table, their offset, the terms' offset).");
+  m.def("cuda_copy_table", copy_table, py::arg("rects"), "Likewise of rectangles, as copy() takes them.");
+}
+
+}  // namespace lora_mmap::bindings

@@ -1,0 +1,134 @@
+// The descriptor tables that the grouped kernels walk. Read by NVRTC, nvcc and the host compiler alike, so it
+// includes nothing and names its own integers. Addresses are device addresses; strides are in elements.
+#pragma once
+
+namespace lora_mmap::cuda {
+
+using u8 = unsigned char;
+using u16 = unsigned short;
+using u32 = unsigned int;
+using u64 = unsigned long long;
+using i32 = int;
+using i64 = long long;
+
+enum Type : u32 { kF16, kBF16, kF32, kF64, kE4M3, kE5M2, kE4M3FNUZ, kE5M2FNUZ };
+
+// What the host knows of addresses and strides, so that no thread has to find out.
+enum TermLayout : u8 {
+  kDownBytes = 1,   // elements of A are not even aligned to their own size
+  kUpBytes = 2,     // likewise B
+  kDownRows16 = 4,  // the rows of A begin at multiples of 16 bytes
+  kUpRows16 = 8,    // likewise B
+};
+
+// One low-rank term of a job: see fuse/job.h. Its rank is not 0.
+struct TermRow {
+  u64 down;     // A [rank, cols], each row contiguous
+  u64 up;       // B [rows, rank], each row contiguous
+  u64 row_map;  // [rows] of i32: the row of B for each row of the job; 0: the same
+  u64 col_map;  // [cols] of i32: the column of A for each column of the job; 0: the same
+  i64 down_row_stride;
+  i64 up_row_stride;
+  double scale;
+  i32 rank;
+  u8 down_type;  // Type
+  u8 up_type;
+  u8 layout;  // of TermLayout
+  u8 reserved;
+};
+
+// One rectangle of a weight, of less than 2^31 rows and columns. Its tiles are numbered row of tiles by row
+// of tiles, from first_tile on.
+struct JobRow {
+  u64 weight;
+  u64 base;  // pristine values: `weight` itself, or memory that does not overlap it
+  i64 rows;
+  i64 cols;
+  i64 weight_row_stride;
+  i64 weight_col_stride;
+  i64 base_row_stride;
+  i64 base_col_stride;
+  u32 first_tile;
+  u32 tiles_across;
+  u32 type;  // Type of weight and base
+  u32 first_term;
+  u32 n_terms;
+  u32 flag;  // index into the flags: set to 1 where a result is not finite and the base was
+};
+
+// What a fuse kernel is launched with. lora_mmap_fuse_any takes every job but those with fp64 weights, which
+// are lora_mmap_fuse_f64's. The others have the weight's type in their names and need more: weight and base
+// have groups (of four elements from a multiple of four, which follow each other, aligned as one), and
+// - lora_mmap_fuse_ordered_*: A and B of each term are both F16, both BF16 or both F32, have groups too, no
+// map
+//   of columns and a rank that is a multiple of four;
+// - lora_mmap_fuse_fast_*: there is a term, A and B of each are both F16 or (from sm_80 on) both BF16,
+// without
+//   maps, and the rows of weight and base begin at multiples of 16 bytes and are eight columns long or a
+//   multiple. Blocks take tiles blockIdx.x, blockIdx.x + gridDim.x, ...
+struct FuseParams {
+  u64 jobs;     // JobRow[n_jobs], ascending first_tile
+  u64 terms;    // TermRow[]
+  u64 flags;    // u32 each
+  u32 n_tiles;  // leaves room for a grid more below 2^32
+  u32 n_jobs;
+};
+
+// One strided rectangle to copy, of less than 2^31 rows and columns: see fuse/copy.h.
+struct CopyRow {
+  u64 dst;
+  u64 src;
+  i64 rows;
+  i64 cols;
+  i64 dst_row_stride;
+  i64 dst_col_stride;
+  i64 src_row_stride;
+  i64 src_col_stride;
+  u32 first_tile;
+  u32 tiles_across;
+  u32 element_nbytes;  // 1, 2, 4, 8 or 16
+  u32 reserved;
+};
+
+struct CopyParams {
+  u64 rects;  // CopyRow[n_rects], ascending first_tile
+  u32 n_tiles;
+  u32 n_rects;
+};
+
+// For measuring the FFMA ceiling: every thread runs `rounds` * kProbeChain fp32 fma on its registers.
+struct ProbeParams {
+  u64 sink;  // float; written only if the sums come out as no sums can
+  u32 rounds;
+  float factor;
+};
+constexpr u32 kProbeChain = 256;
+
+// Blocks have kThreads threads. Tiles are cut from a job's rows and columns, or from a rectangle's.
+constexpr u32 kThreads = 256;
+struct TileSize {
+  u32 rows;
+  u32 cols;
+};
+constexpr TileSize kOrderedTile{128, 128};
+constexpr TileSize kF64Tile{64, 64};
+constexpr TileSize kFastTile{128, 64};
+constexpr TileSize kCopyTile{16, 256};
+
+// Dynamic shared memory, in bytes. lora_mmap_fuse_ordered_* and lora_mmap_fuse_any have the factors of 16
+// ranks there; the former stage 16-bit weights behind them, from sm_80 on: before, nothing can be copied
+// there behind a kernel's back.
+constexpr u32 kOrderedRanks = 16;
+constexpr u32 kOrderedFactorsNbytes = kOrderedRanks * (kOrderedTile.rows + kOrderedTile.cols) * 4;
+constexpr u32 kOrderedStageNbytes = kOrderedTile.rows * kOrderedTile.cols * 2;
+constexpr u32 kF64Ranks = 16;
+constexpr u32 kF64SharedNbytes = kF64Ranks * (kF64Tile.rows + kF64Tile.cols) * 8;
+// lora_mmap_fuse_fast_* have two chunks of B and A, rows eight elements longer than they are so that no two
+// rows of a matrix begin in one bank, and behind them 16-bit weights in the same manner.
+constexpr u32 kFastRanks = 32;
+constexpr u32 kFastUpPitch = kFastRanks + 8;
+constexpr u32 kFastDownPitch = kFastTile.cols + 8;
+constexpr u32 kFastFactorsNbytes = (kFastTile.rows * kFastUpPitch + kFastRanks * kFastDownPitch) * 2;
+constexpr u32 kFastStageNbytes = kFastTile.rows * kFastDownPitch * 2;
+
+}  // namespace lora_mmap::cuda

@@ -1,0 +1,75 @@
+#include "cuda/launch.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "cuda/driver/driver.h"
+#include "cuda/kernels/table.h"
+#include "cuda/pinned_buffers.h"
+
+namespace lora_mmap::cuda {
+namespace {
+
+struct Prepared {
+  CUfunction kernel = nullptr;
+  unsigned blocks = 0;
+};
+
+Prepared prepare(Device& device, const Launch& launch) {
+  const CUfunction kernel = device.kernel(launch.kernel);
+  return {kernel,
+          std::min(launch.tiles, device.resident_blocks(kernel, launch.threads, launch.shared_nbytes))};
+}
+
+// Nobody waits for an earlier launch: while its table is on the way, this one takes another buffer.
+void upload(Device& device, CUstream stream, const std::vector<std::byte>& bytes, CUdeviceptr address) {
+  PinnedBuffers& buffers = device.pinned_buffers();
+  PinnedBuffer buffer = buffers.take(bytes.size());
+  std::memcpy(buffer.memory.data(), bytes.data(), bytes.size());
+  try {
+    driver().cuMemcpyHtoDAsync(address, buffer.memory.data(), bytes.size(), stream);
+  } catch (...) {
+    buffers.give_back(std::move(buffer));
+    throw;
+  }
+  buffer.copied_on(stream);
+  buffers.give_back(std::move(buffer));
+}
+
+void submit(CUstream stream, const Launch& launch, const Prepared& prepared, CUdeviceptr table,
+            CUdeviceptr flags) {
+  FuseParams fuse{.jobs = table + launch.rows_offset,
+                  .terms = table + launch.terms_offset,
+                  .flags = flags,
+                  .n_tiles = launch.tiles,
+                  .n_jobs = launch.rows};
+  CopyParams copy{.rects = table + launch.rows_offset, .n_tiles = launch.tiles, .n_rects = launch.rows};
+  void* parameters[] = {launch.copies ? static_cast<void*>(&copy) : &fuse};
+  driver().cuLaunchKernel(prepared.kernel, prepared.blocks, 1, 1, launch.threads, 1, 1, launch.shared_nbytes,
+                          stream, parameters, nullptr);
+}
+
+}  // namespace
+
+void launch(Device& device, CUstream stream, const Table& table, CUdeviceptr address, CUdeviceptr flags) {
+  device.refuse_capture(stream);
+  std::vector<Prepared> prepared;
+  for (const Launch& launch : table.launches) prepared.push_back(prepare(device, launch));
+  if (prepared.empty()) return;
+  upload(device, stream, table.bytes, address);
+  for (size_t i = 0; i < prepared.size(); ++i) submit(stream, table.launches[i], prepared[i], address, flags);
+}
+
+uint64_t probe_ffma(Device& device, CUstream stream, uint32_t rounds, CUdeviceptr sink) {
+  device.refuse_capture(stream);
+  const CUfunction kernel = device.kernel("lora_mmap_probe_ffma");
+  const unsigned blocks = device.resident_blocks(kernel, kThreads, 0);
+  ProbeParams probe{.sink = sink, .rounds = rounds, .factor = 0.5F};
+  void* parameters[] = {&probe};
+  driver().cuLaunchKernel(kernel, blocks, 1, 1, kThreads, 1, 1, 0, stream, parameters, nullptr);
+  return uint64_t{blocks} * kThreads * rounds * kProbeChain;
+}
+
+}  // namespace lora_mmap::cuda

@@ -1,0 +1,19 @@
+// What every way of fusing asks of its jobs.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "fuse/job.h"
+
+namespace lora_mmap {
+
+// Throws Error(Fault::argument) if a job makes no sense: negative sizes or ranks, types that are no weight's
+// or no factor's, null pointers and strides of 0 where there is something to read.
+void check_jobs(const std::vector<Job>& jobs);
+
+// Throws Error(Fault::argument) about job number `job`.
+[[noreturn]] void refuse_job(size_t job, const std::string& what);
+
+}  // namespace lora_mmap

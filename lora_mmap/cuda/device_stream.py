@@ -1,0 +1,156 @@
+"""The stream of factors for weights on one CUDA device: file, pinned ring, arena, grouped launch.
+
+While one window is fused the next is copied and the one after it is read. Nothing waits for the device but
+:meth:`DeviceStream.finish`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .. import _C, native_types
+from ..factor_stream import Factor, FactorStream, Window
+from ..geometry import Geometry
+from ..plan import EntryPlan, WeightPlan
+from ..tensor_source import MemoryTensors
+from . import from_torch
+from .arena import Arena, Region, aligned
+from .launches import fuse
+
+# Factors of one window. Each is one upload and one launch; the first fuse begins when the first window has been read.
+WINDOW_NBYTES = 16 << 20
+# The ring has slots for these and for two copies under way.
+READERS = 6
+_FLAG_NBYTES = 4
+
+
+class DeviceStream(FactorStream):
+    """All work goes to the stream that is current on ``device`` at construction and must stay current.
+
+    Raises CudaError where the device cannot be used, before anything is written.
+    """
+
+    def __init__(
+        self, entries: Sequence[EntryPlan], weights: Iterable[WeightPlan], device: torch.device, fast: bool
+    ) -> None:
+        super().__init__(entries, weights, WINDOW_NBYTES)
+        self._device = device
+        self._fast = fast
+        self._stream = from_torch.current_stream(device)
+        _C.cuda_prepare(device.index, self._stream)
+        self._layouts = {id(window): self._layout(window) for window in self.windows}
+        self._arena = Arena([nbytes for _, nbytes in self._layouts.values()], device)
+        self._region: Region | None = None
+        self._column_maps: dict[int, int] = {}  # by the host address of the map
+        self._n_jobs = 0
+        self._flags = self._zeroed_flags()
+        self._read_back: _C.CudaReadBack | None = None
+        self._timed: list[tuple[str, _C.CudaEvent, _C.CudaEvent]] = []
+
+    @property
+    def memory(self) -> dict[str, int]:
+        return {"arena": self._arena.nbytes + self._flags.nbytes}
+
+    def load(self, window: Window) -> dict[Factor, int]:
+        begin = time.perf_counter()
+        places, _ = self._layouts.pop(id(window))
+        self._region = region = self._arena.take()
+        requests, addresses = [], {}
+        self._column_maps = {}
+        for key, at in places:
+            address = region.address + at
+            if isinstance(key, tuple):
+                addresses[key] = address
+                requests.append(self._request(key, address))
+            else:
+                self._column_maps[key.ctypes.data] = address
+                requests.append((None, None, 0, key.ctypes.data, key.nbytes, address))
+        _C.cuda_upload(self._device.index, self._stream, requests, region.free, readers())
+        self.seconds["read"] = self.seconds.get("read", 0.0) + time.perf_counter() - begin
+        return addresses
+
+    def column_map(self, geometry: Geometry) -> int:
+        return 0 if geometry.column_map is None else self._column_maps[geometry.column_map.ctypes.data]
+
+    def fuse(self, jobs: list[native_types.Job]) -> list[int]:
+        assert self._region is not None
+        fuse(self._device, jobs, self._flags.data_ptr() + self._n_jobs * _FLAG_NBYTES, self._fast)
+        self._n_jobs += len(jobs)
+        self._arena.used(self._region)
+        return []
+
+    def seal(self) -> None:
+        self._read_back = _C.CudaReadBack(
+            self._device.index, self._stream, self._flags.data_ptr(), self._n_jobs * _FLAG_NBYTES
+        )
+        self._arena.drop()
+
+    def is_done(self) -> bool:
+        return self._read_back is not None and self._read_back.ready()
+
+    def finish(self) -> list[int]:
+        assert self._read_back is not None
+        flags = np.frombuffer(self._read_back.wait(), np.uint32)
+        for name, begin, end in self._timed:
+            self.seconds[name] = self.seconds.get(name, 0.0) + end.elapsed_ms(begin) / 1e3
+        self._timed.clear()
+        return [int(job) for job in np.flatnonzero(flags)]
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        begin = self._now()
+        yield
+        self._timed.append((name, begin, self._now()))
+
+    def _now(self) -> _C.CudaEvent:
+        return _C.cuda_event(self._device.index, self._stream, timing=True)
+
+    def _layout(self, window: Window) -> tuple[list[tuple[Factor | npt.NDArray[np.int32], int]], int]:
+        """Where each factor and each column map lies in the window's region, and the region's size.
+
+        Factors in the order of their files, so that what is read together is copied together.
+        """
+        places: list[tuple[Factor | npt.NDArray[np.int32], int]] = []
+        at = 0
+        for factor in sorted(window.factors, key=self._place_in_file):
+            places.append((factor, at))
+            at += aligned(self.adapters[factor[0]].source.nbytes[factor[1]])
+        maps = {id(m): m for weight in window.weights if (m := weight.geometry.column_map) is not None}
+        for column_map in maps.values():
+            places.append((column_map, at))
+            at += aligned(column_map.nbytes)
+        return places, at
+
+    def _place_in_file(self, factor: Factor) -> tuple[int, int]:
+        adapter, tensor = factor
+        source = self.adapters[adapter].source
+        return adapter, tensor if isinstance(source, MemoryTensors) else source.offsets[tensor]
+
+    def _request(self, factor: Factor, address: int) -> native_types.Upload:
+        adapter, tensor = factor
+        source = self.adapters[adapter].source
+        nbytes = source.nbytes[tensor]
+        if isinstance(source, MemoryTensors):
+            return None, None, 0, source.addresses[tensor], nbytes, address
+        return source.file, source.header, source.offsets[tensor], 0, nbytes, address
+
+    def _zeroed_flags(self) -> torch.Tensor:
+        count = sum(len(weight.bands()) for window in self.windows for weight in window.weights)
+        flags = from_torch.allocate((count,), torch.int32, self._device)
+        zeros = np.zeros(count, np.int32)
+        free = _C.cuda_event(self._device.index, self._stream)
+        requests = [(None, None, 0, zeros.ctypes.data, zeros.nbytes, flags.data_ptr())]
+        _C.cuda_upload(self._device.index, self._stream, requests, free, 1)
+        return flags
+
+
+def readers() -> int:
+    """Threads that read files into the ring."""
+    return min(READERS, os.cpu_count() or 1)

@@ -1,0 +1,126 @@
+"""Which factors are read together. A window is a run of weights whose factors fit a budget together.
+
+Weights that share a tensor share a window, so every byte of a file is read once per device.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from . import native_types
+from .adapter import Adapter
+from .geometry import Geometry
+from .plan import EntryPlan, WeightPlan
+from .tensor_source import FileTensors
+
+# One tensor of the composition: (position in the list of distinct adapters, tensor index).
+Factor = tuple[int, int]
+
+
+@dataclass(slots=True)
+class Window:
+    """Weights fused together, and the factors they need."""
+
+    weights: list[WeightPlan] = field(default_factory=list)
+    factors: dict[Factor, None] = field(default_factory=dict)
+    nbytes: int = 0
+
+
+class FactorStream(ABC):
+    """Brings the factors of a plan, window by window, to where the weights of one device can be fused with them.
+
+    Not thread-safe. What a subclass does may be asynchronous: it is in order with everything else that is done to the
+    weights there, and :meth:`finish` waits for it.
+    """
+
+    def __init__(self, entries: Sequence[EntryPlan], weights: Iterable[WeightPlan], budget: int) -> None:
+        self.adapters: list[Adapter] = list({id(entry.adapter): entry.adapter for entry in entries}.values())
+        position = {id(adapter): i for i, adapter in enumerate(self.adapters)}
+        self._adapter_of = [position[id(entry.adapter)] for entry in entries]
+        self.seconds: dict[str, float] = {}  # per stage
+        self.windows = list(self._make_windows(list(weights), budget))
+
+    @abstractmethod
+    def load(self, window: Window) -> Mapping[Factor, int]:
+        """Reads what the window needs. Returns the address of each factor, good until the next call."""
+
+    @abstractmethod
+    def column_map(self, geometry: Geometry) -> int:
+        """Address of the weight's column map, for the window that was loaded last; 0 where it has none."""
+
+    @abstractmethod
+    def fuse(self, jobs: list[native_types.Job]) -> list[int]:
+        """Fuses; returns the indices of those jobs that are known to have overflowed by now."""
+
+    @abstractmethod
+    def seal(self) -> None:
+        """Says that nothing more will be loaded or fused; lets go of what only that needs."""
+
+    @abstractmethod
+    def is_done(self) -> bool:
+        """True when :meth:`finish` would not wait. Only after :meth:`seal`."""
+
+    @abstractmethod
+    def finish(self) -> list[int]:
+        """Waits for everything. Returns which jobs overflowed, counted over all calls of :meth:`fuse`, without those
+        that it had returned. Only after :meth:`seal`."""
+
+    @abstractmethod
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Adds the time of what is done inside to ``seconds[name]``, by :meth:`finish` at the latest."""
+
+    @property
+    @abstractmethod
+    def memory(self) -> Mapping[str, int]:
+        """Bytes held for the stream alone, by kind: ``staging`` on the host or ``arena`` on the device."""
+
+    def factor(self, entry: int, tensor: int) -> Factor:
+        return self._adapter_of[entry], tensor
+
+    def check_unchanged(self) -> None:
+        """Raises ReadError when a file is not the one that was opened any more, ClosedError for a closed adapter."""
+        for adapter in self.adapters:
+            adapter.require_open("compose")
+            if isinstance(adapter.source, FileTensors):
+                adapter.source.file.check_unchanged(adapter.source.header)
+
+    def _make_windows(self, weights: list[WeightPlan], budget: int) -> Iterator[Window]:
+        window = Window()
+        for cluster in self._clusters(weights):
+            factors = {factor: None for weight in cluster for factor in self._factors(weight)}
+            nbytes = sum(self.adapters[adapter].source.nbytes[tensor] for adapter, tensor in factors)
+            if window.weights and window.nbytes + nbytes > budget:
+                yield window
+                window = Window()
+            window.weights += cluster
+            window.factors.update(factors)
+            window.nbytes += nbytes
+        if window.weights:
+            yield window
+
+    def _clusters(self, weights: list[WeightPlan]) -> list[list[WeightPlan]]:
+        """Weights grouped so that no two groups need the same tensor; groups in order of their first weight."""
+        needs = [self._factors(weight) for weight in weights]
+        if len(set().union(*needs)) == sum(map(len, needs)):
+            return [[weight] for weight in weights]
+        cluster_of: dict[Factor, int] = {}
+        clusters: list[list[WeightPlan]] = []
+        for weight, factors in zip(weights, needs, strict=True):
+            joined = sorted({cluster_of[factor] for factor in factors if factor in cluster_of})
+            home = joined[0] if joined else len(clusters)
+            if not joined:
+                clusters.append([])
+            for other in joined[1:]:
+                clusters[home] += clusters[other]
+                clusters[other] = []
+                cluster_of.update({factor: home for factor, at in cluster_of.items() if at == other})
+            clusters[home].append(weight)
+            cluster_of.update(dict.fromkeys(factors, home))
+        return [cluster for cluster in clusters if cluster]
+
+    def _factors(self, weight: WeightPlan) -> set[Factor]:
+        position = self._adapter_of
+        return {(position[term.entry], tensor) for term in weight.terms for tensor in (term.pair.down, term.pair.up)}
