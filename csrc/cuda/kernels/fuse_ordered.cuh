@@ -147,7 +147,8 @@ LORA_MMAP_DEVICE void fuse_ordered(const FuseParams& params) {
     if constexpr (kStaged<Format>) stage_weights(jobs[owner], tile, stage);
     float acc[8][8] = {};
     accumulate_tile(params, tile, index + gridDim.x, chunk, share, factors, acc);
-    finish_tile<Format>(params, jobs[owner], tile_at(jobs, params.n_jobs, kOrderedTile, index, owner), stage, acc);
+    finish_tile<Format>(params, jobs[owner], tile_at(jobs, params.n_jobs, kOrderedTile, index, owner), stage,
+                        acc);
   }
 }
 
