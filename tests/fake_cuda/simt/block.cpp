@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <new>
 #include <numeric>
@@ -139,34 +140,49 @@ void Block::wait_copies(unsigned open) {
   std::erase_if(self.copies, over);
 }
 
-// Every fiber that can goes on until it waits. False if none could.
-bool Block::turn(const std::vector<unsigned>& order) {
+// Every lane of the warp that can goes on until it waits. False if none could.
+bool Block::run_lanes(unsigned warp) {
+  std::array<unsigned, kWarp> lanes;
+  std::iota(lanes.begin(), lanes.end(), warp * kWarp);
+  if (order_ == Order::reverse) std::reverse(lanes.begin(), lanes.end());
+  if (order_ == Order::random) std::shuffle(lanes.begin(), lanes.end(), *random_);
   bool any = false;
-  for (const unsigned fiber : order) {
-    if (fibers_[fiber].state != State::ready) continue;
+  for (const unsigned lane : lanes) {
+    if (fibers_[lane].state != State::ready) continue;
     any = true;
-    resume(fiber);
+    resume(lane);
     if (!error_.empty()) return false;
   }
   return any;
 }
 
-// Carries out the operation of each warp whose lanes have all come to the same one.
-bool Block::release_warps() {
+// Carries out the operation of a warp whose lanes have all come to the same one.
+void Block::release_warp(unsigned warp) {
+  Fiber* lanes = &fibers_[warp * kWarp];
+  const auto meets = [&](const Fiber& f) {
+    return f.state == State::at_collective && f.place == lanes->place && f.operation == lanes->operation;
+  };
+  if (!std::all_of(lanes, lanes + kWarp, meets)) return;
+  void* operands[kWarp];
+  for (unsigned i = 0; i < kWarp; ++i) operands[i] = lanes[i].operand;
+  lanes->operation(operands);
+  for (unsigned i = 0; i < kWarp; ++i) lanes[i].state = State::ready;
+}
+
+// Each warp in turn goes as far as it can without the others: only a barrier holds it. False if none could.
+bool Block::turn() {
+  std::vector<unsigned> warps(fibers_.size() / kWarp);
+  std::iota(warps.begin(), warps.end(), 0U);
+  if (order_ == Order::reverse) std::reverse(warps.begin(), warps.end());
+  if (order_ == Order::random) std::shuffle(warps.begin(), warps.end(), *random_);
   bool any = false;
-  for (size_t first = 0; first + kWarp <= fibers_.size(); first += kWarp) {
-    Fiber* lanes = &fibers_[first];
-    const auto meets = [&](const Fiber& f) {
-      return f.state == State::at_collective && f.place == lanes->place && f.operation == lanes->operation;
-    };
-    if (!std::all_of(lanes, lanes + kWarp, meets)) continue;
-    void* operands[kWarp];
-    for (unsigned i = 0; i < kWarp; ++i) operands[i] = lanes[i].operand;
-    lanes->operation(operands);
-    for (unsigned i = 0; i < kWarp; ++i) lanes[i].state = State::ready;
-    any = true;
-  }
-  return any;
+  for (const unsigned warp : warps)
+    while (run_lanes(warp)) {
+      any = true;
+      release_warp(warp);
+      if (order_ == Order::random && ((*random_)() & 1) != 0) break;  // somewhere in between
+    }
+  return any && error_.empty();
 }
 
 bool Block::release_barrier() {
@@ -212,16 +228,8 @@ std::string Block::run(Kernel kernel, void** args, unsigned grid, unsigned block
   shared_.resize(shared_nbytes + kGuardNbytes, kGuard);
   prepare(threads);
   Block* outer = std::exchange(running_block, this);
-  std::vector<unsigned> turns(threads);
-  std::iota(turns.begin(), turns.end(), 0U);
-  if (order == Order::reverse) std::reverse(turns.begin(), turns.end());
-  while (error_.empty() && !all_done()) {
-    if (order == Order::random) std::shuffle(turns.begin(), turns.end(), random);
-    const bool moved = turn(turns);
-    if (!error_.empty()) break;
-    const bool warps = release_warps();
-    if (!moved && !warps && !release_barrier()) error_ = stuck();
-  }
+  while (error_.empty() && !all_done())
+    if (!turn() && error_.empty() && !release_barrier()) error_ = stuck();
   running_block = outer;
   const auto guard = shared_.begin() + static_cast<std::ptrdiff_t>(shared_nbytes);
   if (error_.empty() && std::any_of(guard, shared_.end(), [](unsigned char c) { return c != kGuard; }))

@@ -20,8 +20,8 @@ struct Indices {
 };
 extern __thread Indices here;
 
-// In which order the fibers take turns, and whether copies arrive as they begin (forward), as late as they
-// may (reverse), or either (random).
+// In which order warps, and their lanes, take turns, and whether copies arrive as they begin (forward), as
+// late as they may (reverse), or either (random).
 enum class Order { forward, reverse, random };
 
 // A place in the source where threads meet.
@@ -83,8 +83,9 @@ class Block {
   void prepare(unsigned threads);
   void resume(unsigned fiber);
   void suspend();
-  bool turn(const std::vector<unsigned>& order);
-  bool release_warps();
+  bool run_lanes(unsigned warp);
+  void release_warp(unsigned warp);
+  bool turn();
   bool release_barrier();
   std::string stuck() const;
   bool all_done() const;
