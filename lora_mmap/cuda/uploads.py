@@ -15,6 +15,7 @@ from .device_stream import readers
 _SMALL_NBYTES = 1 << 20
 _DETOUR_NBYTES = 32 << 20
 
+# (offset in the file, nbytes, the contiguous tensor they fill)
 Reading = tuple[int, int, torch.Tensor]
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..cuda import from_torch
-from ..cuda.uploads import upload_tensors
+from ..cuda.uploads import Reading, upload_tensors
 from .opened_file import OpenedFile
-
-# (offset in the file, nbytes, the contiguous tensor they fill)
-Reading = tuple[int, int, torch.Tensor]
 
 
 class HostMemory:
