@@ -19,6 +19,14 @@ NAMES = {
 }
 WEIGHTS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 FACTORS = list(NAMES)
+# (a float16 weight, what is added, whether the sum rounds to infinity)
+EDGE_OF_FP16 = [
+    (65504.0, 15.99, False),
+    (65504.0, 16.0, True),
+    (-65504.0, -16.0, True),
+    (0.0, 65519.99, False),
+    (0.0, 65520.0, True),
+]
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 _libm = ctypes.CDLL(ctypes.util.find_library("m"))

@@ -1,38 +1,15 @@
 import pytest
 import torch
+from copy_cases import TYPES, check_every_pair_of_strides, numbered, rect
 
 from lora_mmap import _C
 from lora_mmap.errors import ArgumentError
-
-TYPES = [torch.int8, torch.int16, torch.int32, torch.int64, torch.complex128]
-
-
-def rect(dst, src):
-    return (dst.data_ptr(), src.data_ptr(), *src.shape, *dst.stride(), *src.stride(), src.element_size())
-
-
-def numbered(rows, cols, dtype):
-    return torch.arange(rows * cols).reshape(rows, cols).to(dtype)
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_pair_of_strides(dtype, threads):
-    views = {
-        "dense": lambda t: t,
-        "padded": lambda t: t.new_zeros(t.shape[0], t.shape[1] + 5)[:, 2:-3],
-        "transposed": lambda t: t.new_zeros(*t.t().shape).t(),
-        "spread": lambda t: t.new_zeros(2 * t.shape[0], 3 * t.shape[1])[::2, 1::3],
-    }
-    values = numbered(70, 45, dtype)
-    for of_src in views.values():
-        for of_dst in views.values():
-            src, dst = of_src(values.clone()), of_dst(values.clone())
-            src.copy_(values)
-            dst.zero_()
-            _C.copy([rect(dst, src)], threads)
-            assert torch.equal(dst, values)
-            assert torch.equal(src, values)
+    check_every_pair_of_strides(lambda rects: _C.copy(rects, threads), dtype)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

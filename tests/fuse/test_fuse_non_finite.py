@@ -2,7 +2,19 @@
 
 import pytest
 import torch
-from fusion_reference import BITS, NAMES, WEIGHTS, Term, bits, expected, job, random_tensor, random_term, same_bits
+from fusion_reference import (
+    BITS,
+    EDGE_OF_FP16,
+    NAMES,
+    WEIGHTS,
+    Term,
+    bits,
+    expected,
+    job,
+    random_tensor,
+    random_term,
+    same_bits,
+)
 
 from lora_mmap import _C
 
@@ -64,16 +76,7 @@ def test_overflow_names_its_jobs(isa, generator, dtype):
             assert same_bits(w, wanted[i][0])
 
 
-@pytest.mark.parametrize(
-    ("old", "delta", "overflow"),
-    [
-        (65504.0, 15.99, False),
-        (65504.0, 16.0, True),
-        (-65504.0, -16.0, True),
-        (0.0, 65519.99, False),
-        (0.0, 65520.0, True),
-    ],
-)
+@pytest.mark.parametrize(("old", "delta", "overflow"), EDGE_OF_FP16)
 def test_the_edge_of_fp16(isa, old, delta, overflow):
     w = torch.tensor([[1.0, old]], dtype=torch.float16)
     terms = [Term(torch.tensor([[0.0, 1.0]]), torch.tensor([[delta]]), 1.0)]

@@ -2,20 +2,11 @@
 
 import pytest
 import torch
+from copy_cases import TYPES, check_every_pair_of_strides, numbered, rect
 from emulator import ORDERS
 
 from lora_mmap import _C
 from lora_mmap.errors import ArgumentError
-
-TYPES = [torch.int8, torch.int16, torch.int32, torch.int64, torch.complex128]
-
-
-def rect(dst, src):
-    return (dst.data_ptr(), src.data_ptr(), *src.shape, *dst.stride(), *src.stride(), src.element_size())
-
-
-def numbered(rows, cols, dtype):
-    return (torch.arange(rows * cols) * 2654435761 >> 7).reshape(rows, cols).to(dtype)
 
 
 def check(gpu, storage, rects_of, **how):
@@ -27,21 +18,7 @@ def check(gpu, storage, rects_of, **how):
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_every_pair_of_strides(gpu, dtype):
-    views = {
-        "dense": lambda t: t,
-        "padded": lambda t: t.new_zeros(t.shape[0], t.shape[1] + 5)[:, 2:-3],
-        "transposed": lambda t: t.new_zeros(*t.t().shape).t(),
-        "spread": lambda t: t.new_zeros(2 * t.shape[0], 3 * t.shape[1])[::2, 1::3],
-    }
-    values = numbered(70, 45, dtype)
-    for of_src in views.values():
-        for of_dst in views.values():
-            src, dst = of_src(values.clone()), of_dst(values.clone())
-            src.copy_(values)
-            dst.zero_()
-            gpu.copy([rect(dst, src)])
-            assert torch.equal(dst, values)
-            assert torch.equal(src, values)
+    check_every_pair_of_strides(gpu.copy, dtype)
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fusion_reference import BITS, NAMES, WEIGHTS, bits, job, random_tensor, random_term, same_bits
+from fusion_reference import BITS, EDGE_OF_FP16, NAMES, WEIGHTS, bits, job, random_tensor, random_term, same_bits
 
 from lora_mmap import _C
 
@@ -99,16 +99,7 @@ def test_a_scale_beyond_fp32_shows_nowhere_else(gpu, generator):
     assert same_bits(w, before)
 
 
-@pytest.mark.parametrize(
-    ("old", "delta", "overflow"),
-    [
-        (65504.0, 15.99, False),
-        (65504.0, 16.0, True),
-        (-65504.0, -16.0, True),
-        (0.0, 65519.99, False),
-        (0.0, 65520.0, True),
-    ],
-)
+@pytest.mark.parametrize(("old", "delta", "overflow"), EDGE_OF_FP16)
 def test_the_edge_of_fp16(gpu, old, delta, overflow):
     for cols in (2, 4):
         w = torch.ones(1, cols, dtype=torch.float16)
