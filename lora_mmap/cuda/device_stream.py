@@ -24,7 +24,7 @@ from . import from_torch
 from .arena import Arena, Region, aligned
 from .launches import fuse
 
-# Factors of one window. Each is one upload and one launch; the first fuse begins when the first window has been read.
+# Factors of one window: one upload, few launches. The first fuse begins when the first window has been read.
 WINDOW_NBYTES = 16 << 20
 # The ring has slots for these and for two copies under way.
 READERS = 6
