@@ -17,7 +17,9 @@ Rect: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
 Upload: TypeAlias = tuple[Union["_C.File", None], Union["_C.Header", None], int, int, int, int]
 # (down, up, alpha or -1, rows, cols, rank): tensor indices and the matrix that the factors make
 PlainPair: TypeAlias = tuple[int, int, int, int, int, int]
-# (outcome: 0 found, 1 absent, 2 several; start; rule or -1; alternative or -1; module indices)
-Resolution: TypeAlias = tuple[int, int, int, int, tuple[int, ...]]
+# (rule, alternative, modules: one per path of the alternative)
+Choice: TypeAlias = tuple[int, int, tuple[int, ...]]
+# (start; the modules that all have the name itself; the ways in which rules place it). Neither: absent.
+Resolution: TypeAlias = tuple[int, tuple[int, ...], tuple[Choice, ...]]
 # (stem, infix, ((offset, prefix or -1), ...), ((suffix, tensor), ...), (rule, ...))
 Group: TypeAlias = tuple[str, str, tuple[tuple[int, int], ...], tuple[tuple[int, int], ...], tuple[int, ...]]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .adapter import Adapter
 from .errors import AmbiguousKeyError, ModelError
-from .families.compiled import WHOLE, Placement
+from .families.placement import WHOLE, Placement
 from .geometry import FUSABLE_DEVICES, Geometry
 from .model_weights import ModelWeights
 from .pairing import Pair, Unfit, pair_up

@@ -17,8 +17,9 @@ namespace {
 
 using namespace lora_mmap::keys;
 
-using SuffixTable = std::vector<std::pair<std::string, std::string>>;  // pattern, role
-using RuleTable = std::vector<std::pair<std::string, std::vector<std::vector<std::string>>>>;
+using SuffixTable = std::vector<std::tuple<std::string, std::string, uint32_t>>;  // pattern, role, keep
+using AlternativeTable = std::vector<std::pair<std::vector<std::string>, std::string>>;  // paths, beside
+using RuleTable = std::vector<std::pair<std::string, AlternativeTable>>;
 
 std::vector<Pattern> parse_all(const std::vector<std::string>& texts) {
   std::vector<Pattern> patterns;
@@ -36,12 +37,13 @@ Role role_named(const std::string& name) {
 std::shared_ptr<Grammar> make_grammar(const SuffixTable& suffix_table,
                                       const std::vector<std::string>& prefixes, const RuleTable& table) {
   std::vector<Suffix> suffixes;
-  for (const auto& [text, role] : suffix_table) suffixes.push_back({Pattern::parse(text), role_named(role)});
+  for (const auto& [text, role, keep] : suffix_table)
+    suffixes.push_back({Pattern::parse(text), role_named(role), keep});
   std::vector<Rule> rules;
   for (const auto& [text, alternatives] : table) {
     Rule rule{Pattern::parse(text), {}};
-    for (const auto& paths : alternatives) {
-      Alternative alternative;
+    for (const auto& [paths, beside] : alternatives) {
+      Alternative alternative{{}, beside};
       for (const std::string& path : paths) alternative.paths.push_back(Template::parse(path, rule.pattern));
       rule.alternatives.push_back(std::move(alternative));
     }
@@ -159,7 +161,7 @@ std::vector<int32_t> prefixes_used(const Classification& self) {
   return {used.begin(), used.end()};
 }
 
-// One item per group: the module that the name itself says, or the whole resolution.
+// One item per group: the module that the name itself says, or (start, modules of that name, choices).
 py::list resolve_to_python(const Classification& self, const ModelNames& names) {
   std::vector<Resolution> all;
   {
@@ -170,11 +172,16 @@ py::list resolve_to_python(const Classification& self, const ModelNames& names) 
   py::list list(all.size());
   for (size_t i = 0; i < all.size(); ++i) {
     const Resolution& found = all[i];
-    if (found.outcome == Resolution::Outcome::resolved && found.rule < 0)
+    if (found.modules.size() == 1) {
       list[i] = py::int_(found.modules.front());
-    else
-      list[i] = py::make_tuple(static_cast<int>(found.outcome), found.start, found.rule, found.alternative,
-                               py::tuple(py::cast(found.modules)));
+      continue;
+    }
+    py::tuple choices(found.choices.size());
+    for (size_t k = 0; k < found.choices.size(); ++k) {
+      const Choice& choice = found.choices[k];
+      choices[k] = py::make_tuple(choice.rule, choice.alternative, py::tuple(py::cast(choice.modules)));
+    }
+    list[i] = py::make_tuple(found.start, py::tuple(py::cast(found.modules)), choices);
   }
   return list;
 }
@@ -200,8 +207,10 @@ void register_keys(py::module_& m) {
       .def_property_readonly("prefixes", &prefixes_used)
       .def("resolve", &resolve_to_python, py::arg("names"));
   py::class_<ModelNames>(m, "ModelNames")
-      .def(py::init<std::vector<std::string>, const std::vector<bool>&, std::vector<std::string>>(),
-           py::arg("names"), py::arg("alive"), py::arg("aliases") = std::vector<std::string>())
+      .def(py::init<std::vector<std::string>, const std::vector<bool>&,
+                    std::vector<std::pair<uint32_t, std::string>>>(),
+           py::arg("names"), py::arg("alive"),
+           py::arg("aliases") = std::vector<std::pair<uint32_t, std::string>>())
       .def("set_forms", &ModelNames::set_forms, py::arg("rows"), py::arg("cols"))
       .def("__len__", &ModelNames::size);
 }

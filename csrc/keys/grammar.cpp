@@ -1,5 +1,6 @@
 #include "keys/grammar.h"
 
+#include <algorithm>
 #include <set>
 
 #include "base/error.h"
@@ -43,6 +44,9 @@ Grammar::Grammar(std::vector<Suffix> suffixes, std::vector<Pattern> prefixes, st
     : suffixes_(std::move(suffixes)),
       rules_(std::move(rules)),
       n_prefixes_(static_cast<uint32_t>(prefixes.size())) {
+  for (Rule& rule : rules_)
+    rule.is_conditional = std::any_of(rule.alternatives.begin(), rule.alternatives.end(),
+                                      [](const Alternative& way) { return !way.beside.empty(); });
   suffix_ = compile_suffixes(suffixes_);
   stem_ = compile_stems(prefixes, rules_);
 }
@@ -65,11 +69,12 @@ bool Grammar::find_suffix(std::string_view key, KeyMatch& match) const {
     match.stem = key.substr(0, at);
   }
   if (match.suffix < 0) return false;
-  const Pattern& suffix = suffixes_[static_cast<size_t>(match.suffix)].pattern;
-  if (!suffix.captures().empty()) {
+  const Suffix& suffix = suffixes_[static_cast<size_t>(match.suffix)];
+  if (!suffix.pattern.captures().empty()) {
     std::vector<std::string_view> values;
-    if (suffix.match(key.substr(match.stem.size()), Separators::exact, values)) match.infix = values.front();
+    if (suffix.pattern.match(key.substr(match.stem.size()), Separators::exact, values)) match.infix = values.front();
   }
+  match.stem = key.substr(0, match.stem.size() + suffix.keep);
   if (match.stem.size() > 1 && match.stem.back() == '_') match.stem.remove_suffix(1);
   return true;
 }

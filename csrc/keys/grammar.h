@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -18,16 +19,20 @@ enum class Role : uint8_t { down, up, alpha, other };
 struct Suffix {
   Pattern pattern;
   Role role;
+  uint32_t keep = 0;  // characters at its beginning that stay with the stem
 };
 
-// One way to write a rule's path in a model. All targets of one alternative must exist for it to apply.
+// One way to write a rule's path in a model. All targets of one alternative must exist for it to apply. One
+// with `beside` holds for models that have a module of that name, and there it goes before everything else.
 struct Alternative {
   std::vector<Template> paths;
+  std::string beside;
 };
 
 struct Rule {
   Pattern pattern;
   std::vector<Alternative> alternatives;
+  bool is_conditional = false;  // some alternative has `beside`; the grammar fills it in
 };
 
 // Where a module path may begin inside a key.

@@ -10,30 +10,46 @@ std::string flatten(std::string_view path) {
   return flat;
 }
 
+namespace {
+
+void add_once(std::vector<uint32_t>& ids, uint32_t id) {
+  if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+}
+
+}  // namespace
+
 ModelNames::ModelNames(std::vector<std::string> names, const std::vector<bool>& alive,
-                       std::vector<std::string> aliases)
-    : names_(std::move(names)), aliases_(std::move(aliases)) {
-  for (uint32_t id = 0; id < names_.size(); ++id)
-    if (alive[id]) add(names_[id], id);
-  for (uint32_t id = 0; id < std::min(names_.size(), aliases_.size()); ++id)
-    if (alive[id] && !aliases_[id].empty() && !exact_.contains(aliases_[id])) add(aliases_[id], id);
+                       std::vector<std::pair<uint32_t, std::string>> aliases)
+    : size_(names.size()) {
+  exact_.reserve(names.size());
+  flattened_.reserve(names.size());
+  for (uint32_t id = 0; id < names.size(); ++id) {
+    if (!alive[id]) continue;
+    flattened_[flatten(names[id])].push_back(id);
+    exact_[std::move(names[id])].push_back(id);
+  }
+  Index exact, flattened;
+  for (const auto& [id, alias] : aliases) {
+    if (!alive[id]) continue;
+    if (!exact_.contains(alias)) add_once(exact[alias], id);
+    if (std::string flat = flatten(alias); !flattened_.contains(flat)) add_once(flattened[std::move(flat)], id);
+  }
+  exact_.merge(exact);
+  flattened_.merge(flattened);
 }
 
-void ModelNames::add(std::string_view name, uint32_t id) {
-  exact_.emplace(name, id);
-  flattened_[flatten(name)].push_back(id);
-}
-
-std::optional<uint32_t> ModelNames::exact(std::string_view name) const {
-  const auto found = exact_.find(name);
-  if (found == exact_.end()) return std::nullopt;
+std::span<const uint32_t> ModelNames::find(const Index& index, std::string_view name) {
+  const auto found = index.find(name);
+  if (found == index.end()) return {};
   return found->second;
+}
+
+std::span<const uint32_t> ModelNames::exact(std::string_view name) const {
+  return find(exact_, name);
 }
 
 std::span<const uint32_t> ModelNames::flattened(std::string_view name_with_underscores) const {
-  const auto found = flattened_.find(name_with_underscores);
-  if (found == flattened_.end()) return {};
-  return found->second;
+  return find(flattened_, name_with_underscores);
 }
 
 void ModelNames::set_forms(std::vector<uint64_t> rows, std::vector<uint64_t> cols) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,18 +13,20 @@ namespace lora_mmap::keys {
 class ModelNames {
  public:
   // Names are identified by their position. Those with `alive[i]` false are known but never found: the module
-  // exists and takes no part in the forward pass.
+  // exists and takes no part in the forward pass. `aliases` are further names of some; a module's own name goes
+  // before another's alias.
   ModelNames(std::vector<std::string> names, const std::vector<bool>& alive,
-             std::vector<std::string> aliases = {});
+             std::vector<std::pair<uint32_t, std::string>> aliases = {});
   ModelNames(const ModelNames&) = delete;
   ModelNames& operator=(const ModelNames&) = delete;
 
-  std::optional<uint32_t> exact(std::string_view name) const;
+  // More than one where several modules have the alias and none has the name.
+  std::span<const uint32_t> exact(std::string_view name) const;
 
   // Several names may flatten to the same text; all are given.
   std::span<const uint32_t> flattened(std::string_view name_with_underscores) const;
 
-  size_t size() const { return names_.size(); }
+  size_t size() const { return size_; }
 
   // The weights as matrices, by name id: rows and columns, 0 and 0 for what is none. Not to be called while
   // another thread resolves against these names.
@@ -40,13 +41,13 @@ class ModelNames {
     size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
   };
 
-  void add(std::string_view name, uint32_t id);
+  using Index = std::unordered_map<std::string, std::vector<uint32_t>, Hash, std::equal_to<>>;
 
-  std::vector<std::string> names_;
-  std::vector<std::string> aliases_;
+  static std::span<const uint32_t> find(const Index& index, std::string_view name);
+
+  size_t size_ = 0;
   std::vector<uint64_t> rows_, cols_;
-  std::unordered_map<std::string_view, uint32_t> exact_;  // views into names_ and aliases_
-  std::unordered_map<std::string, std::vector<uint32_t>, Hash, std::equal_to<>> flattened_;
+  Index exact_, flattened_;
 };
 
 // `path` with every '.' written as '_'.

@@ -5,23 +5,19 @@
 namespace lora_mmap::keys {
 namespace {
 
-using Outcome = Resolution::Outcome;
-
 bool find_by_name(std::string_view path, const ModelNames& names, Resolution& result) {
   const bool dotted = path.find('.') != std::string_view::npos;
   if (dotted) {
-    if (const auto id = names.exact(path)) {
-      result.modules = {*id};
-      result.outcome = Outcome::resolved;
+    const auto exact = names.exact(path);
+    if (!exact.empty()) {
+      result.modules.assign(exact.begin(), exact.end());
       return true;
     }
   }
   // A path without dots is its own flattened form.
   const auto ids = dotted ? names.flattened(flatten(path)) : names.flattened(path);
-  if (ids.empty()) return false;
   result.modules.assign(ids.begin(), ids.end());
-  result.outcome = ids.size() == 1 ? Outcome::resolved : Outcome::ambiguous;
-  return true;
+  return !ids.empty();
 }
 
 // Every path of the alternative must be in the model: half of a fused projection is not the projection.
@@ -29,35 +25,42 @@ bool expand_all(const Alternative& alternative, const std::vector<std::string_vi
                 const ModelNames& names, std::vector<uint32_t>& modules) {
   modules.clear();
   for (const Template& path : alternative.paths) {
-    const auto id = names.exact(path.expand(values));
-    if (!id) return false;
-    modules.push_back(*id);
+    const auto ids = names.exact(path.expand(values));
+    if (ids.size() != 1) return false;
+    modules.push_back(ids.front());
   }
   return !modules.empty();
 }
 
-bool find_by_rules(std::string_view path, const Group& group, const Grammar& grammar, const ModelNames& names,
-                   Resolution& result) {
-  std::vector<std::string_view> values;
-  std::vector<uint32_t> modules;
-  for (const uint32_t rule : group.rules) {
-    if (!grammar.captures(rule, path, values)) continue;
-    const auto& alternatives = grammar.rule(rule).alternatives;
-    for (size_t i = 0; i < alternatives.size(); ++i) {
-      if (!expand_all(alternatives[i], values, names, modules) || modules == result.modules) continue;
-      if (result.outcome == Outcome::absent) {
-        result.outcome = Outcome::resolved;
-        result.rule = static_cast<int32_t>(rule);
-        result.alternative = static_cast<int32_t>(i);
-        result.modules = modules;
-      } else {
-        result.outcome = Outcome::ambiguous;
-        result.modules.insert(result.modules.end(), modules.begin(), modules.end());
+class RuleSearch {
+ public:
+  RuleSearch(std::string_view path, const Group& group, const Grammar& grammar, const ModelNames& names)
+      : path_(path), group_(group), grammar_(grammar), names_(names) {}
+
+  // With `conditional`, only what is said of models with a mark of their own; without, only the rest.
+  bool run(bool conditional, std::vector<Choice>& choices) {
+    for (const uint32_t index : group_.rules) {
+      const Rule& rule = grammar_.rule(index);
+      if (conditional && !rule.is_conditional) continue;
+      if (!grammar_.captures(index, path_, values_)) continue;
+      for (uint32_t i = 0; i < rule.alternatives.size(); ++i) {
+        const Alternative& way = rule.alternatives[i];
+        if (way.beside.empty() == conditional) continue;
+        if (conditional && names_.exact(way.beside).empty()) continue;
+        if (expand_all(way, values_, names_, modules_)) choices.push_back({index, i, modules_});
       }
     }
+    return !choices.empty();
   }
-  return result.outcome != Outcome::absent;
-}
+
+ private:
+  std::string_view path_;
+  const Group& group_;
+  const Grammar& grammar_;
+  const ModelNames& names_;
+  std::vector<std::string_view> values_;
+  std::vector<uint32_t> modules_;
+};
 
 }  // namespace
 
@@ -66,15 +69,17 @@ Resolution resolve(const Group& group, const Grammar& grammar, const ModelNames&
   for (uint32_t i = 0; i < group.starts.size(); ++i) {
     const std::string_view path = group.stem.substr(group.starts[i].offset);
     result.start = i;
+    RuleSearch rules(path, group, grammar, names);
+    if (rules.run(true, result.choices)) break;
     if (find_by_name(path, names, result)) break;
-    if (!group.rules.empty() && find_by_rules(path, group, grammar, names, result)) break;
+    if (rules.run(false, result.choices)) break;
   }
   return result;
 }
 
 int32_t fit(const Group& group, const Grammar& grammar, const PlainPair& pair, const ModelNames& names) {
   const Resolution found = resolve(group, grammar, names);
-  if (found.outcome != Outcome::resolved || found.rule >= 0) return -1;
+  if (found.modules.size() != 1) return -1;
   const uint32_t module = found.modules.front();
   return names.has_form(module, pair.rows, pair.cols) ? static_cast<int32_t>(module) : -1;
 }

@@ -1,6 +1,6 @@
 // From the names a file uses to the modules a model has. Order: the path as it stands, then after each known
-// prefix; for each of these the exact name, the flattened name, the family rules. The first hit wins; two at
-// once are never guessed.
+// prefix; for each of these what rules say of models with a mark of their own, the exact name, the flattened name,
+// the other rules. The first hit wins; two at once are never guessed.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,19 @@
 
 namespace lora_mmap::keys {
 
+// One way in which the rules place a path.
+struct Choice {
+  uint32_t rule;                  // index into the grammar's rules
+  uint32_t alternative;           // of that rule
+  std::vector<uint32_t> modules;  // one per path of the alternative
+};
+
 struct Resolution {
-  enum class Outcome : uint8_t { resolved, absent, ambiguous };
-  Outcome outcome = Outcome::absent;
   uint32_t start = 0;             // index into the group's starts
-  int32_t rule = -1;              // index into the grammar's rules; -1: the name itself is in the model
-  int32_t alternative = -1;       // of that rule
-  std::vector<uint32_t> modules;  // one per path of the alternative; when ambiguous, every candidate
+  std::vector<uint32_t> modules;  // that have the name itself; more than one: it is ambiguous
+  std::vector<Choice> choices;    // where no module has it; more than one: shapes have to tell, or it is ambiguous
+
+  bool is_absent() const { return modules.empty() && choices.empty(); }
 };
 
 Resolution resolve(const Group& group, const Grammar& grammar, const ModelNames& names);

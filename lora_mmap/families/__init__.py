@@ -1,6 +1,17 @@
 """Key tables: suffixes, prefixes and one file per model family, compiled into one native automaton."""
 
 from .compiled import key_tables, register_family
-from .tables import Family, Prefix, Rows, Same, Suffix
+from .tables import Family, Naming, Prefix, Suffix, Weights, cols, rows, same
 
-__all__ = ["Family", "Prefix", "Rows", "Same", "Suffix", "key_tables", "register_family"]
+__all__ = [
+    "Family",
+    "Naming",
+    "Prefix",
+    "Suffix",
+    "Weights",
+    "cols",
+    "key_tables",
+    "register_family",
+    "rows",
+    "same",
+]

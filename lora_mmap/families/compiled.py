@@ -2,116 +2,161 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from .. import _C
 from ..errors import PatternError
 from ..sharing import ForkSafeLock
-from . import qwen_image
+from .known import FAMILIES
+from .placement import Placement, placement
 from .prefixes import PREFIXES
 from .suffixes import SUFFIXES
-from .tables import Family, Layout, Rows
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a factor pair lands when a rule places it: rows ``part`` of ``sizes`` of the target, of the source, or all.
-
-    ``side`` is ``"target"`` (the pair belongs to some rows of the model's weight), ``"source"`` (some rows of the
-    pair's up factor belong to the model's weight) or ``"whole"``.
-    """
-
-    side: str = "whole"
-    part: int = 0
-    sizes: tuple[int, ...] = ()
-
-    def rows(self, total: int) -> tuple[int, int] | None:
-        """The half-open row range within ``total`` rows, or None where they do not divide."""
-        if self.side == "whole":
-            return 0, total
-        unit, rest = divmod(total, sum(self.sizes))
-        if rest:
-            return None
-        begin = unit * sum(self.sizes[: self.part])
-        return begin, begin + unit * self.sizes[self.part]
-
-
-WHOLE = Placement()
+from .tables import Family, Layout, Naming, Weights
 
 
 @dataclass(frozen=True, slots=True)
 class RuleAlternative:
-    """One spelling of a rule's path in a model: the target paths, and where in each the pair lands."""
+    """One spelling of a rule's path in a model: the target paths, and where in each the pair lands. ``beside`` is the
+    module that the model must have for it, if any."""
 
     family: str
     paths: tuple[str, ...]
     placements: tuple[Placement, ...]
+    beside: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RuleMeaning:
-    """What a native rule number stands for."""
+    """What a native rule number stands for. ``namings`` are (family, naming) that know the path."""
 
     pattern: str
-    alternatives: tuple[RuleAlternative, ...]
-    marks: frozenset[str]
-    components: frozenset[str]
+    alternatives: list[RuleAlternative] = field(default_factory=list)
+    namings: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Tables:
     """All tables as they stood at one moment, compiled. Immutable, shared by every adapter opened meanwhile."""
 
     def __init__(self, families: tuple[Family, ...]) -> None:
-        self.families = families
+        self.families = {family.name: family for family in families}
         self.suffixes = SUFFIXES
         self.prefixes = PREFIXES
         self.rules = _rules(families)
         self.grammar = _C.Grammar(
-            [(suffix.pattern, suffix.role) for suffix in SUFFIXES],
+            [(suffix.pattern, suffix.role, len(suffix.keep)) for suffix in SUFFIXES],
             [prefix.pattern for prefix in PREFIXES],
-            [(rule.pattern, [list(way.paths) for way in rule.alternatives]) for rule in self.rules],
+            [(rule.pattern, [(list(way.paths), way.beside) for way in rule.alternatives]) for rule in self.rules],
         )
 
 
-def _ways(layout: Layout) -> list[tuple[str, tuple[str, ...], tuple[Placement, ...]]]:
-    """A layout as directed rules: (path in the file, paths in the model, placements)."""
-    if isinstance(layout, Rows):
-        cuts = tuple(Placement("source", part, layout.sizes) for part in range(len(layout.parts)))
-        ways = [(layout.whole, layout.parts, cuts)]
-        for part, path in enumerate(layout.parts):
-            ways.append((path, (layout.whole,), (Placement("target", part, layout.sizes),)))
-        return ways
-    return [(here, (there,), (WHOLE,)) for here in layout.names for there in layout.names if here != there]
-
-
-def _rules(families: tuple[Family, ...]) -> tuple[RuleMeaning, ...]:
-    alternatives: dict[str, list[RuleAlternative]] = {}
-    marks: dict[str, set[str]] = {}
-    components: dict[str, set[str]] = {}
+def _rules(families: tuple[Family, ...]) -> list[RuleMeaning]:
+    rules: dict[str, RuleMeaning] = {}
     for family in families:
-        for mark in family.marks:
-            alternatives.setdefault(mark, [])
-            marks.setdefault(mark, set()).add(family.name)
-        for layout in family.layouts:
-            for pattern, paths, placements in _ways(layout):
-                way = RuleAlternative(family.name, paths, placements)
-                twin = next((w for w in alternatives.get(pattern, ()) if w.paths == paths), None)
-                if twin is None:
-                    alternatives.setdefault(pattern, []).append(way)
-                elif twin.placements != placements:
-                    raise PatternError(
-                        f"[register_family] '{pattern}' -> {list(paths)}: families {twin.family!r} and {family.name!r} "
-                        "place it differently"
-                    )
-                components.setdefault(pattern, set()).update(family.components)
-    return tuple(
-        RuleMeaning(pattern, tuple(ways), frozenset(marks.get(pattern, ())), frozenset(components.get(pattern, ())))
-        for pattern, ways in alternatives.items()
+        for weights in family.weights:
+            _validate(family, weights)
+            for naming, path, layout in _sources(family, weights):
+                rule = rules.setdefault(path, RuleMeaning(path))
+                if (family.name, naming) not in rule.namings:
+                    rule.namings.append((family.name, naming))
+                for way in _ways(family, weights, naming, path, layout):
+                    _add(rule, way)
+    return list(rules.values())
+
+
+def _sources(family: Family, weights: Weights) -> Iterator[tuple[str, str, Layout]]:
+    """What a file may say: (naming, path, layout). Equal paths of a naming told apart in models are not its own."""
+    plain = {
+        path for naming, paths in weights.names.items() if not _naming(family, naming).beside for path in paths
+    }
+    for naming, paths in weights.names.items():
+        for path, layout in paths.items():
+            if not (_naming(family, naming).beside and path in plain):
+                yield naming, path, layout
+
+
+def _ways(family: Family, weights: Weights, source: str, path: str, layout: Layout) -> Iterator[RuleAlternative]:
+    """The spellings of ``path`` in models, one per naming that has all of its pieces."""
+    for name, paths in weights.names.items():
+        naming = _naming(family, name)
+        if not naming.in_models:
+            continue
+        for covering in _covers(paths, layout):
+            placements = tuple(placement(weights, layout, paths[target]) for target in covering)
+            if covering == (path,) and (placements[0].is_whole or name == source):
+                continue  # the name itself says it
+            yield RuleAlternative(family.name, covering, placements, naming.beside)
+
+
+def _covers(paths: dict[str, Layout] | object, layout: Layout) -> Iterator[tuple[str, ...]]:
+    """The sets of a naming's paths that hold every piece of ``layout`` once: usually one set, or none."""
+    assert isinstance(paths, dict)
+    wanted = set(layout.pieces)
+    holders = {path: wanted.intersection(held.pieces) for path, held in paths.items()}
+    for path, pieces in holders.items():
+        if pieces == wanted:
+            yield (path,)
+    parts = tuple(path for path, pieces in holders.items() if pieces and pieces != wanted)
+    if sum(len(holders[path]) for path in parts) == len(wanted) == len(set().union(*(holders[p] for p in parts))):
+        yield parts
+
+
+def _add(rule: RuleMeaning, way: RuleAlternative) -> None:
+    for twin in rule.alternatives:
+        if twin.paths != way.paths or twin.beside != way.beside:
+            continue
+        if twin.placements == way.placements:
+            return
+        if twin.family == way.family or not _told_apart(twin, way):
+            raise PatternError(
+                f"[register_family] '{rule.pattern}' -> {list(way.paths)}: families {twin.family!r} and {way.family!r} "
+                "place it differently, and shapes do not tell which of them is right"
+            )
+    rule.alternatives.append(way)
+
+
+def _told_apart(one: RuleAlternative, other: RuleAlternative) -> bool:
+    """True when no shapes fit both: the proportions differ."""
+    return any(
+        a.target_units * b.source_units != b.target_units * a.source_units or a.square or b.square
+        for a, b in zip(one.placements, other.placements, strict=True)
     )
 
 
+def _naming(family: Family, name: str) -> Naming:
+    return next((naming for naming in family.namings if naming.name == name), Naming(name))
+
+
+def _validate(family: Family, weights: Weights) -> None:
+    where = f"[register_family] family {family.name!r}"
+    listed: dict[str, str] = {}
+    for naming, paths in weights.names.items():
+        for path, layout in paths.items():
+            unknown = [piece for piece in layout.pieces if piece not in weights.sizes]
+            if unknown:
+                raise PatternError(f"{where}: '{path}' holds {unknown[0]!r}, expected one of {list(weights.sizes)}")
+            if len(set(layout.pieces)) != len(layout.pieces) or not layout.pieces:
+                raise PatternError(f"{where}: '{path}' holds {list(layout.pieces)}, expected each piece once")
+            if layout.interleaved and len({weights.sizes[piece] for piece in layout.pieces}) > 1:
+                raise PatternError(f"{where}: '{path}' interleaves pieces of different sizes")
+            beside = _naming(family, naming).beside
+            twin = listed.get(path)
+            if twin is not None and bool(beside) == bool(_naming(family, twin).beside):
+                first, second = weights.names[twin][path], layout
+                if first != second:
+                    raise PatternError(f"{where}: '{path}' is written for {twin} and for {naming}, with other pieces")
+            listed.setdefault(path, naming)
+    for size in weights.sizes.values():
+        if size < 1:
+            raise PatternError(f"{where}: sizes are {dict(weights.sizes)}, expected positive integers")
+    for naming in family.namings:
+        if not naming.in_models and naming.name in weights.names and len(weights.names) == 1:
+            path = next(iter(weights.names[naming.name]))
+            raise PatternError(f"{where}: '{path}' leads nowhere: only files are named so")
+
+
 _lock = ForkSafeLock()
-_families: tuple[Family, ...] = (qwen_image.FAMILY,)
+_families: tuple[Family, ...] = FAMILIES
 _tables: Tables | None = None
 
 
@@ -128,7 +173,7 @@ def register_family(family: Family) -> None:
     """Adds a family table for this process; adapters opened or composed from now on know it.
 
     Raises :class:`~lora_mmap.errors.PatternError` when a pattern is malformed, when the name is taken, or when the
-    table contradicts another; the tables then stay as they were.
+    table contradicts itself or another; the tables then stay as they were.
     """
     global _families, _tables
     with _lock:

@@ -1,25 +1,43 @@
 """Qwen-Image (60 blocks, width 3072). diffusers and ComfyUI use the same names; fused projections come from diffusers'
-``fuse_qkv_projections`` (``to_qkv``, ``to_added_qkv``) and from Nunchaku (``to_qkv``, ``add_qkv_proj``)."""
+``fuse_qkv_projections`` (``to_qkv``, ``to_added_qkv``) and from Nunchaku (``to_qkv``, ``add_qkv_proj``), whose
+modulation keeps the six vectors of a channel together."""
 
 from __future__ import annotations
 
-from .tables import Family, Rows, Same
+from .tables import Family, Naming, rows, same
 
-_ATTENTION = "transformer_blocks.{i}.attn."
-_ADDED = tuple(_ATTENTION + part for part in ("add_q_proj", "add_k_proj", "add_v_proj"))
+_BLOCK = "transformer_blocks.{i}."
+_ATTENTION = _BLOCK + "attn."
+_MODULATION = "shift1 scale1 gate1 shift2 scale2 gate2"
 
 FAMILY = Family(
     name="qwen_image",
     title="Qwen-Image",
-    marks=(
-        "transformer_blocks.{i}.{side:img|txt}_mlp.net.0.proj",
-        "transformer_blocks.{i}.{side:img|txt}_mlp.net.2",
-        "transformer_blocks.{i}.{side:img|txt}_mod.1",
-    ),
-    layouts=(
-        Rows(_ATTENTION + "to_qkv", tuple(_ATTENTION + part for part in ("to_q", "to_k", "to_v"))),
-        Rows(_ATTENTION + "add_qkv_proj", _ADDED),
-        Rows(_ATTENTION + "to_added_qkv", _ADDED),
-        Same((_ATTENTION + "add_qkv_proj", _ATTENTION + "to_added_qkv")),
+    namings=(Naming("nunchaku", beside="transformer_blocks.0.attn.add_qkv_proj"),),
+    weights=(
+        rows(
+            "q k v",
+            diffusers={_ATTENTION + "to_q": "q", _ATTENTION + "to_k": "k", _ATTENTION + "to_v": "v"},
+            fused={_ATTENTION + "to_qkv": "q k v"},
+        ),
+        rows(
+            "q k v",
+            diffusers={
+                _ATTENTION + "add_q_proj": "q",
+                _ATTENTION + "add_k_proj": "k",
+                _ATTENTION + "add_v_proj": "v",
+            },
+            fused={_ATTENTION + "to_added_qkv": "q k v"},
+            nunchaku={_ATTENTION + "add_qkv_proj": "q k v"},
+        ),
+        same(diffusers=_ATTENTION + "{m:to_out.0|to_add_out}"),
+        same(diffusers=_BLOCK + "{side:img|txt}_mlp.net.{m:0.proj|2}"),
+        rows(
+            _MODULATION,
+            diffusers={_BLOCK + "{side:img|txt}_mod.1": _MODULATION},
+            nunchaku={_BLOCK + "{side:img|txt}_mod.1": _MODULATION + " interleaved"},
+        ),
+        same(diffusers="{m:img_in|txt_in|proj_out|norm_out.linear}"),
+        same(diffusers="time_text_embed.timestep_embedder.linear_{m:1|2}"),
     ),
 )

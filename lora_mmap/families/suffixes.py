@@ -29,6 +29,10 @@ def _lora() -> list[Suffix]:
         table += [
             Suffix(f".lora_linear_layer.{word}.weight", roles[word], "lora", "lora_linear_layer"),
             Suffix(f"_lora.{word}.weight", roles[word], "lora", "attention processor"),
+            *(
+                Suffix(f"_lora{n}.{word}.weight", roles[word], "lora", "xlabs processor", keep=f"_lora{n}")
+                for n in (1, 2)
+            ),
         ]
     return table
 

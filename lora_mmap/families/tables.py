@@ -1,70 +1,142 @@
 """What a family table is made of. A family is data: readable by somebody who knows the model and not our code.
 
-Paths are patterns (``csrc/keys/pattern.h``): ``{i}`` stands for a block index, ``{side:img|txt}`` for one of the listed
-words, ``.`` also matches the ``_`` of trainers that flatten module paths.
+A *naming* is one consistent way to name a model's weights: ``native`` (as published and as ComfyUI has it),
+``diffusers``, ``nunchaku``, ... A table says, weight by weight, what each naming calls it; every rule, in either
+direction between any two namings, follows from that.
+
+Paths are patterns (``csrc/keys/pattern.h``): ``{i}`` stands for a block index, ``{m:to_q|to_k}`` for one of the listed
+words, ``.`` also matches the ``_`` of trainers that flatten module paths. Paths of one weight capture the same names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+Axis = Literal["rows", "cols"]
 
 
 @dataclass(frozen=True)
-class Same:
-    """One weight under several names."""
+class Naming:
+    """A naming that needs more said about it than its name.
 
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A fused weight whose rows (output features) are those of its parts, stacked in this order.
-
-    ``sizes`` are the parts' relative heights; without it they are equal. The model may carry either spelling and the
-    file either: a part's factors land in its rows of ``whole``, and those of ``whole`` are cut for the parts.
+    ``beside`` is a module that only models of this naming have, with its indices (``transformer_blocks.0.qkv_proj``);
+    where a model has it, this naming's paths win over equal paths of other namings. ``in_models`` is False for what
+    only adapter files are written in.
     """
 
-    whole: str
-    parts: tuple[str, ...]
-    sizes: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.sizes and len(self.sizes) != len(self.parts):
-            raise ValueError(f"Rows({self.whole!r}): {len(self.parts)} parts but {len(self.sizes)} sizes")
-        if not self.sizes:
-            object.__setattr__(self, "sizes", (1,) * len(self.parts))
+    name: str
+    beside: str = ""
+    in_models: bool = True
 
 
-Layout = Same | Rows
+@dataclass(frozen=True)
+class Layout:
+    """Which pieces of a weight a path holds, in order; ``interleaved``: row by row in turn, not one after the other."""
+
+    pieces: tuple[str, ...]
+    interleaved: bool = False
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One matrix, in pieces of relative ``sizes`` along an axis, and which pieces lie under which name.
+
+    Rows are output features, columns input features (for convolutions, output channels and flattened input).
+    ``square``: a piece of size 1 has as many rows as the matrix has columns; tells apart what has the same names.
+    """
+
+    sizes: Mapping[str, int]
+    names: Mapping[str, Mapping[str, Layout]]  # naming -> path -> layout
+    axis: Axis = "rows"
+    square: bool = False
+
+
+_WHOLE = "all"
+
+
+def same(**paths: str | Iterable[str]) -> Weights:
+    """One weight under its names: ``same(native="img_in", diffusers="x_embedder")``; several paths in a tuple."""
+    whole = Layout((_WHOLE,))
+    return Weights(
+        {_WHOLE: 1},
+        {
+            naming: {path: whole for path in ((text,) if isinstance(text, str) else tuple(text))}
+            for naming, text in paths.items()
+        },
+    )
+
+
+def rows(pieces: str, *, square: bool = False, **namings: Mapping[str, str]) -> Weights:
+    """A matrix whose output features come in pieces: ``rows("q k v mlp:4", native={"linear1": "q k v mlp"}, ...)``.
+
+    ``pieces`` lists them with their relative sizes. A path holds the pieces it lists, in its own order; ``"a b
+    interleaved"`` takes them row by row in turn.
+    """
+    return _cut(pieces, "rows", square, namings)
+
+
+def cols(pieces: str, **namings: Mapping[str, str]) -> Weights:
+    """A matrix whose input features come in pieces: ``cols("attn mlp:4", native={"linear2": "attn mlp"}, ...)``."""
+    return _cut(pieces, "cols", False, namings)
+
+
+def _cut(pieces: str, axis: Axis, square: bool, namings: Mapping[str, Mapping[str, str]]) -> Weights:
+    sizes = {}
+    for word in pieces.split():
+        name, _, size = word.partition(":")
+        sizes[name] = int(size or 1)
+    return Weights(
+        sizes,
+        {naming: {path: _layout(text) for path, text in paths.items()} for naming, paths in namings.items()},
+        axis,
+        square,
+    )
+
+
+def _layout(text: str) -> Layout:
+    words = text.split()
+    interleaved = words[-1] == "interleaved"
+    return Layout(tuple(words[:-1] if interleaved else words), interleaved)
 
 
 @dataclass(frozen=True)
 class Family:
     """The names of one model family.
 
-    ``marks`` are paths that only this family has: an adapter is said to belong to the family most of whose marks it
-    carries. ``layouts`` say how one spelling of a weight becomes another. ``components`` are those whose keys the
-    layouts apply to.
+    ``written`` says which naming each dialect writes, for :func:`lora_mmap.families.writing.spell`:
+    ``{"kohya": "native"}``; dialects that are not in it write ``diffusers`` names, ComfyUI ``native`` ones. ``widths``
+    tell apart families of equal names: columns of the weight at a path. ``components`` are the pipeline components that
+    the weights belong to. ``duplicates`` are pairs of namings: where one file carries both, what the second one names
+    again is left out.
     """
 
     name: str
     title: str
-    marks: tuple[str, ...]
-    layouts: tuple[Layout, ...] = ()
+    weights: tuple[Weights, ...]
+    namings: tuple[Naming, ...] = ()
+    written: Mapping[str, str] | None = None
+    widths: Mapping[str, tuple[int, ...]] | None = None
     components: tuple[str, ...] = ("denoiser",)
+    duplicates: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Suffix:
     """What a tensor's key ends in, and so what it is: ``role`` within ``algorithm``.
 
-    ``pattern`` may capture ``{adapter:*}``, a PEFT adapter name; ``spelling`` is how the report names the dialect.
+    ``pattern`` may capture ``{adapter:*}``, a PEFT adapter name; ``spelling`` is how the report names the dialect. The
+    characters ``keep``, with which the match begins, stay with the module path. ``parameter`` is the module's own that
+    the tensor is for: ``"weight"``, ``"bias"`` or another by its name.
     """
 
     pattern: str
     role: str
     algorithm: str
     spelling: str = ""
+    keep: str = ""
+    parameter: str = "weight"
 
 
 @dataclass(frozen=True)

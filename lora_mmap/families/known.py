@@ -1,0 +1,11 @@
+"""The families that ship, in the order in which ties between them are settled."""
+
+from __future__ import annotations
+
+from . import flux1, qwen_image
+from .tables import Family
+
+FAMILIES: tuple[Family, ...] = (
+    flux1.FAMILY,
+    qwen_image.FAMILY,
+)
