@@ -28,11 +28,13 @@ class RuleAlternative:
 
 @dataclass(slots=True)
 class RuleMeaning:
-    """What a native rule number stands for. ``namings`` are (family, naming) that know the path."""
+    """What a native rule number stands for. ``namings`` are (family, naming) that know the path, ``weights`` (family,
+    number in its table) those it may be."""
 
     pattern: str
     alternatives: list[RuleAlternative] = field(default_factory=list)
     namings: list[tuple[str, str]] = field(default_factory=list)
+    weights: set[tuple[str, int]] = field(default_factory=set)
 
 
 class Tables:
@@ -48,15 +50,30 @@ class Tables:
             [prefix.pattern for prefix in PREFIXES],
             [(rule.pattern, [(list(way.paths), way.beside) for way in rule.alternatives]) for rule in self.rules],
         )
+        _refuse_ambiguous(self.rules, self.grammar)
+
+
+def _refuse_ambiguous(rules: list[RuleMeaning], grammar: _C.Grammar) -> None:
+    """Raises PatternError where a family has two patterns for one path that mean different weights."""
+    for first, second in grammar.overlaps():
+        one, other = rules[first], rules[second]
+        for family in sorted({family for family, _ in one.weights} & {family for family, _ in other.weights}):
+            mine, theirs = ({w for f, w in rule.weights if f == family} for rule in (one, other))
+            if not mine & theirs:
+                raise PatternError(
+                    f"[register_family] family {family!r}: '{one.pattern}' and '{other.pattern}' both match some path, "
+                    "and they are different weights"
+                )
 
 
 def _rules(families: tuple[Family, ...]) -> list[RuleMeaning]:
     rules: dict[str, RuleMeaning] = {}
     for family in families:
-        for weights in family.weights:
+        for number, weights in enumerate(family.weights):
             _validate(family, weights)
             for naming, path, layout in _sources(family, weights):
                 rule = rules.setdefault(path, RuleMeaning(path))
+                rule.weights.add((family.name, number))
                 if (family.name, naming) not in rule.namings:
                     rule.namings.append((family.name, naming))
                 for way in _ways(family, weights, naming, path, layout):
