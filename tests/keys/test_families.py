@@ -272,9 +272,9 @@ def test_names_are_taken_once():
 )
 def test_tables_that_cannot_be_meant_are_refused(weights, message):
     before = len(key_tables().rules)
+    table = weights if isinstance(weights, tuple) else (weights,)
     with pytest.raises(PatternError, match=message):
-        weights = weights if isinstance(weights, tuple) else (weights,)
-        lora_mmap.register_family(family(*weights, namings=(Naming("odd", in_models=False),)))
+        lora_mmap.register_family(family(*table, namings=(Naming("odd", in_models=False),)))
     assert len(key_tables().rules) == before
 
 
