@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from . import flux1, qwen_image
+from . import flux1, qwen_image, sd2, sd15, sdxl
 from .tables import Family
 
 FAMILIES: tuple[Family, ...] = (
     flux1.FAMILY,
     qwen_image.FAMILY,
+    sdxl.FAMILY,
+    sd15.FAMILY,
+    sd2.FAMILY,
 )
