@@ -107,7 +107,7 @@ def _add(rule: RuleMeaning, way: RuleAlternative) -> None:
             continue
         if twin.placements == way.placements:
             return
-        if twin.family == way.family or not _told_apart(twin, way):
+        if not _told_apart(twin, way):
             raise PatternError(
                 f"[register_family] '{rule.pattern}' -> {list(way.paths)}: families {twin.family!r} and {way.family!r} "
                 "place it differently, and shapes do not tell which of them is right"
@@ -116,9 +116,10 @@ def _add(rule: RuleMeaning, way: RuleAlternative) -> None:
 
 
 def _told_apart(one: RuleAlternative, other: RuleAlternative) -> bool:
-    """True when no shapes fit both: the proportions differ."""
+    """True when no shapes fit both: the proportions differ, or the numbers of square pieces do."""
     return any(
-        a.target_units * b.source_units != b.target_units * a.source_units or a.square or b.square
+        a.target_units * b.source_units != b.target_units * a.source_units
+        or (a.square and b.square and a.target_units != b.target_units)
         for a, b in zip(one.placements, other.placements, strict=True)
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import flux1, qwen_image, sd2, sd15, sdxl
+from . import auraflow, flux1, hidream, pixart, qwen_image, sd2, sd3, sd15, sdxl
 from .tables import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -11,4 +11,8 @@ FAMILIES: tuple[Family, ...] = (
     sdxl.FAMILY,
     sd15.FAMILY,
     sd2.FAMILY,
+    sd3.FAMILY,
+    auraflow.FAMILY,
+    pixart.FAMILY,
+    hidream.FAMILY,
 )
