@@ -1,5 +1,8 @@
-"""AuraFlow (4 double and 32 single blocks, width 3072). Natively, ``w1`` is the text's projection and ``w2`` the image's
-in a double block, and there is only ``w1`` in a single one. diffusers' last modulation has scale before shift."""
+"""AuraFlow (4 double and 32 single blocks, width 3072).
+
+Natively, ``w1`` is the text's projection and ``w2`` the image's in a double block, and a single one has ``w1`` alone.
+diffusers' last modulation has scale before shift.
+"""
 
 from __future__ import annotations
 

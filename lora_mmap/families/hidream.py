@@ -1,5 +1,5 @@
-"""HiDream-I1 (16 double and 32 single blocks, width 2560, four experts). diffusers and ComfyUI use the same names; ``_t``
-is the text's part."""
+"""HiDream-I1 (16 double and 32 single blocks, width 2560, four experts). diffusers and ComfyUI use the same names; what
+ends in ``_t`` is the text's."""
 
 from __future__ import annotations
 

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from . import auraflow, flux1, hidream, pixart, qwen_image, sd2, sd3, sd15, sdxl
+from . import (
+    auraflow,
+    bert,
+    chatglm,
+    clip,
+    flux1,
+    gpt2,
+    hidream,
+    language_models,
+    pixart,
+    qwen_image,
+    sd2,
+    sd3,
+    sd15,
+    sdxl,
+    t5,
+    vision,
+)
 from .tables import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -15,4 +32,11 @@ FAMILIES: tuple[Family, ...] = (
     auraflow.FAMILY,
     pixart.FAMILY,
     hidream.FAMILY,
+    clip.FAMILY,
+    t5.FAMILY,
+    language_models.FAMILY,
+    vision.FAMILY,
+    bert.FAMILY,
+    chatglm.FAMILY,
+    gpt2.FAMILY,
 )

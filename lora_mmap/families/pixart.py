@@ -1,6 +1,8 @@
-"""PixArt-alpha and PixArt-sigma (28 blocks, width 1152). Natively, self-attention has q, k and v fused, and attention to
-the text k and v; diffusers has them apart. Modulation is one table per block, in the same order on both sides; alpha at
-1024 pixels also embeds resolution and aspect ratio."""
+"""PixArt-alpha and PixArt-sigma (28 blocks, width 1152).
+
+Natively, self-attention has q, k and v fused, and attention to the text k and v; diffusers has them apart. Modulation
+is one table per block, in the same order on both sides; alpha at 1024 pixels also embeds resolution and aspect ratio.
+"""
 
 from __future__ import annotations
 

@@ -32,9 +32,7 @@ FAMILY = Family(
     weights=(
         _attention(_IMAGE + "attn", ("attn.to_q", "attn.to_k", "attn.to_v"), "attn.to_qkv"),
         _attention(_IMAGE + "attn2", ("attn2.to_q", "attn2.to_k", "attn2.to_v"), "attn2.to_qkv"),
-        _attention(
-            _TEXT + "attn", ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"), "attn.to_added_qkv"
-        ),
+        _attention(_TEXT + "attn", ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"), "attn.to_added_qkv"),
         same(native=_IMAGE + "attn.proj", diffusers=_BLOCK + "attn.to_out.0"),
         same(native=_IMAGE + "attn2.proj", diffusers=_BLOCK + "attn2.to_out.0"),
         same(native=_TEXT + "attn.proj", diffusers=_BLOCK + "attn.to_add_out"),

@@ -1,5 +1,5 @@
-"""Stable Diffusion XL: three levels, transformers in the coarser two, text of CLIP-L and OpenCLIP-G (2048 wide), size and
-crop embedded. Its refiner has four levels, transformers in the middle two, text of OpenCLIP-G alone (1280 wide)."""
+"""Stable Diffusion XL: three levels, transformers in the coarser two, text of CLIP-L and OpenCLIP-G (2048 wide), sizes
+embedded. Its refiner has four levels, transformers in the middle two, text of OpenCLIP-G alone (1280 wide)."""
 
 from __future__ import annotations
 
