@@ -73,9 +73,7 @@ def _rule(rules: dict[str, RuleMeaning], path: str) -> RuleMeaning:
 
 def _sources(family: Family, weights: Weights) -> Iterator[tuple[str, str, Layout]]:
     """What a file may say: (naming, path, layout). Equal paths of a naming told apart in models are not its own."""
-    plain = {
-        path for naming, paths in weights.names.items() if not _naming(family, naming).beside for path in paths
-    }
+    plain = {path for naming, paths in weights.names.items() if not _naming(family, naming).beside for path in paths}
     for naming, paths in weights.names.items():
         for path, layout in paths.items():
             if not (_naming(family, naming).beside and path in plain):
