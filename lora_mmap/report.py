@@ -7,16 +7,30 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .describe import scales
+from .key_outcomes import counts, key_outcomes, unknown_keys
 from .mapped_memory import file_backed_nbytes
+from .outcomes import (
+    ABSENT,
+    AMBIGUOUS,
+    APPLIED,
+    IGNORED,
+    MALFORMED,
+    MISFIT,
+    SKIPPED,
+    UNKNOWN,
+    UNSUPPORTED,
+    EntryPlan,
+)
 from .pairing import Pair, pair_up
-from .plan import ABSENT, APPLIED, IGNORED, MALFORMED, SKIPPED, UNSUPPORTED, EntryPlan
 from .report_card import card
 from .sharing import lazy
 
 if TYPE_CHECKING:
     from .pending import Pending
 
+_STATUSES = (APPLIED, ABSENT, UNSUPPORTED, UNKNOWN, IGNORED, SKIPPED, MALFORMED, MISFIT, AMBIGUOUS)
 _NEAREST_LIMIT = 20  # unmatched modules that get a list of similar names
+_NEAREST_LENGTH = 512  # no module's name is longer
 
 
 @dataclass
@@ -86,20 +100,26 @@ class Report:
             entry.adapter.groups[i].stem
             for entry in self.entries
             for i, outcome in enumerate(entry.outcomes)
-            if outcome.status == ABSENT
+            if outcome.status in (ABSENT, UNKNOWN)
         ]
 
     @lazy
     def nearest(self) -> dict[str, list[str]]:
-        """For the first unmatched module paths: the model's modules with the most similar names."""
-        flat = {name.replace(".", "_"): name for name in self.module_names}
+        """For the first unmatched module paths and unknown keys: the model's modules with the most similar names."""
         found: dict[str, list[str]] = {}
         for entry in self.entries:
             for group, outcome in zip(entry.adapter.groups, entry.outcomes, strict=True):
-                if outcome.status == ABSENT and group.stem not in found and len(found) < _NEAREST_LIMIT:
-                    path = group.stem[group.starts[-1][0] :].replace(".", "_")
-                    found[group.stem] = [flat[name] for name in difflib.get_close_matches(path, flat, n=3)]
+                if outcome.status in (ABSENT, UNKNOWN) and len(found) < _NEAREST_LIMIT:
+                    found.setdefault(group.stem, self._like(group.stem[group.starts[-1][0] :]))
+            for key in unknown_keys(entry.adapter)[: _NEAREST_LIMIT - len(found)]:
+                found.setdefault(key, self._like(key))
         return found
+
+    def _like(self, path: str) -> list[str]:
+        if len(path) > _NEAREST_LENGTH:
+            return []
+        flat = {name.replace(".", "_"): name for name in self.module_names}
+        return [flat[name] for name in difflib.get_close_matches(path.replace(".", "_"), flat, n=3)]
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain data, JSON-serialisable. Built on demand."""
@@ -107,9 +127,9 @@ class Report:
         keys: dict[str, Any] = {}
         adapters = []
         for entry in self.entries:
-            own = _keys(entry)
+            own = key_outcomes(entry, self.nearest)
             keys = {**own, **keys}
-            adapters.append({**_adapter(entry), "keys": own})
+            adapters.append({**_adapter(entry), "counts": counts(own), "keys": own})
         return {
             "applied": self.applied,
             "dry_run": self.dry_run,
@@ -142,6 +162,8 @@ class Report:
                             "scale": entry.strength * pair.scale,
                             "alpha": pair.scale_source,
                             "rows": list(landing.rows) if landing.rows else None,
+                            "cols": list(landing.cols) if landing.cols else None,
+                            "layout": landing.layout,
                         }
                     )
         return modules
@@ -158,41 +180,6 @@ def _adapter(entry: EntryPlan) -> dict[str, Any]:
         "scales": scales(adapter),
         "tensors": len(adapter),
         "bytes": adapter.nbytes,
-        "outcomes": {
-            status: entry.count(status)
-            for status in (APPLIED, ABSENT, UNSUPPORTED, IGNORED, SKIPPED, MALFORMED)
-            if entry.count(status)
-        },
-        "unknown_keys": len(adapter.classification.unknown),
+        "outcomes": {status: entry.count(status) for status in _STATUSES if entry.count(status)},
+        "unknown_keys": len(unknown_keys(adapter)),
     }
-
-
-# How the five outcomes of a key follow from what became of its group.
-_KEY_OUTCOMES = {APPLIED: "applied", ABSENT: "absent", UNSUPPORTED: "unsupported"}
-
-
-def _keys(entry: EntryPlan) -> dict[str, Any]:
-    adapter = entry.adapter
-    names = adapter.source.names
-    result: dict[str, Any] = {
-        names[tensor]: {"outcome": "unknown", "targets": [], "reason": "no known suffix"}
-        for tensor in adapter.classification.unknown
-    }
-    for position, (group, outcome) in enumerate(zip(adapter.groups, entry.outcomes, strict=True)):
-        for suffix, tensor in group.members:
-            role = adapter.role(suffix)
-            result[names[tensor]] = {
-                "outcome": _KEY_OUTCOMES.get(outcome.status, "ignored"),
-                "targets": [
-                    {
-                        "module": landing.module,
-                        "role": role,
-                        "rows": list(landing.rows) if landing.rows else None,
-                        "cols": None,
-                        "layout": None,
-                    }
-                    for landing in entry.landings(position)
-                ],
-                "reason": outcome.reason,
-            }
-    return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .. import _C
@@ -93,9 +93,8 @@ def _ways(family: Family, weights: Weights, source: str, path: str, layout: Layo
             yield RuleAlternative(family.name, covering, placements, naming.beside)
 
 
-def _covers(paths: dict[str, Layout] | object, layout: Layout) -> Iterator[tuple[str, ...]]:
+def _covers(paths: Mapping[str, Layout], layout: Layout) -> Iterator[tuple[str, ...]]:
     """The sets of a naming's paths that hold every piece of ``layout`` once: usually one set, or none."""
-    assert isinstance(paths, dict)
     wanted = set(layout.pieces)
     holders = {path: wanted.intersection(held.pieces) for path, held in paths.items()}
     for path, pieces in holders.items():
@@ -154,9 +153,9 @@ def _validate(family: Family, weights: Weights) -> None:
     for size in weights.sizes.values():
         if size < 1:
             raise PatternError(f"{where}: sizes are {dict(weights.sizes)}, expected positive integers")
-    for naming in family.namings:
-        if not naming.in_models and naming.name in weights.names and len(weights.names) == 1:
-            path = next(iter(weights.names[naming.name]))
+    for known in family.namings:
+        if not known.in_models and known.name in weights.names and len(weights.names) == 1:
+            path = next(iter(weights.names[known.name]))
             raise PatternError(f"{where}: '{path}' leads nowhere: only files are named so")
 
 

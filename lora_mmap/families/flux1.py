@@ -17,7 +17,7 @@ THREE = "shift scale gate"
 
 NAMINGS = (
     Naming("nunchaku", beside="transformer_blocks.0.qkv_proj"),
-    Naming("nunchaku2", beside="transformer_blocks.0.attn.add_qkv_proj"),
+    Naming("nunchaku2", beside="transformer_blocks.0.norm1.linear.qweight"),
     Naming("onetrainer", in_models=False),
     Naming("xlabs", in_models=False),
 )
