@@ -72,13 +72,20 @@ def _rules(families: tuple[Family, ...]) -> list[RuleMeaning]:
         for number, weights in enumerate(family.weights):
             _validate(family, weights)
             for naming, path, layout in _sources(family, weights):
-                rule = rules.setdefault(path, RuleMeaning(path))
+                rule = _rule(rules, path)
                 rule.weights.add((family.name, number))
                 if (family.name, naming) not in rule.namings:
                     rule.namings.append((family.name, naming))
                 for way in _ways(family, weights, naming, path, layout):
                     _add(rule, way)
     return list(rules.values())
+
+
+def _rule(rules: dict[str, RuleMeaning], path: str) -> RuleMeaning:
+    """The rule for ``path`` and for what trainers flatten to the same text (``attention.to.q``, ``attention.to_q``)."""
+    rule = rules.setdefault(path.replace(".", "_"), RuleMeaning(path))
+    rule.pattern = "".join("." if "." in pair else pair[0] for pair in zip(rule.pattern, path, strict=True))
+    return rule
 
 
 def _sources(family: Family, weights: Weights) -> Iterator[tuple[str, str, Layout]]:
