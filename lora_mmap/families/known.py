@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from . import flux1, qwen_image
+from . import flux1, qwen_image, wan
 from .tables import Family
 
 FAMILIES: tuple[Family, ...] = (
     flux1.FAMILY,
     qwen_image.FAMILY,
+    wan.FAMILY,
 )
