@@ -67,7 +67,10 @@ class Names:
         for offset, _ in entry.starts:
             if _shape_of(entry.stem[offset:]) in self._shapes:
                 return Outcome(ABSENT, "the model has such modules, but none with these numbers")
-        return Outcome(UNKNOWN, "no module of the model has this name, and no family that is known")
+        if self.adapter.family is None:
+            return Outcome(ABSENT, "no module of the model has this name")
+        title = self.adapter.tables.families[self.adapter.family].title
+        return Outcome(UNKNOWN, f"neither the model nor {title} has a module of this name")
 
     @lazy
     def _shapes(self) -> set[str]:

@@ -13,7 +13,7 @@ _MODULATION = "shift1 scale1 gate1 shift2 scale2 gate2"
 FAMILY = Family(
     name="qwen_image",
     title="Qwen-Image",
-    namings=(Naming("nunchaku", beside="transformer_blocks.0.attn.add_qkv_proj"),),
+    namings=(Naming("nunchaku", beside="transformer_blocks.0.img_mod.1.qweight"),),
     weights=(
         rows(
             "q k v",
