@@ -57,6 +57,8 @@ def _refuse_ambiguous(rules: list[RuleMeaning], grammar: _C.Grammar) -> None:
     """Raises PatternError where a family has two patterns for one path that mean different weights."""
     for first, second in grammar.overlaps():
         one, other = rules[first], rules[second]
+        if not one.alternatives or not other.alternatives:  # a name that is only known
+            continue
         for family in sorted({family for family, _ in one.weights} & {family for family, _ in other.weights}):
             mine, theirs = ({w for f, w in rule.weights if f == family} for rule in (one, other))
             if not mine & theirs:

@@ -3,7 +3,7 @@ stack q, k and v in one matrix; the gated MLP's first matrix has its gate first 
 
 from __future__ import annotations
 
-from .tables import Family, Weights, rows, same
+from .tables import Family, Naming, Weights, rows, same
 
 
 def _block(native: str, diffusers: str) -> tuple[Weights, ...]:
@@ -30,6 +30,11 @@ def _block(native: str, diffusers: str) -> tuple[Weights, ...]:
 FAMILY = Family(
     name="minimax_h3",
     title="MiniMax-H3",
+    # PixArt has the same names with the MLP's halves in place.
+    namings=(
+        Naming("diffusers", beside="transformer_blocks.0.adaln_proj.linear"),
+        Naming("native", beside="blocks.0.adaln_proj.linear"),
+    ),
     written={"kohya": "native", "comfyui": "native"},
     weights=(
         *_block("blocks.{i}.", "transformer_blocks.{i}."),
