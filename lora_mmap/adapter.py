@@ -12,11 +12,12 @@ import torch
 from .adapter_metadata import AdapterMetadata, read_metadata
 from .errors import ClosedError
 from .families import key_tables
+from .families.evidence import likeliest
 from .sharing import ForkSafeLock, lazy
 from .tensor_source import FileTensors, MemoryTensors
 
 if TYPE_CHECKING:
-    from .pairing import Pair, Unfit
+    from .pairing import Pair, Recognised
 
 
 class Group(NamedTuple):
@@ -43,7 +44,7 @@ class Adapter:
         self.tables = key_tables()
         self.classification = source.classify(self.tables.grammar)
         self.metadata: AdapterMetadata = read_metadata(source.metadata, path)
-        self.pairs: list[Pair | Unfit] | None = None  # filled by pairing.pair_up, once
+        self.pairs: list[Pair | Recognised] | None = None  # filled by pairing.pair_up, once
         self._alphas: dict[int, float] | None = None
         self._lock = ForkSafeLock()
 
@@ -143,12 +144,13 @@ class Adapter:
 
     @lazy
     def family(self) -> str | None:
-        """The family most of whose marks the keys carry, or None where no table knows them."""
-        votes: Counter[str] = Counter()
-        for group in self.groups:
-            for rule in group.rules:
-                votes.update(self.tables.rules[rule].marks)
-        return votes.most_common(1)[0][0] if votes else None
+        """The family that knows most of the names, or None where no table knows any."""
+        return self.families[0] if self.families else None
+
+    @lazy
+    def families(self) -> list[str]:
+        """All families that know equally many of the names and whose widths agree with the shapes, likeliest first."""
+        return likeliest(self.tables, self.groups, self.source.shapes, self.metadata.base_model)
 
     def describe(self) -> dict[str, Any]:
         """Everything the keys tell, as plain data: no model, no tensor data besides the alphas is read."""

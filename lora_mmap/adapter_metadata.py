@@ -49,6 +49,7 @@ class AdapterMetadata:
     """Configurations by component name; the one under ``None`` holds for every key."""
 
     configs: Mapping[str | None, LoraConfig] = field(default_factory=dict)
+    base_model: str = ""  # as trainers call it; says which of several families of equal names
 
     def config(self, component: str | None) -> LoraConfig | None:
         return self.configs.get(component) or self.configs.get(None)

@@ -10,14 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from . import native_types
 from .adapter import Adapter
-from .geometry import Geometry
-from .plan import EntryPlan, WeightPlan
+from .outcomes import EntryPlan
 from .tensor_source import FileTensors
+from .terms import WeightPlan
 
 # One tensor of the composition: (position in the list of distinct adapters, tensor index).
 Factor = tuple[int, int]
+# A row map of a term or the column map of a weight.
+IndexMap = npt.NDArray[np.int32]
 
 
 @dataclass(slots=True)
@@ -48,8 +53,8 @@ class FactorStream(ABC):
         """Reads what the window needs. Returns the address of each factor, good until the next call."""
 
     @abstractmethod
-    def column_map(self, geometry: Geometry) -> int:
-        """Address of the weight's column map, for the window that was loaded last; 0 where it has none."""
+    def index_map(self, rows_or_columns: IndexMap) -> int:
+        """Address of a row or column map of the window that was loaded last."""
 
     @abstractmethod
     def fuse(self, jobs: list[native_types.Job]) -> list[int]:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from .plan import ABSENT, APPLIED, UNSUPPORTED
+from .outcomes import ABSENT, APPLIED, UNSUPPORTED
 
 if TYPE_CHECKING:
     from .adapter import Adapter

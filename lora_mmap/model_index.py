@@ -7,6 +7,7 @@ Canonical names leave out what wrappers add: ``_orig_mod`` (torch.compile), ``mo
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from . import _C
+from .families.levels import without_levels
 
 _WRAPPERS = frozenset({"_orig_mod", "module", "base_layer", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 # What diffusers' fuse_qkv_projections() leaves in place but out of use, by the fused module that replaces it.
@@ -22,46 +24,55 @@ _FUSED_PROJECTIONS = {
     "to_kv": ("to_k", "to_v"),
     "to_added_qkv": ("add_q_proj", "add_k_proj", "add_v_proj"),
 }
-
-
-# ComfyUI's model objects hold the denoiser under this name; files may or may not say so.
-_HOLDER = "diffusion_model."
-
 _TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+# What a module may call its only weight besides "weight": BFL's RMSNorm has a scale.
+_WEIGHT_NAMES = ("weight", "scale")
+_NOT_A_MATRIX = "its weight has one dimension, expected a matrix"
 
 
 @dataclass(slots=True)
 class IndexedWeight:
-    """One module with a weight. ``parameters`` is the module's own parameter dict; ``refusal`` says why it cannot be
-    fused into, whatever the adapter. ``transposed``: stored [in, out], as transformers' Conv1D does."""
+    """One parameter that an adapter may name. ``name`` is its module's, or its own where the module has several.
+
+    ``parameters`` is the module's own parameter dict and ``key`` the place in it; ``refusal`` says why it cannot be
+    fused into, whatever the adapter. ``transposed``: stored [in, out], as transformers' Conv1D does.
+    """
 
     name: str
     parameters: dict[str, Any]
+    key: str = "weight"
     transposed: bool = False
     refusal: str | None = None
 
     @property
     def weight(self) -> torch.Tensor | None:
-        """The module's present weight."""
-        return self.parameters.get("weight")
+        """The module's present parameter."""
+        return self.parameters.get(self.key)
 
 
 class ModelIndex:
-    """Finds weights by name; ``names`` is the native table, in step with ``weights``."""
+    """Finds weights by name; ``names`` is the native table. ``weights`` are the matrices that factors may belong to,
+    ``others`` what only differences and biases are for: norms, parameters of their own, quantised weights. Numbers run
+    through both."""
 
     def __init__(self, model: nn.Module) -> None:
         self.weights: list[IndexedWeight] = []
+        self.others: list[IndexedWeight] = []
         self._children: list[tuple[dict[str, Any], list[Any]]] = []
         self._fused: list[tuple[weakref.ref[nn.Module], bool]] = []
         self._dead: set[str] = set()
-        seen: set[str] = set()
-        self._walk(model, "", "", seen, is_root=True)
-        self.module_names = [weight.name for weight in self.weights]
+        self._walk(model, "", "", set(), is_root=True)
+        self.module_names = [entry.name for entry in (*self.weights, *self.others)]
         self.names = _C.ModelNames(
             self.module_names,
             [name not in self._dead for name in self.module_names],
-            [name.removeprefix(_HOLDER) if name.startswith(_HOLDER) else "" for name in self.module_names],
+            [(number, alias) for number, name in enumerate(self.module_names) for alias in without_levels(name)],
         )
+
+    def entry(self, number: int) -> IndexedWeight:
+        """The weight that ``names`` knows by this number."""
+        count = len(self.weights)
+        return self.weights[number] if number < count else self.others[number - count]
 
     def is_current(self) -> bool:
         """False once a module was added, removed or replaced, or projections were fused or unfused.
@@ -76,10 +87,10 @@ class ModelIndex:
     def _walk(self, module: nn.Module, raw: str, name: str, seen: set[str], is_root: bool = False) -> None:
         if module._modules:  # a leaf that grows children is a new module to its parent, or parametrized and refused
             self._children.append((module._modules, list(module._modules.values())))
-        entry = None if is_root else _describe(module, name)
-        if entry is not None and name and name not in seen:
-            seen.add(name)
-            self.weights.append(entry)
+        for entry in _entries(module, name, is_root):
+            if entry.name and entry.name not in seen:
+                seen.add(entry.name)
+                (self.others if entry.refusal == _NOT_A_MATRIX else self.weights).append(entry)
         if hasattr(module, "fused_projections"):
             self._mark_dead(module, name)
         for key, child in module._modules.items():
@@ -100,16 +111,34 @@ class ModelIndex:
                 self._dead.update(f"{name}.{part}" if name else part for part in parts)
 
 
-def _describe(module: nn.Module, name: str) -> IndexedWeight | None:
-    """The index entry of one module, or None where it has nothing a factor pair could belong to."""
+def _entries(module: nn.Module, name: str, is_root: bool) -> Iterator[IndexedWeight]:
+    """The index entries of one module: its weight under the module's name, other parameters under their own."""
     parameters = module._parameters
     if "parametrizations" in module._modules:
-        return IndexedWeight(name, parameters, refusal="its weight is parametrized")
-    weight = parameters.get("weight")
-    if weight is None or weight.dim() < 2:
-        return None
+        yield IndexedWeight(name, parameters, refusal="its weight is parametrized")
+        return
+    if not parameters and "qweight" not in module._buffers:
+        return
+    holder = next((key for key in _WEIGHT_NAMES if parameters.get(key) is not None), None)
+    if is_root:
+        holder = "weight"  # a model without modules is none
+    elif holder is not None:
+        yield _describe(module, name, parameters, holder)
+    elif "qweight" in parameters or "qweight" in module._buffers:
+        yield IndexedWeight(name, parameters, refusal=f"it is a {type(module).__name__}, whose weight is quantised")
+        return
+    for key, value in parameters.items():
+        if value is not None and key not in (holder, "bias"):
+            own = f"{name}.{key}" if name else key
+            is_matrix = key.endswith("_weight") and value.dim() == 2  # in_proj_weight of torch's attention
+            yield IndexedWeight(own, parameters, key, refusal=None if is_matrix else _NOT_A_MATRIX)
+
+
+def _describe(module: nn.Module, name: str, parameters: dict[str, Any], key: str) -> IndexedWeight:
+    if parameters[key].dim() < 2:
+        return IndexedWeight(name, parameters, key, refusal=_NOT_A_MATRIX)
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag, *_TRANSPOSED_CONVOLUTIONS)):
-        return IndexedWeight(name, parameters, refusal=f"{type(module).__name__} is not supported yet")
+        return IndexedWeight(name, parameters, key, refusal=f"{type(module).__name__} is not supported yet")
     # transformers.pytorch_utils.Conv1D: a Linear that keeps its weight as [in, out].
     is_conv1d = type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers.")
-    return IndexedWeight(name, parameters, transposed=is_conv1d)
+    return IndexedWeight(name, parameters, key, transposed=is_conv1d)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import repeat
 from operator import attrgetter
 from typing import Any
 
@@ -28,13 +27,14 @@ class ModelWeights:
         self.index = ModelIndex(model)
         self._looks: list[Geometry | str | None] = [None] * len(self.index.weights)
         self._parameters = [entry.parameters for entry in self.index.weights]
+        self._keys = [entry.key for entry in self.index.weights]
         self._forms: list[list[Any]] = []
         self.has_overlaps = False
         self.all_within_reach = True
 
     def refresh(self) -> None:
         """Forgets what was known if some weight was moved, converted, replaced or viewed differently since."""
-        weights = list(map(dict.get, self._parameters, repeat("weight")))
+        weights = list(map(dict.get, self._parameters, self._keys))
         forms = _forms([weight for weight in weights if weight is not None])
         forms.append(list(map(id, weights)))
         if forms != self._forms:
@@ -65,15 +65,28 @@ class ModelWeights:
         return [g for g in map(self._writable, range(len(self._looks))) if g is not None]
 
     def look(self, position: int) -> Geometry | str:
-        """The geometry of the weight at ``position`` of the index, or why it cannot be fused into.
+        """The geometry of the weight with this number in the index, or why it cannot be fused into.
 
         Raises ModelError for storage that no kernel can write to.
         """
+        if position >= len(self._looks):
+            return refusal(self.index.entry(position)) or ""
         known = self._looks[position]
         if known is None:
             entry = self.index.weights[position]
             known = self._looks[position] = refusal(entry) or geometry_of(entry)
         return known
+
+    def extent(self, position: int, parameter: str) -> tuple[int, int] | None:
+        """Rows and columns of a parameter of the module with this number, whatever it is; None where there is none."""
+        entry = self.index.entry(position)
+        value = entry.weight if parameter in ("weight", entry.key) else entry.parameters.get(parameter)
+        if value is None or (entry.name.endswith(f".{entry.key}") and parameter == "bias"):
+            return None
+        shape = value.shape
+        if entry.transposed and len(shape) == 2:
+            return shape[1], shape[0]
+        return (shape[0] if shape else 1), math.prod(shape[1:])
 
     def by_address(self) -> dict[int, list[Geometry]]:
         """The fusable weights by their present address; views of one storage may share it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .adapter import Adapter, Group
@@ -32,15 +32,16 @@ ALPHA_KEY = "alpha key"
 
 
 @dataclass(frozen=True, slots=True)
-class Unfit:
+class Recognised:
     """A group that cannot be fused. ``kind`` is ``"unsupported"`` (a known algorithm) or ``"malformed"``."""
 
     group: int
     kind: str
     reason: str
+    forms: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
 
 
-def pair_up(adapter: Adapter) -> list[Pair | Unfit]:
+def pair_up(adapter: Adapter) -> list[Pair | Recognised]:
     """One entry per group of ``adapter``, in the same order. Reads the alpha tensors, nothing else."""
     if adapter.pairs is None:
         adapter.pairs = _Pairing(adapter).run()
@@ -58,11 +59,11 @@ class _Pairing:
     def names(self) -> list[str]:
         return self.adapter.source.names
 
-    def run(self) -> list[Pair | Unfit]:
+    def run(self) -> list[Pair | Recognised]:
         plain = self.adapter.classification.pairs()
         simple = not self.adapter.metadata.configs and not self.loose_alphas
         alphas = self.alphas
-        pairs: list[Pair | Unfit] = []
+        pairs: list[Pair | Recognised] = []
         for group, found in enumerate(plain):
             if found is None:
                 pairs.append(self._explain(group))
@@ -88,7 +89,7 @@ class _Pairing:
             if not group.infix and len(group.members) == 1 and group.members[0][1] in self.alphas
         }
 
-    def _explain(self, index: int) -> Unfit:
+    def _explain(self, index: int) -> Recognised:
         """Why the native core found no plain pair in this group."""
         group = self.adapter.groups[index]
         roles: dict[str, int] = {}
@@ -96,26 +97,28 @@ class _Pairing:
             entry = self.suffixes[suffix]
             if entry.algorithm not in ("", "lora") or entry.role == "mid":
                 algorithm = "lora_mid" if entry.role == "mid" else entry.algorithm
-                return Unfit(index, "unsupported", f"{UNSUPPORTED[algorithm]} is not supported yet")
+                return Recognised(index, "unsupported", f"{UNSUPPORTED[algorithm]} is not supported yet")
             if entry.role in roles:
                 twin = self.names[roles[entry.role]]
-                return Unfit(
+                return Recognised(
                     index, "malformed", f"'{twin}' and '{self.names[tensor]}' are both its {entry.role} factor"
                 )
             roles[entry.role] = tensor
         down, up = roles.get("down"), roles.get("up")
         if down is None or up is None:
             return self._half(index, group, down, up)
-        return Unfit(index, "malformed", self._misshapen(down, up))
+        return Recognised(index, "malformed", self._misshapen(down, up))
 
-    def _half(self, index: int, group: Group, down: int | None, up: int | None) -> Unfit:
+    def _half(self, index: int, group: Group, down: int | None, up: int | None) -> Recognised:
         present = down if down is not None else up
         if present is None:
             if group.stem in self.loose_alphas and any(g.stem == group.stem and g.infix for g in self.adapter.groups):
-                return Unfit(index, "ignored", "alpha of the module's named adapters")
-            return Unfit(index, "malformed", f"'{self.names[group.members[0][1]]}' has neither a down nor an up factor")
+                return Recognised(index, "ignored", "alpha of the module's named adapters")
+            return Recognised(
+                index, "malformed", f"'{self.names[group.members[0][1]]}' has neither a down nor an up factor"
+            )
         missing = "up" if down is not None else "down"
-        return Unfit(index, "malformed", f"'{self.names[present]}' has no {missing} factor beside it")
+        return Recognised(index, "malformed", f"'{self.names[present]}' has no {missing} factor beside it")
 
     def _misshapen(self, down: int, up: int) -> str:
         shapes, dtypes = self.adapter.source.shapes, self.adapter.source.dtypes
@@ -131,12 +134,12 @@ class _Pairing:
             f"rank {other}, expected the same rank of at least 1"
         )
 
-    def _scaled(self, index: int, down: int, up: int, alpha: int, rows: int, cols: int, rank: int) -> Pair | Unfit:
+    def _scaled(self, index: int, down: int, up: int, alpha: int, rows: int, cols: int, rank: int) -> Pair | Recognised:
         """The pair with its alpha, wherever that is written."""
         group = self.adapter.groups[index]
         config = self.adapter.metadata.config(self.adapter.component(group)) if self.adapter.metadata.configs else None
         if config is not None and config.use_dora:
-            return Unfit(index, "unsupported", f"{UNSUPPORTED['dora']}, says {config.source}: not supported yet")
+            return Recognised(index, "unsupported", f"{UNSUPPORTED['dora']}, says {config.source}: not supported yet")
         if alpha < 0 and group.infix:
             alpha = self.loose_alphas.get(group.stem, -1)
         if alpha >= 0:
@@ -145,5 +148,5 @@ class _Pairing:
             path = group.stem[group.starts[-1][0] :]
             scale, source = (config.scale(path, rank) if config else None) or (1.0, "assumed (alpha = rank)")
         if not math.isfinite(scale):
-            return Unfit(index, "malformed", f"alpha / rank is {scale} ({source}), expected a finite number")
+            return Recognised(index, "malformed", f"alpha / rank is {scale} ({source}), expected a finite number")
         return Pair(index, down, up, rows, cols, rank, scale, source)

@@ -5,111 +5,16 @@ Every key of every adapter gets an outcome; every weight gets its rows and the t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import NamedTuple
-
-from . import native_types
-from .adapter import Adapter
 from .errors import AdapterError, AmbiguousKeyError, ModelError, UnmatchedKeysError
 from .geometry import Geometry, overlap
 from .model_weights import ModelWeights
+from .outcomes import ABSENT, AMBIGUOUS, MALFORMED, MISFIT, UNKNOWN, UNSUPPORTED, EntryPlan
 from .pairing import Pair, pair_up
 from .sharing import lazy
+from .terms import Cut, Term, WeightPlan
 
 # |strength| below this leaves the adapter out, as upstream does.
 NEGLIGIBLE = 1e-5
-
-APPLIED, ABSENT, UNSUPPORTED, IGNORED, SKIPPED = "applied", "absent", "unsupported", "ignored", "skipped"
-MALFORMED, MISFIT, AMBIGUOUS = "malformed", "misfit", "ambiguous"
-
-
-class Term(NamedTuple):
-    """One pair on rows ``begin`` to ``end`` of a weight, taking the up factor's rows from ``up_row`` on. ``scale``
-    holds everything but B and A: strength * alpha / rank."""
-
-    entry: int
-    pair: Pair
-    scale: float
-    begin: int
-    end: int
-    up_row: int
-
-
-class WeightPlan:
-    """One storage region and the terms that fall on it, in the order of the contract."""
-
-    __slots__ = ("geometry", "terms")
-
-    def __init__(self, geometry: Geometry) -> None:
-        self.geometry = geometry
-        self.terms: list[Term] = []
-
-    def bands(self) -> list[tuple[int, int, list[Term]]]:
-        """Disjoint row ranges with the terms that cover each of them entirely; rows without a term are left out."""
-        begin, end = self.terms[0].begin, self.terms[0].end
-        if all(term.begin == begin and term.end == end for term in self.terms):
-            return [(begin, end, self.terms)]
-        bands = []
-        for begin, end in pairwise(sorted({edge for term in self.terms for edge in (term.begin, term.end)})):
-            covering = [term for term in self.terms if term.begin <= begin and end <= term.end]
-            if covering:
-                bands.append((begin, end, covering))
-        return bands
-
-
-class Cut(NamedTuple):
-    """Rows ``begin`` to ``end`` of a weight, which take the up factor's rows from ``up_row`` on."""
-
-    geometry: Geometry
-    begin: int
-    end: int
-    up_row: int
-
-
-class Landing(NamedTuple):
-    """One module that (some rows of) a pair goes to."""
-
-    module: str
-    rows: tuple[int, int] | None
-
-
-class Outcome(NamedTuple):
-    """What becomes of one group of an adapter's tensors. ``landings`` is filled where a family rule placed it."""
-
-    status: str
-    reason: str = ""
-    landings: tuple[Landing, ...] = ()
-
-
-# The pair is the whole of the module that its name says.
-DIRECT = Outcome(APPLIED)
-# How the native core answers: the module that has the name itself, or (outcome, start, rule, alternative, modules).
-Resolution = int | native_types.Resolution
-
-
-@dataclass(slots=True)
-class EntryPlan:
-    """One (adapter, strength) of the composition, and the outcome of each of its groups.
-
-    ``direct`` holds, per group, the module that the pair is the whole of, or -1; ``placed`` where the others land.
-    """
-
-    adapter: Adapter
-    strength: float
-    outcomes: list[Outcome]
-    modules: list[str]  # the model's, by number
-    direct: list[int] = field(default_factory=list)
-    placed: dict[int, list[Cut]] = field(default_factory=dict)
-
-    def landings(self, group: int) -> tuple[Landing, ...]:
-        """Where the group's pair goes; empty unless it is applied."""
-        if group < len(self.direct) and self.direct[group] >= 0:
-            return (Landing(self.modules[self.direct[group]], None),)
-        return self.outcomes[group].landings
-
-    def count(self, status: str) -> int:
-        return sum(outcome.status == status for outcome in self.outcomes)
 
 
 class Plan:
@@ -133,7 +38,7 @@ class Plan:
                 if module >= 0:
                     geometry = self._model.look(module)
                     assert isinstance(geometry, Geometry)
-                    cuts = [Cut(geometry, 0, geometry.rows, 0)]
+                    cuts = [Cut(geometry, (0, geometry.rows), (0, geometry.cols))]
                 else:
                     cuts = entry.placed.get(group, [])
                 if not isinstance(pair, Pair) or pair.scale == 0:
@@ -144,9 +49,7 @@ class Plan:
                     weight = weights.get(cut.geometry.address)
                     if weight is None or weight.geometry is not cut.geometry:
                         weight = _weight_at(weights, cut.geometry)
-                    weight.terms.append(
-                        Term(position, pair, entry.strength * pair.scale, cut.begin, cut.end, cut.up_row)
-                    )
+                    weight.terms.append(Term(position, pair, entry.strength * pair.scale, cut))
         crossing = overlap(weight.geometry for weight in weights.values())
         if crossing:
             raise ModelError(
@@ -169,7 +72,7 @@ class Plan:
                 _raise_first(entry, (status,), error)
         if strict:
             for entry in self.entries:
-                _raise_first(entry, (ABSENT, UNSUPPORTED), UnmatchedKeysError)
+                _raise_first(entry, (ABSENT, UNSUPPORTED, UNKNOWN), UnmatchedKeysError)
                 if unknown := entry.adapter.classification.unknown:
                     names = entry.adapter.source.names
                     raise UnmatchedKeysError(

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .adapter import Adapter
-from .errors import AmbiguousKeyError, ModelError
-from .families.placement import WHOLE, Placement
+from .components import foreign_groups
+from .errors import ModelError
+from .families.placement import WHOLE
 from .geometry import FUSABLE_DEVICES, Geometry
 from .model_weights import ModelWeights
-from .pairing import Pair, Unfit, pair_up
-from .plan import (
+from .names import Names
+from .outcomes import (
     ABSENT,
     AMBIGUOUS,
     APPLIED,
     DIRECT,
+    IGNORED,
     MISFIT,
-    NEGLIGIBLE,
     SKIPPED,
     UNSUPPORTED,
-    Cut,
     EntryPlan,
     Landing,
     Outcome,
-    Plan,
-    Resolution,
 )
-
-_NOT_FOUND, _SEVERAL = 1, 2  # a resolution's outcome
+from .pairing import Pair, Recognised, pair_up
+from .placing import Target, cuts, landings
+from .plan import NEGLIGIBLE, Plan
+from .same_rows import settle_overlaps
+from .terms import Cut
 
 
 def make_plan(
@@ -46,8 +46,8 @@ class _Planner:
     def __init__(self, weights: ModelWeights, component: str | None, dry_run: bool) -> None:
         self.anywhere = dry_run
         self.all_here = dry_run or weights.all_within_reach
-        self.look = weights.look
-        self.names = weights.index.names
+        self.weights = weights
+        self.index = weights.index
         self.modules = weights.index.module_names
         self.component = component
 
@@ -60,134 +60,138 @@ class _Planner:
         # The name says the module and the pair is all of it: nearly every pair of nearly every file.
         one_component = self.component is None and not adapter.mixes_components
         quick = one_component and adapter.is_plain and self.all_here
-        entry.direct = adapter.classification.fit(self.names) if quick else [-1] * groups
+        entry.direct = adapter.classification.fit(self.index.names) if quick else [-1] * groups
         others = [group for group, module in enumerate(entry.direct) if module < 0]
         if others:
             self._place_others(entry, others, one_component)
+        settle_overlaps(entry, self.weights)
         return entry
 
     def _place_others(self, entry: EntryPlan, groups: list[int], one_component: bool) -> None:
         pairs = pair_up(entry.adapter)
-        resolutions = entry.adapter.classification.resolve(self.names)
-        foreign = {} if one_component else self._foreign_groups(entry.adapter, pairs, resolutions)
+        names = Names(entry.adapter, self.index)
+        foreign = {} if one_component else foreign_groups(entry.adapter, pairs, names, self.weights, self.component)
         for group in groups:
             pair = pairs[group]
             if group in foreign:
                 entry.outcomes[group] = Outcome(ABSENT, foreign[group])
-            elif isinstance(pair, Unfit):
-                entry.outcomes[group] = Outcome(pair.kind, pair.reason)
+            elif isinstance(pair, Recognised):
+                entry.outcomes[group] = self._explain(pair, names)
             else:
-                entry.outcomes[group] = self._place(entry, pair, resolutions[group])
+                entry.outcomes[group] = self._place(entry, pair, names)
 
-    def _place(self, entry: EntryPlan, pair: Pair, found: Resolution) -> Outcome:
-        modules: tuple[int, ...]
-        placements: tuple[Placement, ...] = (WHOLE,)
-        if isinstance(found, int):
-            modules = (found,)
-        else:
-            outcome, _, rule, alternative, modules = found
-            if outcome == _NOT_FOUND:
-                return Outcome(ABSENT, "no module of the model has this name")
-            if outcome == _SEVERAL:
-                names = ", ".join(f"'{self.modules[module]}'" for module in modules)
-                return Outcome(AMBIGUOUS, f"it fits several modules: {names}")
-            placements = entry.adapter.tables.rules[rule].alternatives[alternative].placements
-        landings, cuts = [], []
-        for module, placement in zip(modules, placements, strict=True):
-            name = self.modules[module]
-            geometry = self.look(module)
+    def _place(self, entry: EntryPlan, pair: Pair, names: Names) -> Outcome:
+        """The outcome of a plain pair, which is planned where it can be."""
+        ways = names.ways(pair.group, names.resolutions[pair.group])
+        if isinstance(ways, Outcome):
+            return ways
+        fitting = []
+        for way in ways:
+            found = self._land(way, {"weight": (pair.rows, pair.cols)})
+            if found and all(self._same_kernel(entry.adapter, pair, target) for target in way):
+                fitting.append((way, found))
+        if not fitting:
+            return self._misfit(entry.adapter, pair, ways[0])
+        if len(fitting) > 1:
+            return _several(landed for _, landed in fitting)
+        way, landed = fitting[0]
+        placed: list[Cut] = []
+        for target in way:
+            geometry = self._writable(target)
             if isinstance(geometry, str):
-                return Outcome(UNSUPPORTED, f"module '{name}': {geometry}")
-            if geometry.device.type == "meta" and not self.anywhere:
-                return Outcome(
-                    UNSUPPORTED, f"module '{name}': its weight is on the meta device, there is nothing there"
-                )
-            cut = _cut(pair, placement, geometry)
-            if cut is None or not _same_kernel(entry.adapter, pair, geometry):
-                return Outcome(MISFIT, _misfit(entry.adapter, pair, placement, geometry, name))
-            if not geometry.within_reach and not self.anywhere:
-                raise ModelError(
-                    f"[compose] weight '{name}.weight' is on {geometry.device}, expected one of "
-                    f"{', '.join(FUSABLE_DEVICES)}"
-                )
-            cuts.append(cut)
-            landings.append(Landing(name, None if (cut.begin, cut.end) == (0, geometry.rows) else (cut.begin, cut.end)))
-        entry.placed[pair.group] = cuts
-        return Outcome(APPLIED, "", tuple(landings))
+                return Outcome(UNSUPPORTED, geometry, tuple(landed))
+            placed += cuts(pair, target.placement, geometry)
+        entry.placed[pair.group] = placed
+        return Outcome(APPLIED, "", tuple(landed))
 
-    def _foreign_groups(
-        self,
-        adapter: Adapter,
-        pairs: Sequence[Pair | Unfit],
-        resolutions: Sequence[Resolution],
-    ) -> dict[int, str]:
-        """Groups whose prefix names another pipeline component than the one this model is.
+    def _explain(self, group: Recognised, names: Names) -> Outcome:
+        """The outcome of what is no plain pair; where it would go is said if its name and shapes tell."""
+        if group.kind == IGNORED:
+            return Outcome(IGNORED, group.reason)
+        resolution = names.child(group.group, group.forms) or names.resolutions[group.group]
+        ways = names.ways(group.group, resolution)
+        if isinstance(ways, Outcome):
+            # A broken file stays broken where the model has no place for it; other algorithms are just absent there.
+            return Outcome(group.kind, group.reason) if group.kind != UNSUPPORTED else ways
+        for way in ways:
+            landed = self._land(way, group.forms)
+            if landed:
+                return Outcome(group.kind, group.reason, tuple(landed))
+        modules = ", ".join(f"'{target.module}'" for target in ways[0])
+        forms = ", ".join(f"{name} {list(form)}" for name, form in group.forms.items())
+        return Outcome(group.kind, f"{group.reason}; and module {modules} has no {forms}")
 
-        Text encoders share module names: which of them a bare model is follows from ``component=`` or from the shapes.
-        """
-        components = adapter.group_components
-        here = self.component or self._component_by_shape(components, pairs, resolutions)
-        if here is None:
-            return {}
-        return {
-            group: f"it belongs to {component}, this model is {here}"
-            for group, component in enumerate(components)
-            if component not in (None, here)
-        }
+    def _land(self, way: list[Target], forms: dict[str, tuple[int | None, int | None]]) -> list[Landing]:
+        """Where each parameter of ``forms`` lands in the modules of ``way``; empty where something does not fit."""
+        landed: list[Landing] = []
+        for parameter, form in forms.items():
+            for target in way:
+                extent = self.weights.extent(target.number, parameter)
+                if extent is None:
+                    return []
+                if parameter == "bias" and target.placement.axis == "cols":
+                    target = target._replace(placement=WHOLE)
+                here = landings(target, extent, form)
+                if here is None:
+                    return []
+                landed += [landing._replace(parameter=parameter) for landing in here]
+        return landed
 
-    def _component_by_shape(
-        self,
-        components: Sequence[str | None],
-        pairs: Sequence[Pair | Unfit],
-        resolutions: Sequence[Resolution],
-    ) -> str | None:
-        hits: Counter[str] = Counter()
-        misfits: Counter[str] = Counter()
-        for component, pair, module in zip(components, pairs, resolutions, strict=True):
-            if component is None or type(module) is not int or type(pair) is not Pair:
-                continue
-            geometry = self.look(module)
-            if isinstance(geometry, Geometry):
-                hits[component] += 1
-                misfits[component] += (pair.rows, pair.cols) != (geometry.rows, geometry.cols)
-        if len(hits) < 2:
-            return next(iter(hits), None)
-        fitting = [component for component in hits if not misfits[component]]
-        if len(fitting) != 1:
-            raise AmbiguousKeyError(
-                f"[compose] the adapter has keys for {', '.join(sorted(hits))} and the model could be "
-                f"{'any' if fitting else 'none'} of them by its shapes: say which with component="
+    def _writable(self, target: Target) -> Geometry | str:
+        geometry = self.weights.look(target.number)
+        if isinstance(geometry, str):
+            return f"module '{target.module}': {geometry}"
+        if geometry.device.type == "meta" and not self.anywhere:
+            return f"module '{target.module}': its weight is on the meta device, there is nothing there"
+        if target.placement.axis == "cols" and geometry.column_map is not None:
+            return f"module '{target.module}': sections of its input features are supported for plain memory order only"
+        if not geometry.within_reach and not self.anywhere:
+            raise ModelError(
+                f"[compose] weight '{target.module}.weight' is on {geometry.device}, expected one of "
+                f"{', '.join(FUSABLE_DEVICES)}"
             )
-        return fitting[0]
+        return geometry
+
+    def _same_kernel(self, adapter: Adapter, pair: Pair, target: Target) -> bool:
+        """False for a convolution's factor whose kernel is another with as many elements. 2-D ones are flattened."""
+        down = adapter.source.shapes[pair.down]
+        weight = self.index.entry(target.number).weight
+        return weight is None or len(down) == 2 or weight.dim() == 2 or tuple(weight.shape[1:]) == down[1:]
+
+    def _misfit(self, adapter: Adapter, pair: Pair, way: list[Target]) -> Outcome:
+        """Why no way fits, said of the first."""
+        for target in way:
+            look = self.weights.look(target.number)
+            if isinstance(look, str) and look:
+                return Outcome(UNSUPPORTED, f"module '{target.module}': {look}", _wholes(way))
+        names, shapes = adapter.source.names, adapter.source.shapes
+        expected = " and ".join(self._expected(target, pair) for target in way)
+        return Outcome(
+            MISFIT,
+            f"'{names[pair.up]}' {list(shapes[pair.up])} x '{names[pair.down]}' {list(shapes[pair.down])} make "
+            f"[{pair.rows}, {pair.cols}], expected {expected}; is the adapter made for another model?",
+            _wholes(way),
+        )
+
+    def _expected(self, target: Target, pair: Pair) -> str:
+        extent = self.weights.extent(target.number, "weight") or (0, 0)
+        text = f"[{extent[0]}, {extent[1]}] as module '{target.module}' has"
+        placement = target.placement
+        if not placement.is_whole:
+            units = f"{sum(run.size for run in placement.runs)} of {placement.target_units}"
+            text += f", {placement.source_units} parts for {units} parts of its {placement.axis}"
+        elif extent[0] == pair.rows and extent[1] < pair.cols:
+            text += f" (a control adapter needs it widened to {pair.cols} columns first)"
+        return text
 
 
-def _cut(pair: Pair, placement: Placement, geometry: Geometry) -> Cut | None:
-    """Where the pair lands in the weight, or None where the shapes do not fit."""
-    if pair.cols != geometry.cols:
-        return None
-    if placement.side == "whole":
-        return Cut(geometry, 0, geometry.rows, 0) if pair.rows == geometry.rows else None
-    rows = placement.rows(geometry.rows if placement.side == "target" else pair.rows)
-    if rows is None:
-        return None
-    begin, end = rows
-    if placement.side == "target":
-        return Cut(geometry, begin, end, 0) if end - begin == pair.rows else None
-    return Cut(geometry, 0, geometry.rows, begin) if end - begin == geometry.rows else None
+def _wholes(way: list[Target]) -> tuple[Landing, ...]:
+    return tuple(Landing(target.module) for target in way)
 
 
-def _same_kernel(adapter: Adapter, pair: Pair, geometry: Geometry) -> bool:
-    """False for a convolution's factor whose kernel is another one with as many elements. 2-D factors are flattened."""
-    down = adapter.source.shapes[pair.down]
-    return len(down) == 2 or len(geometry.shape) == 2 or tuple(geometry.shape[1:]) == down[1:]
-
-
-def _misfit(adapter: Adapter, pair: Pair, placement: Placement, geometry: Geometry, module: str) -> str:
-    names, shapes = adapter.source.names, adapter.source.shapes
-    where = {"whole": "", "target": f", part {placement.part} of {len(placement.sizes)} of its rows"}
-    part = where.get(placement.side, f", from part {placement.part} of {len(placement.sizes)} of the rows")
-    return (
-        f"'{names[pair.up]}' {list(shapes[pair.up])} x '{names[pair.down]}' {list(shapes[pair.down])} make "
-        f"[{pair.rows}, {pair.cols}], expected [{geometry.rows}, {geometry.cols}] as module '{module}' has{part}; "
-        "is the adapter made for another model?"
+def _several(landed: Iterable[list[Landing]]) -> Outcome:
+    ways = " or ".join(
+        ", ".join(f"'{landing.module}'" + (f" rows {list(landing.rows)}" if landing.rows else "") for landing in way)
+        for way in landed
     )
+    return Outcome(AMBIGUOUS, f"it fits several places: {ways}")

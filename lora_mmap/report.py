@@ -7,15 +7,28 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .describe import scales
+from .key_outcomes import counts, key_outcomes, unknown_keys
 from .mapped_memory import file_backed_nbytes
+from .outcomes import (
+    ABSENT,
+    AMBIGUOUS,
+    APPLIED,
+    IGNORED,
+    MALFORMED,
+    MISFIT,
+    SKIPPED,
+    UNKNOWN,
+    UNSUPPORTED,
+    EntryPlan,
+)
 from .pairing import Pair, pair_up
-from .plan import ABSENT, APPLIED, IGNORED, MALFORMED, SKIPPED, UNSUPPORTED, EntryPlan
 from .report_card import card
 from .sharing import lazy
 
 if TYPE_CHECKING:
     from .pending import Pending
 
+_STATUSES = (APPLIED, ABSENT, UNSUPPORTED, UNKNOWN, IGNORED, SKIPPED, MALFORMED, MISFIT, AMBIGUOUS)
 _NEAREST_LIMIT = 20  # unmatched modules that get a list of similar names
 
 
@@ -86,7 +99,7 @@ class Report:
             entry.adapter.groups[i].stem
             for entry in self.entries
             for i, outcome in enumerate(entry.outcomes)
-            if outcome.status == ABSENT
+            if outcome.status in (ABSENT, UNKNOWN)
         ]
 
     @lazy
@@ -96,7 +109,7 @@ class Report:
         found: dict[str, list[str]] = {}
         for entry in self.entries:
             for group, outcome in zip(entry.adapter.groups, entry.outcomes, strict=True):
-                if outcome.status == ABSENT and group.stem not in found and len(found) < _NEAREST_LIMIT:
+                if outcome.status in (ABSENT, UNKNOWN) and group.stem not in found and len(found) < _NEAREST_LIMIT:
                     path = group.stem[group.starts[-1][0] :].replace(".", "_")
                     found[group.stem] = [flat[name] for name in difflib.get_close_matches(path, flat, n=3)]
         return found
@@ -107,9 +120,9 @@ class Report:
         keys: dict[str, Any] = {}
         adapters = []
         for entry in self.entries:
-            own = _keys(entry)
+            own = key_outcomes(entry)
             keys = {**own, **keys}
-            adapters.append({**_adapter(entry), "keys": own})
+            adapters.append({**_adapter(entry), "counts": counts(own), "keys": own})
         return {
             "applied": self.applied,
             "dry_run": self.dry_run,
@@ -142,6 +155,8 @@ class Report:
                             "scale": entry.strength * pair.scale,
                             "alpha": pair.scale_source,
                             "rows": list(landing.rows) if landing.rows else None,
+                            "cols": list(landing.cols) if landing.cols else None,
+                            "layout": landing.layout,
                         }
                     )
         return modules
@@ -158,41 +173,6 @@ def _adapter(entry: EntryPlan) -> dict[str, Any]:
         "scales": scales(adapter),
         "tensors": len(adapter),
         "bytes": adapter.nbytes,
-        "outcomes": {
-            status: entry.count(status)
-            for status in (APPLIED, ABSENT, UNSUPPORTED, IGNORED, SKIPPED, MALFORMED)
-            if entry.count(status)
-        },
-        "unknown_keys": len(adapter.classification.unknown),
+        "outcomes": {status: entry.count(status) for status in _STATUSES if entry.count(status)},
+        "unknown_keys": len(unknown_keys(adapter)),
     }
-
-
-# How the five outcomes of a key follow from what became of its group.
-_KEY_OUTCOMES = {APPLIED: "applied", ABSENT: "absent", UNSUPPORTED: "unsupported"}
-
-
-def _keys(entry: EntryPlan) -> dict[str, Any]:
-    adapter = entry.adapter
-    names = adapter.source.names
-    result: dict[str, Any] = {
-        names[tensor]: {"outcome": "unknown", "targets": [], "reason": "no known suffix"}
-        for tensor in adapter.classification.unknown
-    }
-    for position, (group, outcome) in enumerate(zip(adapter.groups, entry.outcomes, strict=True)):
-        for suffix, tensor in group.members:
-            role = adapter.role(suffix)
-            result[names[tensor]] = {
-                "outcome": _KEY_OUTCOMES.get(outcome.status, "ignored"),
-                "targets": [
-                    {
-                        "module": landing.module,
-                        "role": role,
-                        "rows": list(landing.rows) if landing.rows else None,
-                        "cols": None,
-                        "layout": None,
-                    }
-                    for landing in entry.landings(position)
-                ],
-                "reason": outcome.reason,
-            }
-    return result

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .describe import scales
-from .plan import ABSENT, APPLIED, SKIPPED, UNSUPPORTED, EntryPlan
+from .key_outcomes import unknown_keys
+from .outcomes import ABSENT, APPLIED, IGNORED, SKIPPED, UNKNOWN, UNSUPPORTED, EntryPlan
 
 if TYPE_CHECKING:
     from .report import Report
 
 _WIDTH = 100
+_SHOWN = (APPLIED, ABSENT, UNSUPPORTED, UNKNOWN, IGNORED, SKIPPED)
 
 
 def card(report: Report) -> str:
@@ -50,10 +52,8 @@ def _headline(report: Report) -> str:
 def _entry(entry: EntryPlan) -> list[str]:
     adapter = entry.adapter
     name = Path(adapter.label).name if adapter.path else adapter.label
-    counts = ", ".join(
-        f"{count} {status}" for status in (APPLIED, ABSENT, UNSUPPORTED, SKIPPED) if (count := entry.count(status))
-    )
-    unknown = len(adapter.classification.unknown)
+    counts = ", ".join(f"{count} {status}" for status in _SHOWN if (count := entry.count(status)))
+    unknown = len(unknown_keys(adapter))
     lines = [
         f"{name}  x {entry.strength:g}: {counts or 'no modules'}" + (f", {unknown} unknown keys" if unknown else "")
     ]
@@ -64,7 +64,7 @@ def _entry(entry: EntryPlan) -> list[str]:
         lines.append(f"   {shown}" + (f"; and {len(kinds) - 2} more" if len(kinds) > 2 else ""))
     reasons: dict[str, int] = {}
     for outcome in entry.outcomes:
-        if outcome.status in (UNSUPPORTED, ABSENT) and outcome.reason:
+        if outcome.status in (UNSUPPORTED, ABSENT, UNKNOWN, IGNORED) and outcome.reason:
             text = f"{outcome.status}: {outcome.reason}"
             reasons[text] = reasons.get(text, 0) + 1
     lines += [f"   {count} {reason}" for reason, count in list(reasons.items())[:3]]

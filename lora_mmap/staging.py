@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from . import _C, native_types
-from .factor_stream import Factor, FactorStream, Window
-from .geometry import Geometry
-from .plan import EntryPlan, WeightPlan
+from .factor_stream import Factor, FactorStream, IndexMap, Window
+from .outcomes import EntryPlan
 from .tensor_source import FileTensors, MemoryTensors
+from .terms import WeightPlan
 
 # Factors in flight. Larger windows cost memory, smaller ones leave the workers waiting at their ends.
 WINDOW_NBYTES = 8 << 20
@@ -69,8 +69,8 @@ class HostStream(FactorStream):
         addresses.update((factor, base + at) for factor, at in places)
         return addresses
 
-    def column_map(self, geometry: Geometry) -> int:
-        return 0 if geometry.column_map is None else geometry.column_map.ctypes.data
+    def index_map(self, rows_or_columns: IndexMap) -> int:
+        return rows_or_columns.ctypes.data
 
     def fuse(self, jobs: list[native_types.Job]) -> list[int]:
         return _C.fuse(jobs, self._threads)

@@ -16,9 +16,10 @@ from .errors import FusionOverflowError
 from .factor_stream import Factor, FactorStream, Window
 from .geometry import Geometry
 from .interrupts import HeldInterrupts
-from .plan import Plan, Term, WeightPlan
+from .plan import Plan
 from .restore import Saved, mark_written, put_back, save
 from .staging import HostStream
+from .terms import Rectangle, Term, WeightPlan
 
 Numerics = Literal["ordered", "fast"]
 # Stages every report has, done or not.
@@ -164,13 +165,12 @@ class Transaction:
         self._before.update((saved.geometry.address, saved) for saved in save(geometries, self._manner.threads))
 
     def _partly_covered(self, window: Window) -> list[Saved]:
-        """Pristine bytes of weights some of whose rows only the previous composition may have covered."""
+        """Pristine bytes of weights some of whose elements only the previous composition may have covered."""
         pristine = self._pristine
         return [
             pristine[weight.geometry.address]
             for weight in window.weights
-            if weight.geometry.address in pristine
-            and sum(end - begin for begin, end, _ in weight.bands()) < weight.geometry.rows
+            if weight.geometry.address in pristine and not weight.is_covered
         ]
 
     def _jobs(
@@ -182,42 +182,53 @@ class Transaction:
         if pristine is not None:
             base, base_row, base_col = pristine.address, geometry.cols, 1
         jobs: list[native_types.Job] = []
-        for begin, end, terms in weight.bands():
+        for rectangle in weight.rectangles():
+            (top, bottom), (left, right) = rectangle.rows, rectangle.cols
+            at = top * geometry.row_stride + left * geometry.col_stride
             jobs.append(
                 (
-                    geometry.address + begin * geometry.row_stride * geometry.itemsize,
-                    base + begin * base_row * geometry.itemsize,
-                    end - begin,
-                    geometry.cols,
+                    geometry.address + at * geometry.itemsize,
+                    base + (top * base_row + left * base_col) * geometry.itemsize,
+                    bottom - top,
+                    right - left,
                     geometry.row_stride,
                     geometry.col_stride,
                     base_row,
                     base_col,
                     geometry.dtype,
-                    [self._term(term, begin, weight, stream, addresses) for term in terms],
+                    [self._term(term, rectangle, weight, stream, addresses) for term in rectangle.terms],
                 )
             )
         return jobs
 
     def _term(
-        self, term: Term, begin: int, weight: WeightPlan, stream: FactorStream, addresses: Mapping[Factor, int]
+        self,
+        term: Term,
+        rectangle: Rectangle,
+        weight: WeightPlan,
+        stream: FactorStream,
+        addresses: Mapping[Factor, int],
     ) -> native_types.Term:
-        pair = term.pair
+        pair, cut = term.pair, term.cut
         source = self._plan.entries[term.entry].adapter.source
-        up_dtype = source.dtypes[pair.up]
         up_itemsize = source.nbytes[pair.up] // (pair.rows * pair.rank)
-        up_row = term.up_row + begin - term.begin
+        down_itemsize = source.nbytes[pair.down] // (pair.cols * pair.rank)
+        row, col = rectangle.rows[0] - cut.rows[0], rectangle.cols[0] - cut.cols[0]
+        up_row, row_map = cut.up_row + row, 0
+        if cut.row_map is not None:
+            up_row, row_map = 0, stream.index_map(cut.row_map) + row * cut.row_map.itemsize
+        column_map = weight.geometry.column_map
         return (
-            addresses[stream.factor(term.entry, pair.down)],
+            addresses[stream.factor(term.entry, pair.down)] + (cut.down_col + col) * down_itemsize,
             source.dtypes[pair.down],
             pair.cols,
             addresses[stream.factor(term.entry, pair.up)] + up_row * pair.rank * up_itemsize,
-            up_dtype,
+            source.dtypes[pair.up],
             pair.rank,
             pair.rank,
             term.scale,
-            0,
-            stream.column_map(weight.geometry),
+            row_map,
+            0 if column_map is None else stream.index_map(column_map),
         )
 
     def _require_finite(self, stream: FactorStream, overflowed: list[int]) -> None:

@@ -12,14 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from .. import _C, native_types
-from ..factor_stream import Factor, FactorStream, Window
-from ..geometry import Geometry
-from ..plan import EntryPlan, WeightPlan
+from ..factor_stream import Factor, FactorStream, IndexMap, Window
+from ..outcomes import EntryPlan
 from ..tensor_source import MemoryTensors
+from ..terms import WeightPlan
 from . import from_torch
 from .arena import Arena, Region, aligned
 from .launches import fuse
@@ -48,7 +47,7 @@ class DeviceStream(FactorStream):
         self._layouts = {id(window): self._layout(window) for window in self.windows}
         self._arena = Arena([nbytes for _, nbytes in self._layouts.values()], device)
         self._region: Region | None = None
-        self._column_maps: dict[int, int] = {}  # by the host address of the map
+        self._index_maps: dict[int, int] = {}  # by the host address of the map
         self._n_jobs = 0
         self._flags = self._zeroed_flags()
         self._read_back: _C.CudaReadBack | None = None
@@ -63,21 +62,21 @@ class DeviceStream(FactorStream):
         places, _ = self._layouts.pop(id(window))
         self._region = region = self._arena.take()
         requests, addresses = [], {}
-        self._column_maps = {}
+        self._index_maps = {}
         for key, at in places:
             address = region.address + at
             if isinstance(key, tuple):
                 addresses[key] = address
                 requests.append(self._request(key, address))
             else:
-                self._column_maps[key.ctypes.data] = address
+                self._index_maps[key.ctypes.data] = address
                 requests.append((None, None, 0, key.ctypes.data, key.nbytes, address))
         _C.cuda_upload(self._device.index, self._stream, requests, region.free, readers())
         self.seconds["read"] = self.seconds.get("read", 0.0) + time.perf_counter() - begin
         return addresses
 
-    def column_map(self, geometry: Geometry) -> int:
-        return 0 if geometry.column_map is None else self._column_maps[geometry.column_map.ctypes.data]
+    def index_map(self, rows_or_columns: IndexMap) -> int:
+        return self._index_maps[rows_or_columns.ctypes.data]
 
     def fuse(self, jobs: list[native_types.Job]) -> list[int]:
         assert self._region is not None
@@ -112,20 +111,24 @@ class DeviceStream(FactorStream):
     def _now(self) -> _C.CudaEvent:
         return _C.cuda_event(self._device.index, self._stream, timing=True)
 
-    def _layout(self, window: Window) -> tuple[list[tuple[Factor | npt.NDArray[np.int32], int]], int]:
-        """Where each factor and each column map lies in the window's region, and the region's size.
+    def _layout(self, window: Window) -> tuple[list[tuple[Factor | IndexMap, int]], int]:
+        """Where each factor and each index map lies in the window's region, and the region's size.
 
         Factors in the order of their files, so that what is read together is copied together.
         """
-        places: list[tuple[Factor | npt.NDArray[np.int32], int]] = []
+        places: list[tuple[Factor | IndexMap, int]] = []
         at = 0
         for factor in sorted(window.factors, key=self._place_in_file):
             places.append((factor, at))
             at += aligned(self.adapters[factor[0]].source.nbytes[factor[1]])
-        maps = {id(m): m for weight in window.weights if (m := weight.geometry.column_map) is not None}
-        for column_map in maps.values():
-            places.append((column_map, at))
-            at += aligned(column_map.nbytes)
+        maps: dict[int, IndexMap] = {}
+        for weight in window.weights:
+            column_map = weight.geometry.column_map
+            for index_map in (*weight.row_maps(), *(() if column_map is None else (column_map,))):
+                maps[index_map.ctypes.data] = index_map
+        for index_map in maps.values():
+            places.append((index_map, at))
+            at += aligned(index_map.nbytes)
         return places, at
 
     def _place_in_file(self, factor: Factor) -> tuple[int, int]:
@@ -142,7 +145,7 @@ class DeviceStream(FactorStream):
         return source.file, source.header, source.offsets[tensor], 0, nbytes, address
 
     def _zeroed_flags(self) -> torch.Tensor:
-        count = sum(len(weight.bands()) for window in self.windows for weight in window.weights)
+        count = sum(len(weight.rectangles()) for window in self.windows for weight in window.weights)
         flags = from_torch.allocate((count,), torch.int32, self._device)
         zeros = np.zeros(count, np.int32)
         free = _C.cuda_event(self._device.index, self._stream)

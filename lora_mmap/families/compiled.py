@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .. import _C
@@ -66,9 +66,7 @@ def _rules(families: tuple[Family, ...]) -> list[RuleMeaning]:
 
 def _sources(family: Family, weights: Weights) -> Iterator[tuple[str, str, Layout]]:
     """What a file may say: (naming, path, layout). Equal paths of a naming told apart in models are not its own."""
-    plain = {
-        path for naming, paths in weights.names.items() if not _naming(family, naming).beside for path in paths
-    }
+    plain = {path for naming, paths in weights.names.items() if not _naming(family, naming).beside for path in paths}
     for naming, paths in weights.names.items():
         for path, layout in paths.items():
             if not (_naming(family, naming).beside and path in plain):
@@ -88,9 +86,8 @@ def _ways(family: Family, weights: Weights, source: str, path: str, layout: Layo
             yield RuleAlternative(family.name, covering, placements, naming.beside)
 
 
-def _covers(paths: dict[str, Layout] | object, layout: Layout) -> Iterator[tuple[str, ...]]:
+def _covers(paths: Mapping[str, Layout], layout: Layout) -> Iterator[tuple[str, ...]]:
     """The sets of a naming's paths that hold every piece of ``layout`` once: usually one set, or none."""
-    assert isinstance(paths, dict)
     wanted = set(layout.pieces)
     holders = {path: wanted.intersection(held.pieces) for path, held in paths.items()}
     for path, pieces in holders.items():
@@ -149,9 +146,9 @@ def _validate(family: Family, weights: Weights) -> None:
     for size in weights.sizes.values():
         if size < 1:
             raise PatternError(f"{where}: sizes are {dict(weights.sizes)}, expected positive integers")
-    for naming in family.namings:
-        if not naming.in_models and naming.name in weights.names and len(weights.names) == 1:
-            path = next(iter(weights.names[naming.name]))
+    for known in family.namings:
+        if not known.in_models and known.name in weights.names and len(weights.names) == 1:
+            path = next(iter(weights.names[known.name]))
             raise PatternError(f"{where}: '{path}' leads nowhere: only files are named so")
 
 

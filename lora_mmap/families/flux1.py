@@ -65,7 +65,9 @@ FAMILY = Family(
         same(native=_DOUBLE + "img_mlp.0", diffusers=_BLOCK + "ff.net.0.proj", nunchaku=_BLOCK + "mlp_fc1"),
         same(native=_DOUBLE + "img_mlp.2", diffusers=_BLOCK + "ff.net.2", nunchaku=_BLOCK + "mlp_fc2"),
         same(
-            native=_DOUBLE + "txt_mlp.0", diffusers=_BLOCK + "ff_context.net.0.proj", nunchaku=_BLOCK + "mlp_context_fc1"
+            native=_DOUBLE + "txt_mlp.0",
+            diffusers=_BLOCK + "ff_context.net.0.proj",
+            nunchaku=_BLOCK + "mlp_context_fc1",
         ),
         same(native=_DOUBLE + "txt_mlp.2", diffusers=_BLOCK + "ff_context.net.2", nunchaku=_BLOCK + "mlp_context_fc2"),
         _modulation("img", "norm1"),
@@ -81,9 +83,7 @@ FAMILY = Family(
             },
             fused={_SINGLE_BLOCK + "attn.to_qkv": "q k v", _SINGLE_BLOCK + "proj_mlp": "mlp"},
             nunchaku={_SINGLE_BLOCK + "qkv_proj": "q k v", _SINGLE_BLOCK + "mlp_fc1": "mlp"},
-            onetrainer={
-                f"{_SINGLE}linear1.{part}": piece for part, piece in enumerate(("q", "k", "v", "mlp"))
-            },
+            onetrainer={f"{_SINGLE}linear1.{part}": piece for part, piece in enumerate(("q", "k", "v", "mlp"))},
             xlabs={_SINGLE + "processor.qkv": "q k v"},
         ),
         cols(

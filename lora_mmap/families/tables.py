@@ -62,7 +62,7 @@ def same(**paths: str | Iterable[str]) -> Weights:
     return Weights(
         {_WHOLE: 1},
         {
-            naming: {path: whole for path in ((text,) if isinstance(text, str) else tuple(text))}
+            naming: dict.fromkeys((text,) if isinstance(text, str) else tuple(text), whole)
             for naming, text in paths.items()
         },
     )
@@ -105,11 +105,11 @@ def _layout(text: str) -> Layout:
 class Family:
     """The names of one model family.
 
-    ``written`` says which naming each dialect writes, for :func:`lora_mmap.families.writing.spell`:
-    ``{"kohya": "native"}``; dialects that are not in it write ``diffusers`` names, ComfyUI ``native`` ones. ``widths``
-    tell apart families of equal names: columns of the weight at a path. ``components`` are the pipeline components that
-    the weights belong to. ``duplicates`` are pairs of namings: where one file carries both, what the second one names
-    again is left out.
+    ``written`` says which naming a dialect writes, for :func:`lora_mmap.families.writing.spell` (``{"kohya": "native"}``);
+    unsaid, ComfyUI writes ``native`` names and everybody else ``diffusers`` ones. ``widths`` tell apart families of equal
+    names: columns of the weight at a path. ``components`` are the pipeline components that the weights belong to.
+    ``duplicates`` are pairs of namings: where one file carries both, what the second one names again is left out.
+    ``base_models`` are parts of what trainers call the model in a file's metadata.
     """
 
     name: str
@@ -120,6 +120,7 @@ class Family:
     widths: Mapping[str, tuple[int, ...]] | None = None
     components: tuple[str, ...] = ("denoiser",)
     duplicates: tuple[tuple[str, str], ...] = ()
+    base_models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

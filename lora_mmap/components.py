@@ -1,0 +1,61 @@
+"""Which component of a pipeline a bare model is, and which keys of an adapter are for another one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from .adapter import Adapter
+from .errors import AmbiguousKeyError
+from .geometry import Geometry
+from .model_weights import ModelWeights
+from .names import Names
+from .pairing import Pair, Recognised
+
+
+def foreign_groups(
+    adapter: Adapter,
+    pairs: Sequence[Pair | Recognised],
+    names: Names,
+    weights: ModelWeights,
+    component: str | None,
+) -> dict[int, str]:
+    """Groups whose prefix names another pipeline component than the one this model is, with what to say of them.
+
+    Text encoders share module names: which of them a bare model is follows from ``component`` or from the shapes.
+    """
+    components = adapter.group_components
+    here = component or _by_shape(components, pairs, names, weights)
+    if here is None:
+        return {}
+    return {
+        group: f"it belongs to {there}, this model is {here}"
+        for group, there in enumerate(components)
+        if there not in (None, here)
+    }
+
+
+def _by_shape(
+    components: Sequence[str | None], pairs: Sequence[Pair | Recognised], names: Names, weights: ModelWeights
+) -> str | None:
+    hits: Counter[str] = Counter()
+    misfits: Counter[str] = Counter()
+    for component, pair, module in zip(components, pairs, names.resolutions, strict=True):
+        if component is None or (type(module) is not int and not module[2]):
+            continue
+        if type(module) is not int or type(pair) is not Pair:
+            hits[component] += 1
+            continue
+        geometry = weights.look(module)
+        if isinstance(geometry, Geometry):
+            hits[component] += 1
+            misfits[component] += (pair.rows, pair.cols) != (geometry.rows, geometry.cols)
+    if len(hits) < 2:
+        return next(iter(hits), None)
+    fitting = [component for component in hits if not misfits[component]]
+    if len(fitting) != 1:
+        raise AmbiguousKeyError(
+            f"[compose] the adapter has keys for {', '.join(sorted(hits))} and the model could be "
+            f"{'any' if fitting else 'none'} of them by its shapes: say which with component="
+        )
+    return fitting[0]

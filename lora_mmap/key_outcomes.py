@@ -1,0 +1,78 @@
+"""Per key of an adapter: its outcome, where it goes and why, as plain data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from .adapter import Adapter
+from .families.riders import rider
+from .outcomes import IGNORED, KEY_OUTCOMES, UNKNOWN, EntryPlan, Landing
+
+# Shown in place of APPLIED and ABSENT where there is no model.
+RECOGNISED = "recognised"
+
+
+def key_outcomes(entry: EntryPlan) -> dict[str, dict[str, Any]]:
+    """What became of every key of one adapter in a model."""
+    adapter = entry.adapter
+    names = adapter.source.names
+    result = foreign_keys(adapter)
+    for position, (group, outcome) in enumerate(zip(adapter.groups, entry.outcomes, strict=True)):
+        landings = entry.landings(position)
+        for suffix, tensor in group.members:
+            role, parameter = adapter.role(suffix), adapter.tables.suffixes[suffix].parameter
+            result[names[tensor]] = {
+                "outcome": KEY_OUTCOMES[outcome.status],
+                "targets": [target(landing, role) for landing in _for(landings, parameter)],
+                "reason": outcome.reason,
+            }
+    return result
+
+
+def foreign_keys(adapter: Adapter) -> dict[str, dict[str, Any]]:
+    """The keys that end in no known suffix: riders that are no adapter tensors, and what nobody knows."""
+    names = adapter.source.names
+    result: dict[str, dict[str, Any]] = {}
+    for tensor in adapter.classification.unknown:
+        why = rider(names[tensor])
+        result[names[tensor]] = {
+            "outcome": IGNORED if why else UNKNOWN,
+            "targets": [],
+            "reason": why or "no known suffix",
+        }
+    return result
+
+
+def unknown_keys(adapter: Adapter) -> list[str]:
+    """The keys that end in no known suffix and are no riders either."""
+    return [key for key, found in foreign_keys(adapter).items() if found["outcome"] == UNKNOWN]
+
+
+def target(landing: Landing, role: str) -> dict[str, Any]:
+    """One place that a tensor goes to. ``rows`` and ``cols`` are the module's, ``factor_rows`` and ``factor_cols`` are
+    those of the file's matrix; None: all of them."""
+    return {
+        "module": landing.module,
+        "role": role,
+        "rows": _listed(landing.rows),
+        "cols": _listed(landing.cols),
+        "layout": landing.layout,
+        "factor_rows": _listed(landing.factor_rows),
+        "factor_cols": _listed(landing.factor_cols),
+    }
+
+
+def counts(keys: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """How many keys have each outcome."""
+    return dict(Counter(found["outcome"] for found in keys.values()).most_common())
+
+
+def _for(landings: tuple[Landing, ...], parameter: str) -> list[Landing]:
+    own = [landing for landing in landings if landing.parameter == parameter]
+    return own or list(landings)
+
+
+def _listed(part: tuple[int, int] | None) -> list[int] | None:
+    return None if part is None else list(part)

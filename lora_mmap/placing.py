@@ -1,0 +1,77 @@
+"""Where the tensors of one group lie in the weights that their name leads to, by what the tables say and by shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .families.placement import Placement, interleaving
+from .geometry import Geometry
+from .outcomes import Landing
+from .pairing import Pair
+from .terms import Cut, Range
+
+
+class Target(NamedTuple):
+    """One module that a group may belong to, and how."""
+
+    number: int  # in the model's index
+    module: str
+    placement: Placement
+
+
+def landings(target: Target, extent: tuple[int, int], form: tuple[int | None, int | None]) -> list[Landing] | None:
+    """The sections of a weight of ``extent`` (rows, columns) that a matrix of ``form`` lands on, or None where it does
+    not fit. An unknown side of ``form`` fits everything."""
+    placement = target.placement
+    along, across = (0, 1) if placement.axis == "rows" else (1, 0)
+    if form[across] not in (None, extent[across]):
+        return None
+    if placement.square and extent[0] != extent[1] * placement.target_units:
+        return None
+    total = form[along]
+    if total is None:
+        total = extent[along] // placement.target_units * placement.source_units
+    runs = placement.scaled(extent[along], total)
+    if runs is None:
+        return None
+    if placement.interleave > 1:
+        return [Landing(target.module, layout=placement.layout)]
+    if len(runs) > 1 and sum(run.size for run in runs) == extent[along] == total:
+        return [Landing(target.module, layout=placement.layout)]
+    found = []
+    for run in runs:
+        where = _part(run.target, run.size, extent[along])
+        source = _part(run.source, run.size, total)
+        sections = {"rows": (where, None, source, None), "cols": (None, where, None, source)}
+        rows, cols, factor_rows, factor_cols = sections[placement.axis]
+        found.append(Landing(target.module, rows, cols, placement.layout, factor_rows, factor_cols))
+    return found
+
+
+def cuts(pair: Pair, placement: Placement, geometry: Geometry) -> list[Cut]:
+    """What :func:`landings` says, for the kernels: the rectangles of a weight that the pair falls on."""
+    rows, cols = (0, geometry.rows), (0, geometry.cols)
+    if placement.is_whole:
+        return [Cut(geometry, rows, cols)]
+    if placement.interleave > 1:
+        return [Cut(geometry, rows, cols, row_map=interleaving(geometry.rows, placement.interleave))]
+    along_rows = placement.axis == "rows"
+    runs = placement.scaled(geometry.rows, pair.rows) if along_rows else placement.scaled(geometry.cols, pair.cols)
+    assert runs is not None
+    if along_rows:
+        return [Cut(geometry, (run.target, run.target + run.size), cols, up_row=run.source) for run in runs]
+    return [Cut(geometry, rows, (run.target, run.target + run.size), down_col=run.source) for run in runs]
+
+
+def overlapping(one: Sequence[Cut], other: Sequence[Cut]) -> bool:
+    """True when some element belongs to both."""
+    return any(a.geometry is b.geometry and _meet(a.rows, b.rows) and _meet(a.cols, b.cols) for a in one for b in other)
+
+
+def _part(begin: int, size: int, total: int) -> Range | None:
+    return None if size == total else (begin, begin + size)
+
+
+def _meet(one: Range, other: Range) -> bool:
+    return one[0] < other[1] and other[0] < one[1]

@@ -1,0 +1,94 @@
+"""The low-rank terms that fall on one weight, and the rectangles they cover."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .geometry import Geometry
+from .pairing import Pair
+
+# A half-open range of rows or columns.
+Range = tuple[int, int]
+
+
+class Cut(NamedTuple):
+    """A rectangle of a weight, which takes the up factor's rows from ``up_row`` on and the down factor's columns from
+    ``down_col`` on. With a ``row_map``, row ``m`` of the weight takes row ``row_map[m]`` of the up factor instead."""
+
+    geometry: Geometry
+    rows: Range
+    cols: Range
+    up_row: int = 0
+    down_col: int = 0
+    row_map: npt.NDArray[np.int32] | None = None
+
+
+class Term(NamedTuple):
+    """One pair on one rectangle of a weight. ``scale`` holds everything but B and A: strength * alpha / rank."""
+
+    entry: int
+    pair: Pair
+    scale: float
+    cut: Cut
+
+    def covers(self, rows: Range, cols: Range) -> bool:
+        """True when the rectangle lies in this term's."""
+        (top, bottom), (left, right) = self.cut.rows, self.cut.cols
+        return top <= rows[0] and rows[1] <= bottom and left <= cols[0] and cols[1] <= right
+
+
+class Rectangle(NamedTuple):
+    """Rows and columns of a weight, and the terms that cover all of them."""
+
+    rows: Range
+    cols: Range
+    terms: list[Term]
+
+    @property
+    def area(self) -> int:
+        return (self.rows[1] - self.rows[0]) * (self.cols[1] - self.cols[0])
+
+
+class WeightPlan:
+    """One storage region and the terms that fall on it, in the order of the contract."""
+
+    __slots__ = ("geometry", "terms")
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.geometry = geometry
+        self.terms: list[Term] = []
+
+    def rectangles(self) -> list[Rectangle]:
+        """Disjoint rectangles with the terms that cover each of them; what no term covers is left out."""
+        first = self.terms[0].cut
+        if all(term.cut.rows == first.rows and term.cut.cols == first.cols for term in self.terms):
+            return [Rectangle(first.rows, first.cols, self.terms)]
+        found = []
+        for rows in _between(term.cut.rows for term in self.terms):
+            across = [term for term in self.terms if term.covers(rows, term.cut.cols)]
+            for cols in _between(term.cut.cols for term in across):
+                covering = [term for term in across if term.covers(rows, cols)]
+                if covering:
+                    found.append(Rectangle(rows, cols, covering))
+        return found
+
+    @property
+    def is_covered(self) -> bool:
+        """True when the terms leave no element of the weight out."""
+        geometry = self.geometry
+        return sum(rectangle.area for rectangle in self.rectangles()) == geometry.rows * geometry.cols
+
+    def row_maps(self) -> list[npt.NDArray[np.int32]]:
+        """The row maps of its terms, each once."""
+        return list({id(m): m for term in self.terms if (m := term.cut.row_map) is not None}.values())
+
+
+def _between(ranges: Iterable[Range]) -> list[Range]:
+    """The pieces that all edges together cut the axis into."""
+    edges = sorted({edge for begin_and_end in ranges for edge in begin_and_end})
+    return list(pairwise(edges))
