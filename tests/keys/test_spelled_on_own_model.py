@@ -1,29 +1,14 @@
 """Every dialect on the very model its modules come from: each key is applied, to its module and the whole of it."""
 
 import pytest
-from spelled import hollow_file, trainers
+from spelled import trainers
 from spelled.published import DENOISERS, LANGUAGE_MODELS, TEXT_ENCODERS, matrices, published
-
-import lora_mmap
-
-
-def keys_of(tmp_path, model, tensors, **options):
-    """The report's verdicts on a file of these tensors."""
-    path = hollow_file.write(tmp_path / "adapter.safetensors", tensors)
-    keys = lora_mmap.check(model, path, **options).to_dict()["keys"]
-    assert keys.keys() == tensors.keys()
-    return keys
+from spelled.verdicts import Target, require_applied, verdicts
 
 
-def elsewhere(keys, meant):
-    """The keys whose verdict is not "all of the module that was meant": {key: (module, verdict)}."""
-    wrong = {}
-    for key, module in meant.items():
-        found = keys[key]
-        targets = [(target["module"], target["rows"], target["cols"], target["layout"]) for target in found["targets"]]
-        if found["outcome"] != "applied" or targets != [(module, None, None, None)]:
-            wrong[key] = (module, found)
-    return wrong
+def whole(meant):
+    """{key: all of its module}."""
+    return {key: {Target(module)} for key, module in meant.items()}
 
 
 @pytest.mark.parametrize("dialect", trainers.DENOISER)
@@ -31,7 +16,7 @@ def elsewhere(keys, meant):
 def test_denoisers(tmp_path, name, dialect):
     model = published(name)
     tensors, meant = trainers.spell(trainers.DENOISER[dialect], matrices(model))
-    assert elsewhere(keys_of(tmp_path, model, tensors), meant) == {}
+    require_applied(verdicts(tmp_path, model, tensors), whole(meant))
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])
@@ -39,7 +24,7 @@ def test_attention_processors(tmp_path, name):
     model = published(name)
     tensors, meant = trainers.attention_processor(matrices(model))
     assert len(meant) > 100
-    assert elsewhere(keys_of(tmp_path, model, tensors), meant) == {}
+    require_applied(verdicts(tmp_path, model, tensors), whole(meant))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +39,8 @@ def test_text_encoders(tmp_path, name, dialect):
     modules = {module.removeprefix("text_model."): module for module in shapes}
     spelling = trainers.TEXT_ENCODER[name][dialect]
     tensors, meant = trainers.spell(spelling, {bare: shapes[module] for bare, module in modules.items()})
-    assert elsewhere(keys_of(tmp_path, model, tensors), {key: modules[bare] for key, bare in meant.items()}) == {}
+    meant = {key: modules[bare] for key, bare in meant.items()}
+    require_applied(verdicts(tmp_path, model, tensors), whole(meant))
 
 
 @pytest.mark.parametrize("prefix", ["lora_te2_", "text_encoder_2."])
@@ -62,7 +48,7 @@ def test_the_text_projection_of_clip_g(tmp_path, prefix):
     model = published("clip_g")
     spelling = trainers.Spelling(prefix, prefix.endswith("_"), ".lora_down.weight", ".lora_up.weight", ".alpha")
     tensors, meant = trainers.spell(spelling, {"text_projection": (1280, 1280)})
-    assert elsewhere(keys_of(tmp_path, model, tensors), meant) == {}
+    require_applied(verdicts(tmp_path, model, tensors), whole(meant))
 
 
 @pytest.mark.parametrize("dialect", trainers.LANGUAGE_MODEL)
@@ -71,7 +57,7 @@ def test_language_models(tmp_path, name, dialect):
     """PEFT's own files: the path begins with the model's own level ``model``."""
     model = published(name)
     tensors, meant = trainers.spell(trainers.LANGUAGE_MODEL[dialect], matrices(model))
-    assert elsewhere(keys_of(tmp_path, model, tensors), meant) == {}
+    require_applied(verdicts(tmp_path, model, tensors), whole(meant))
 
 
 def test_one_file_for_the_unet_and_both_text_encoders(tmp_path):
@@ -86,7 +72,7 @@ def test_one_file_for_the_unet_and_both_text_encoders(tmp_path):
         own, meant[name] = trainers.spell(spelling, matrices(published(name)))
         tensors.update(own)
     for name in parts:
-        keys = keys_of(tmp_path, published(name), tensors)
-        assert elsewhere(keys, meant[name]) == {}
+        keys = verdicts(tmp_path, published(name), tensors)
+        require_applied(keys, whole(meant[name]))
         others = {keys[key]["outcome"] for other in parts if other != name for key in meant[other]}
         assert others == {"absent"}
