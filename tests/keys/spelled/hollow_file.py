@@ -6,7 +6,13 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-NBYTES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "F64": 8}
+NBYTES = {"U8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F16": 2, "BF16": 2, "I32": 4, "F32": 4, "F64": 8, "I64": 8}
+
+_SCALAR = {
+    "F32": lambda value: struct.pack("<f", value),
+    "F16": lambda value: struct.pack("<e", value),
+    "BF16": lambda value: struct.pack("<f", value)[2:],
+}
 
 
 def write(
@@ -15,8 +21,8 @@ def write(
     metadata: Mapping[str, str] | None = None,
     alpha: float = 4.0,
 ) -> Path:
-    """A safetensors file of {key: (dtype, shape)}: zeros, but F32 tensors of one element hold ``alpha``."""
-    scalars = [key for key, (dtype, shape) in tensors.items() if dtype == "F32" and math.prod(shape) == 1]
+    """A safetensors file of {key: (dtype, shape)}: zeros, but floats of one element hold ``alpha``."""
+    scalars = [key for key, (dtype, shape) in tensors.items() if dtype in _SCALAR and math.prod(shape) == 1]
     first = set(scalars)
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
@@ -26,6 +32,6 @@ def write(
         header[key] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text + struct.pack("<f", alpha) * len(scalars))
+        file.write(struct.pack("<Q", len(text)) + text + b"".join(_SCALAR[tensors[key][0]](alpha) for key in scalars))
         file.truncate(8 + len(text) + end)
     return path
