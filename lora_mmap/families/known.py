@@ -35,8 +35,6 @@ from . import (
     t5,
     vision,
     wan,
-    wan_animate,
-    wan_conditions,
     z_image,
 )
 from .tables import Family
@@ -54,8 +52,6 @@ FAMILIES: tuple[Family, ...] = (
     hunyuan_image.FAMILY,
     minimax_h3.FAMILY,
     wan.FAMILY,
-    wan_conditions.FAMILY,
-    wan_animate.FAMILY,
     anima.FAMILY,
     cosmos1.FAMILY,
     ltx.FAMILY,
