@@ -16,7 +16,8 @@ from .sharing import ForkSafeLock, lazy
 from .tensor_source import FileTensors, MemoryTensors
 
 if TYPE_CHECKING:
-    from .pairing import Pair, Unfit
+    from .algorithms import Recognised
+    from .pairing import Pair
 
 
 class Group(NamedTuple):
@@ -43,7 +44,7 @@ class Adapter:
         self.tables = key_tables()
         self.classification = source.classify(self.tables.grammar)
         self.metadata: AdapterMetadata = read_metadata(source.metadata, path)
-        self.pairs: list[Pair | Unfit] | None = None  # filled by pairing.pair_up, once
+        self.pairs: list[Pair | Recognised] | None = None  # filled by pairing.pair_up, once
         self._alphas: dict[int, float] | None = None
         self._lock = ForkSafeLock()
 
@@ -115,7 +116,7 @@ class Adapter:
     @lazy
     def is_plain(self) -> bool:
         """True when nothing but a group's own tensors decides whether it is a plain low-rank pair."""
-        return not any(config.use_dora for config in self.metadata.configs.values()) and all(
+        return not any(config.obstacle for config in self.metadata.configs.values()) and all(
             map(math.isfinite, self.alphas().values())
         )
 

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from .adapter import Adapter
+from .algorithms import Recognised
 from .errors import AmbiguousKeyError, ModelError
 from .families.placement import WHOLE, Placement
 from .geometry import FUSABLE_DEVICES, Geometry
 from .model_weights import ModelWeights
-from .pairing import Pair, Unfit, pair_up
+from .pairing import Pair, pair_up
 from .plan import (
     ABSENT,
     AMBIGUOUS,
@@ -74,7 +75,7 @@ class _Planner:
             pair = pairs[group]
             if group in foreign:
                 entry.outcomes[group] = Outcome(ABSENT, foreign[group])
-            elif isinstance(pair, Unfit):
+            elif isinstance(pair, Recognised):
                 entry.outcomes[group] = Outcome(pair.kind, pair.reason)
             else:
                 entry.outcomes[group] = self._place(entry, pair, resolutions[group])
@@ -118,7 +119,7 @@ class _Planner:
     def _foreign_groups(
         self,
         adapter: Adapter,
-        pairs: Sequence[Pair | Unfit],
+        pairs: Sequence[Pair | Recognised],
         resolutions: Sequence[Resolution],
     ) -> dict[int, str]:
         """Groups whose prefix names another pipeline component than the one this model is.
@@ -138,7 +139,7 @@ class _Planner:
     def _component_by_shape(
         self,
         components: Sequence[str | None],
-        pairs: Sequence[Pair | Unfit],
+        pairs: Sequence[Pair | Recognised],
         resolutions: Sequence[Resolution],
     ) -> str | None:
         hits: Counter[str] = Counter()
