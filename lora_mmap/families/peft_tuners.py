@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 
+_PLAIN = str.maketrans("", "", "{}:*")
+
+
 @dataclass(frozen=True)
 class Tuner:
     """One method. Of each tensor, what follows its module's path (or, where all modules share it, ``base_model``);
-    PEFT puts the adapter's name after the first word."""
+    ``@`` is where PEFT puts the adapter's name, if not at the end."""
 
     algorithm: str
     title: str
@@ -22,8 +25,8 @@ class Tuner:
     def suffixes(self) -> Iterator[tuple[str, str]]:
         """(pattern, role) of each tensor."""
         for tensor in self.tensors:
-            word, dot, rest = tensor.partition(".")
-            yield f".{word}[.{{adapter:*}}]{dot}{rest}", tensor.replace("{", "").replace("}", "").replace(":*", "")
+            before, _, after = tensor.partition("@")
+            yield f".{before}[.{{adapter:*}}]{after}", before + after.translate(_PLAIN)
 
 
 def _tuner(algorithm: str, title: str, tensors: str) -> Tuner:
@@ -33,7 +36,7 @@ def _tuner(algorithm: str, title: str, tensors: str) -> Tuner:
 PEFT_TUNERS: tuple[Tuner, ...] = (
     _tuner("adalora", "AdaLoRA", "lora_E ranknum"),
     _tuner("kasa", "KaSA", "lora_diag"),
-    _tuner("adamss", "AdaMSS", "adamss_A.{i} adamss_B.{i} adamss_newB adamss_resW"),
+    _tuner("adamss", "AdaMSS", "adamss_A@.{i} adamss_B@.{i} adamss_newB adamss_resW"),
     _tuner("adaption_prompt", "adaption prompt", "adaption_prompt adaption_gate"),
     _tuner("beft", "BEFT", "beft_bias"),
     _tuner("c3a", "C3A", "c3a_kernel"),
@@ -43,45 +46,45 @@ PEFT_TUNERS: tuple[Tuner, ...] = (
     _tuner(
         "frod",
         "FRoD",
-        "frod_lambda_l frod_lambda_s_values frod_V.{kind:*} frod_s_indices.{kind:*} frod_s_size.{kind:*}",
+        "frod_lambda_l frod_lambda_s_values frod_V@.{kind:*} frod_s_indices@.{kind:*} frod_s_size@.{kind:*}",
     ),
     _tuner(
         "glora_peft",
         "GLoRA as PEFT writes it",
-        " ".join(f"glora_{x}.{part}" for x in "ABCDE" for part in ("Xd", "Xu", "X")),
+        " ".join(f"glora_{x}@.{part}" for x in "ABCDE" for part in ("Xd", "Xu", "X")),
     ),
     _tuner("gralora", "GraLoRA", "gralora_A gralora_B gralora_A_general gralora_B_general"),
     _tuner("hira", "HiRA", "hira_A hira_B hira_embedding_A hira_embedding_B"),
     _tuner("hra", "HRA", "hra_u"),
-    _tuner("lily", "Lily", "lily_A.weight lily_B.weight lily_router.weight"),
-    _tuner("ln_tuning", "LN tuning", "ln_tuning_layers.weight ln_tuning_layers.bias"),
+    _tuner("lily", "Lily", "lily_A@.weight lily_B@.weight lily_router@.weight"),
+    _tuner("ln_tuning", "LN tuning", "ln_tuning_layers@.weight ln_tuning_layers@.bias"),
     _tuner("miss", "MiSS", "miss_block"),
     _tuner("bone", "Bone", "bone_block"),
-    _tuner("oft_embedding", "OFT on an embedding", "oft_embedding_R oft_embedding_R.weight"),
-    _tuner("osf", "OSF", "osf_svd_params.U_low osf_svd_params.S_low osf_svd_params.V_low"),
+    _tuner("oft_embedding", "OFT on an embedding", "oft_embedding_R@.weight oft_embedding_R"),
+    _tuner("osf", "OSF", "osf_svd_params@.U_low osf_svd_params@.S_low osf_svd_params@.V_low"),
     _tuner(
         "peanut",
         "PEANuT",
-        "peanut_A.weight peanut_B.weight peanut_encoders.{i}.weight peanut_decoders.{i}.weight",
+        "peanut_A@.weight peanut_B@.weight peanut_encoders@.{i}.weight peanut_decoders@.{i}.weight",
     ),
-    _tuner("poly", "Poly", "poly_lora_A poly_lora_B poly_router.module_logits"),
-    _tuner("psoft", "PSOFT", "psoft_R.weight psoft_R.vector_a psoft_R.vector_b"),
+    _tuner("poly", "Poly", "poly_lora_A poly_lora_B poly_router@.module_logits"),
+    _tuner("psoft", "PSOFT", "psoft_R@.weight psoft_R@.vector_a psoft_R@.vector_b"),
     _tuner("pvera", "PVeRA", "pvera_lambda_b pvera_lambda_d pvera_A pvera_B"),
     _tuner("randlora", "RandLoRA", "randlora_lambda randlora_gamma randlora_A randlora_B"),
     _tuner("road", "RoAd", "road_theta road_alpha"),
     _tuner(
         "shadow",
         "Shadow",
-        "shadow_down.weight shadow_up.weight shadow_update_transform.{i}.weight shadow_update_transform.{i}.bias "
-        "shadow_update_gate.{i}.weight shadow_update_gate.{i}.bias",
+        "shadow_down@.weight shadow_up@.weight shadow_update_transform@.{i}.weight shadow_update_transform@.{i}.bias "
+        "shadow_update_gate@.{i}.weight shadow_update_gate@.{i}.bias",
     ),
     _tuner("shira", "SHiRA", "shira_weight shira_indices"),
     _tuner(
         "supertuning",
         "SuperTuning",
-        "supertuning_values supertuning_indices supertuning_lora_A.weight supertuning_lora_B.weight",
+        "supertuning_values supertuning_indices supertuning_lora_A@.weight supertuning_lora_B@.weight",
     ),
-    _tuner("tinylora", "TinyLoRA", "tinylora_v.{i} tinylora_v tinylora_A tinylora_B tinylora_P"),
+    _tuner("tinylora", "TinyLoRA", "tinylora_v@.{i} tinylora_v tinylora_A tinylora_B tinylora_P"),
     _tuner("trainable_tokens", "trainable tokens", "trainable_tokens_delta token_adapter.trainable_tokens_delta"),
     _tuner(
         "unilora",
