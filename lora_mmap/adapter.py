@@ -16,8 +16,7 @@ from .sharing import ForkSafeLock, lazy
 from .tensor_source import FileTensors, MemoryTensors
 
 if TYPE_CHECKING:
-    from .algorithms import Recognised
-    from .pairing import Pair
+    from .pairing import Pair, Recognised
 
 
 class Group(NamedTuple):

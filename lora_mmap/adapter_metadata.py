@@ -71,6 +71,11 @@ class AdapterMetadata:
     facts: Mapping[str, str] = field(default_factory=dict)
     rslora_in_network_args: bool = False
 
+    @property
+    def base_model(self) -> str:
+        """The base model as trainers call it; tells apart families of equal names."""
+        return " ".join(self.facts[name] for name in ("base_model", "architecture") if name in self.facts)
+
     def config(self, component: str | None) -> LoraConfig | None:
         return self.configs.get(component) or self.configs.get(None)
 

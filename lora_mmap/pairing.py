@@ -10,6 +10,8 @@ from .algorithms import Recognised, recognise, title
 from .algorithms.members import Malformed
 from .algorithms.scaling import ALPHA_KEY, Scaling
 
+__all__ = ["Pair", "Recognised", "pair_up"]
+
 
 class Pair(NamedTuple):
     """The factors of one module: ``down`` (A, [rank, cols]) and ``up`` (B, [rows, rank]), as tensor indices.

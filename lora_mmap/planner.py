@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from .adapter import Adapter
-from .algorithms import Recognised
 from .errors import AmbiguousKeyError, ModelError
 from .families.placement import WHOLE, Placement
 from .geometry import FUSABLE_DEVICES, Geometry
 from .model_weights import ModelWeights
-from .pairing import Pair, pair_up
+from .pairing import Pair, Recognised, pair_up
 from .plan import (
     ABSENT,
     AMBIGUOUS,

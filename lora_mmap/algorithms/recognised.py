@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,7 +28,7 @@ class Recognised:
     rank: int | None = None
     scale: float | None = None
     scale_source: str = ""
-    forms: Mapping[str, Form] = field(default_factory=dict)
+    forms: dict[str, Form] = field(default_factory=dict)
     detail: str = ""
 
 
