@@ -10,7 +10,7 @@ from ..families.riders import rider
 from . import dora, glora, hadamard, ia3, kronecker, low_rank, orthogonal, whole
 from .members import Malformed, Member, Members
 from .part import Part
-from .recognised import Recognised, title
+from .recognised import Form, Recognised, title
 from .scaling import GroupScale, Scaling
 
 Reader = Callable[[Members, GroupScale], Part]
@@ -82,7 +82,7 @@ def _whole_weight(scaling: Scaling, index: int, members: Members) -> Recognised:
     if scaling.is_checkpoint:
         return _checkpoint(scaling, index)
     kept = [member for member in members.all if member.suffix.algorithm == "whole"]
-    forms = {member.suffix.parameter: member.flat if member.shape else (1, 1) for member in kept}
+    forms: dict[str, Form] = {m.suffix.parameter: m.flat if m.shape else (1, 1) for m in kept}
     return Recognised(index, "unsupported", _unsupported("whole"), "whole", forms=forms, detail=whole.REPLACED)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-
 _PLAIN = str.maketrans("", "", "{}:*")
 
 
