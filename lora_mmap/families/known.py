@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (
+    animatediff,
     auraflow,
     bert,
     chatglm,
@@ -17,6 +18,7 @@ from . import (
     sd3,
     sd15,
     sdxl,
+    stable_cascade,
     t5,
     vision,
 )
@@ -32,6 +34,8 @@ FAMILIES: tuple[Family, ...] = (
     auraflow.FAMILY,
     pixart.FAMILY,
     hidream.FAMILY,
+    stable_cascade.FAMILY,
+    animatediff.FAMILY,
     clip.FAMILY,
     t5.FAMILY,
     language_models.FAMILY,
