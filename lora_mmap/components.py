@@ -41,9 +41,9 @@ def _by_shape(
     hits: Counter[str] = Counter()
     misfits: Counter[str] = Counter()
     for component, pair, module in zip(components, pairs, names.resolutions, strict=True):
-        if component is None or (type(module) is not int and not module[2]):
+        if component is None or (not isinstance(module, int) and not module[2]):
             continue
-        if type(module) is not int or type(pair) is not Pair:
+        if not isinstance(module, int) or type(pair) is not Pair:
             hits[component] += 1
             continue
         geometry = weights.look(module)

@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .adapter import Adapter
 from .families.riders import rider
 from .outcomes import IGNORED, KEY_OUTCOMES, UNKNOWN, EntryPlan, Landing
 
+# By module path or key.
+Nearest = Mapping[str, Sequence[str]]
 # Shown in place of APPLIED and ABSENT where there is no model.
 RECOGNISED = "recognised"
 
 
-def key_outcomes(entry: EntryPlan) -> dict[str, dict[str, Any]]:
-    """What became of every key of one adapter in a model."""
+def key_outcomes(entry: EntryPlan, nearest: Nearest) -> dict[str, dict[str, Any]]:
+    """What became of every key of one adapter in a model; ``nearest`` are the model's names like some of its paths."""
     adapter = entry.adapter
     names = adapter.source.names
     result = foreign_keys(adapter)
     for position, (group, outcome) in enumerate(zip(adapter.groups, entry.outcomes, strict=True)):
         landings = entry.landings(position)
+        reason = with_nearest(outcome.reason, nearest.get(group.stem, ()))
         for suffix, tensor in group.members:
             role, parameter = adapter.role(suffix), adapter.tables.suffixes[suffix].parameter
             result[names[tensor]] = {
                 "outcome": KEY_OUTCOMES[outcome.status],
                 "targets": [target(landing, role) for landing in _for(landings, parameter)],
-                "reason": outcome.reason,
+                "reason": reason,
             }
+    for key, found in result.items():
+        if found["outcome"] == UNKNOWN:
+            found["reason"] = with_nearest(found["reason"], nearest.get(key, ()))
     return result
+
+
+def with_nearest(reason: str, names: Sequence[str]) -> str:
+    """The reason, with the names that may have been meant."""
+    return f"{reason}; nearest: {', '.join(names)}" if names else reason
 
 
 def foreign_keys(adapter: Adapter) -> dict[str, dict[str, Any]]:
@@ -51,17 +62,19 @@ def unknown_keys(adapter: Adapter) -> list[str]:
 
 
 def target(landing: Landing, role: str) -> dict[str, Any]:
-    """One place that a tensor goes to. ``rows`` and ``cols`` are the module's, ``factor_rows`` and ``factor_cols`` are
-    those of the file's matrix; None: all of them."""
-    return {
+    """One place that a tensor goes to. ``rows`` and ``cols`` are the module's, ``factor_rows`` and ``factor_cols``
+    those of the file's matrix, given where it is not all of them."""
+    found = {
         "module": landing.module,
         "role": role,
         "rows": _listed(landing.rows),
         "cols": _listed(landing.cols),
         "layout": landing.layout,
-        "factor_rows": _listed(landing.factor_rows),
-        "factor_cols": _listed(landing.factor_cols),
     }
+    for name in ("factor_rows", "factor_cols"):
+        if getattr(landing, name) is not None:
+            found[name] = _listed(getattr(landing, name))
+    return found
 
 
 def counts(keys: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:

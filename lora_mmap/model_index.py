@@ -126,6 +126,7 @@ def _entries(module: nn.Module, name: str, is_root: bool) -> Iterator[IndexedWei
         yield _describe(module, name, parameters, holder)
     elif "qweight" in parameters or "qweight" in module._buffers:
         yield IndexedWeight(name, parameters, refusal=f"it is a {type(module).__name__}, whose weight is quantised")
+        yield IndexedWeight(f"{name}.qweight", parameters, "qweight", refusal=_NOT_A_MATRIX)
         return
     for key, value in parameters.items():
         if value is not None and key not in (holder, "bias"):

@@ -39,13 +39,15 @@ class Names:
         if not choices:
             return self._missing(group)
         rules = self.adapter.tables.rules
-        return [
+        ways = (
             [
                 Target(number, modules[number], placement)
                 for number, placement in zip(numbers, rules[rule].alternatives[way].placements, strict=True)
             ]
             for rule, way, numbers in choices
-        ]
+        )
+        # Families may say the same of a name in patterns of their own.
+        return list({tuple(way): way for way in ways}.values())
 
     def child(self, group: int, forms: Iterable[str]) -> Resolution | None:
         """The resolution of a group whose tensors are all for one parameter of the module's own, by that one's name."""
@@ -65,7 +67,10 @@ class Names:
         for offset, _ in entry.starts:
             if _shape_of(entry.stem[offset:]) in self._shapes:
                 return Outcome(ABSENT, "the model has such modules, but none with these numbers")
-        return Outcome(UNKNOWN, "no module of the model has this name, and no family that is known")
+        if self.adapter.family is None:
+            return Outcome(ABSENT, "no module of the model has this name")
+        title = self.adapter.tables.families[self.adapter.family].title
+        return Outcome(UNKNOWN, f"neither the model nor {title} has a module of this name")
 
     @lazy
     def _shapes(self) -> set[str]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _STATUSES = (APPLIED, ABSENT, UNSUPPORTED, UNKNOWN, IGNORED, SKIPPED, MALFORMED, MISFIT, AMBIGUOUS)
 _NEAREST_LIMIT = 20  # unmatched modules that get a list of similar names
+_NEAREST_LENGTH = 512  # no module's name is longer
 
 
 @dataclass
@@ -104,15 +105,21 @@ class Report:
 
     @lazy
     def nearest(self) -> dict[str, list[str]]:
-        """For the first unmatched module paths: the model's modules with the most similar names."""
-        flat = {name.replace(".", "_"): name for name in self.module_names}
+        """For the first unmatched module paths and unknown keys: the model's modules with the most similar names."""
         found: dict[str, list[str]] = {}
         for entry in self.entries:
             for group, outcome in zip(entry.adapter.groups, entry.outcomes, strict=True):
-                if outcome.status in (ABSENT, UNKNOWN) and group.stem not in found and len(found) < _NEAREST_LIMIT:
-                    path = group.stem[group.starts[-1][0] :].replace(".", "_")
-                    found[group.stem] = [flat[name] for name in difflib.get_close_matches(path, flat, n=3)]
+                if outcome.status in (ABSENT, UNKNOWN) and len(found) < _NEAREST_LIMIT:
+                    found.setdefault(group.stem, self._like(group.stem[group.starts[-1][0] :]))
+            for key in unknown_keys(entry.adapter)[: _NEAREST_LIMIT - len(found)]:
+                found.setdefault(key, self._like(key))
         return found
+
+    def _like(self, path: str) -> list[str]:
+        if len(path) > _NEAREST_LENGTH:
+            return []
+        flat = {name.replace(".", "_"): name for name in self.module_names}
+        return [flat[name] for name in difflib.get_close_matches(path.replace(".", "_"), flat, n=3)]
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain data, JSON-serialisable. Built on demand."""
@@ -120,7 +127,7 @@ class Report:
         keys: dict[str, Any] = {}
         adapters = []
         for entry in self.entries:
-            own = key_outcomes(entry)
+            own = key_outcomes(entry, self.nearest)
             keys = {**own, **keys}
             adapters.append({**_adapter(entry), "counts": counts(own), "keys": own})
         return {
