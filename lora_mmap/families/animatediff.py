@@ -34,5 +34,6 @@ FAMILY = Family(
     title="AnimateDiff",
     namings=(Naming("processor", in_models=False),),
     written={"comfyui": "native"},
+    is_unet=True,
     weights=tuple(weights for module in _BLOCKS for weights in _module(module)),
 )

@@ -17,6 +17,7 @@ FAMILY = Family(
     title="Stable Cascade",
     namings=(Naming("torch", in_models=False),),
     written={"kohya": "native", "comfyui": "native"},
+    is_unet=True,
     weights=(
         rows(
             "q k v",
