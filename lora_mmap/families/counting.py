@@ -1,4 +1,4 @@
-"""Indices that count two levels through: ``{i*3+j+1}`` in a path is three for each ``i``, then ``j`` (below three), then
+"""Indices that count two levels through: ``{i*3+j+1}`` in a path is three for each ``i``, then ``j`` (below three), and
 one. ``csrc/keys/counting.h`` is the same for matching; this is for writing."""
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .tables import Family
-from .unet import NAMINGS, UNET
+from .unet import NAMINGS, UNET, upsamplers
 
 FAMILY = Family(
     name="sd15",
@@ -15,5 +15,5 @@ FAMILY = Family(
         "input_blocks.1.1.transformer_blocks.0.attn2.to_k": (768,),
         "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (768,),
     },
-    weights=UNET,
+    weights=(*UNET, *upsamplers((False, True, True))),
 )

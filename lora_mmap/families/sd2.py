@@ -4,7 +4,7 @@ embedding, its upscaler a noise level."""
 from __future__ import annotations
 
 from .tables import Family, same
-from .unet import NAMINGS, UNET
+from .unet import NAMINGS, UNET, upsamplers
 
 FAMILY = Family(
     name="sd2",
@@ -18,6 +18,7 @@ FAMILY = Family(
     },
     weights=(
         *UNET,
+        *upsamplers((False, True, True)),
         same(native="label_emb", diffusers="class_embedding"),
         same(native="label_emb.0.0", diffusers="class_embedding.linear_1"),
         same(native="label_emb.0.2", diffusers="class_embedding.linear_2"),

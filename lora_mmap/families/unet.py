@@ -3,13 +3,13 @@ keeps) and diffusers' levels.
 
 Natively, ``input_blocks`` and ``output_blocks`` count through: block 0 is the first convolution, then each level ``i``
 takes three: two residual blocks ``j``, each with its attention, and a change of resolution; on the way up, three
-residual blocks, the last of them with the change of resolution. So one formula holds for all depths. Inside a
-transformer block both say the same.
+residual blocks, the last of them with the change of resolution. So one formula holds for all depths; where the last
+part of a step up stands (``upsamplers``) depends on which levels attend. Inside a transformer block both say the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .tables import Naming, Weights, rows, same
 
@@ -70,6 +70,13 @@ def _levels() -> Iterator[Weights]:
         yield from _transformer(native + "1.", diffusers + "attentions.{j}.")
 
 
+def upsamplers(attention: Sequence[bool]) -> Iterator[Weights]:
+    """What doubles the resolution, by steps on the way up: natively it follows the attention, where there is one."""
+    for step, attends in enumerate(attention):
+        native = f"output_blocks.{3 * step + 2}.{2 if attends else 1}.conv"
+        yield same(native=native, diffusers=f"up_blocks.{step}.upsamplers.0.conv")
+
+
 UNET: tuple[Weights, ...] = (
     same(native="time_embed.0", diffusers="time_embedding.linear_1"),
     same(native="time_embed.2", diffusers="time_embedding.linear_2"),
@@ -80,10 +87,6 @@ UNET: tuple[Weights, ...] = (
     *_resnet("middle_block.0.", "mid_block.resnets.0."),
     *_transformer("middle_block.1.", "mid_block.attentions.0."),
     *_resnet("middle_block.2.", "mid_block.resnets.1."),
-    same(  # after the attention, where the level has one
-        native=("output_blocks.{i*3+2}.1.conv", "output_blocks.{i*3+2}.2.conv"),
-        diffusers="up_blocks.{i}.upsamplers.0.conv",
-    ),
     same(native="out.0", diffusers="conv_norm_out"),
     same(native="out.2", diffusers="conv_out"),
 )
