@@ -47,6 +47,6 @@ FAMILY = Family(
         _weight("embeddings.token_embedding", "token_embedding"),
         _weight("embeddings.position_embedding", "positional_embedding"),
         _weight("final_layer_norm", "ln_final"),
-        same(diffusers="text_projection"),
+        same(bare="text_projection"),
     ),
 )
