@@ -46,7 +46,7 @@ Grammar::Grammar(std::vector<Suffix> suffixes, std::vector<Pattern> prefixes, st
       n_prefixes_(static_cast<uint32_t>(prefixes.size())) {
   for (Rule& rule : rules_)
     rule.is_conditional = std::any_of(rule.alternatives.begin(), rule.alternatives.end(),
-                                      [](const Alternative& way) { return !way.beside.empty(); });
+                                      [](const Alternative& way) { return way.is_conditional(); });
   suffix_ = compile_suffixes(suffixes_);
   stem_ = compile_stems(prefixes, rules_);
 }

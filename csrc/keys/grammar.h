@@ -23,16 +23,20 @@ struct Suffix {
 };
 
 // One way to write a rule's path in a model. All targets of one alternative must exist for it to apply. One
-// with `beside` holds for models that have a module of that name, and there it goes before everything else.
+// with `beside` holds for models that have a module of that name, one with `infix` for tensors that carry it;
+// where they hold, such alternatives go before everything else.
 struct Alternative {
   std::vector<Template> paths;
   std::string beside;
+  std::string infix;
+
+  bool is_conditional() const { return !beside.empty() || !infix.empty(); }
 };
 
 struct Rule {
   Pattern pattern;
   std::vector<Alternative> alternatives;
-  bool is_conditional = false;  // some alternative has `beside`; the grammar fills it in
+  bool is_conditional = false;  // some alternative is; the grammar fills it in
 };
 
 // Where a module path may begin inside a key.

@@ -37,7 +37,7 @@ class RuleSearch {
   RuleSearch(std::string_view path, const Group& group, const Grammar& grammar, const ModelNames& names)
       : path_(path), group_(group), grammar_(grammar), names_(names) {}
 
-  // With `conditional`, only what is said of models with a mark of their own; without, only the rest.
+  // With `conditional`, only what is said of models or files with a mark of their own; without, only the rest.
   bool run(bool conditional, std::vector<Choice>& choices) {
     for (const uint32_t index : group_.rules) {
       const Rule& rule = grammar_.rule(index);
@@ -45,8 +45,7 @@ class RuleSearch {
       if (!grammar_.captures(index, path_, values_)) continue;
       for (uint32_t i = 0; i < rule.alternatives.size(); ++i) {
         const Alternative& way = rule.alternatives[i];
-        if (way.beside.empty() == conditional) continue;
-        if (conditional && names_.exact(way.beside).empty()) continue;
+        if (way.is_conditional() != conditional || !holds(way)) continue;
         if (expand_all(way, values_, names_, modules_)) choices.push_back({index, i, modules_});
       }
     }
@@ -54,6 +53,11 @@ class RuleSearch {
   }
 
  private:
+  bool holds(const Alternative& way) const {
+    if (!way.beside.empty() && names_.exact(way.beside).empty()) return false;
+    return way.infix.empty() || way.infix == group_.infix;
+  }
+
   std::string_view path_;
   const Group& group_;
   const Grammar& grammar_;

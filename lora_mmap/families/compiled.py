@@ -18,12 +18,13 @@ from .tables import Family, Layout, Naming, Weights
 @dataclass(frozen=True, slots=True)
 class RuleAlternative:
     """One spelling of a rule's path in a model: the target paths, and where in each the pair lands. ``beside`` is the
-    module that the model must have for it, if any."""
+    module that the model must have for it, ``infix`` the adapter name that the file must give, if any."""
 
     family: str
     paths: tuple[str, ...]
     placements: tuple[Placement, ...]
     beside: str = ""
+    infix: str = ""
 
 
 @dataclass(slots=True)
@@ -46,7 +47,10 @@ class Tables:
         self.grammar = _C.Grammar(
             [(suffix.pattern, suffix.role, len(suffix.keep)) for suffix in SUFFIXES],
             [prefix.pattern for prefix in PREFIXES],
-            [(rule.pattern, [(list(way.paths), way.beside) for way in rule.alternatives]) for rule in self.rules],
+            [
+                (rule.pattern, [(list(way.paths), way.beside, way.infix) for way in rule.alternatives])
+                for rule in self.rules
+            ],
         )
 
 
@@ -90,7 +94,7 @@ def _ways(family: Family, weights: Weights, source: str, path: str, layout: Layo
             placements = tuple(placement(weights, layout, paths[target]) for target in covering)
             if covering == (path,) and (placements[0].is_whole or name == source):
                 continue  # the name itself says it
-            yield RuleAlternative(family.name, covering, placements, naming.beside)
+            yield RuleAlternative(family.name, covering, placements, naming.beside, _naming(family, source).infix)
 
 
 def _covers(paths: Mapping[str, Layout], layout: Layout) -> Iterator[tuple[str, ...]]:
@@ -107,7 +111,7 @@ def _covers(paths: Mapping[str, Layout], layout: Layout) -> Iterator[tuple[str, 
 
 def _add(rule: RuleMeaning, way: RuleAlternative) -> None:
     for twin in rule.alternatives:
-        if twin.paths != way.paths or twin.beside != way.beside:
+        if (twin.paths, twin.beside, twin.infix) != (way.paths, way.beside, way.infix):
             continue
         if twin.placements == way.placements:
             return
@@ -131,6 +135,12 @@ def _naming(family: Family, name: str) -> Naming:
     return next((naming for naming in family.namings if naming.name == name), Naming(name))
 
 
+def _mark(family: Family, name: str) -> tuple[bool, bool]:
+    """What tells a naming from others of equal paths: something in the model, something in the file."""
+    naming = _naming(family, name)
+    return bool(naming.beside), bool(naming.infix)
+
+
 def _validate(family: Family, weights: Weights) -> None:
     where = f"[register_family] family {family.name!r}"
     listed: dict[str, str] = {}
@@ -143,9 +153,8 @@ def _validate(family: Family, weights: Weights) -> None:
                 raise PatternError(f"{where}: '{path}' holds {list(layout.pieces)}, expected each piece once")
             if layout.interleaved and len({weights.sizes[piece] for piece in layout.pieces}) > 1:
                 raise PatternError(f"{where}: '{path}' interleaves pieces of different sizes")
-            beside = _naming(family, naming).beside
             twin = listed.get(path)
-            if twin is not None and bool(beside) == bool(_naming(family, twin).beside):
+            if twin is not None and _mark(family, naming) == _mark(family, twin):
                 first, second = weights.names[twin][path], layout
                 if first != second:
                     raise PatternError(f"{where}: '{path}' is written for {twin} and for {naming}, with other pieces")
