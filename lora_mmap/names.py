@@ -39,13 +39,15 @@ class Names:
         if not choices:
             return self._missing(group)
         rules = self.adapter.tables.rules
-        return [
+        ways = (
             [
                 Target(number, modules[number], placement)
                 for number, placement in zip(numbers, rules[rule].alternatives[way].placements, strict=True)
             ]
             for rule, way, numbers in choices
-        ]
+        )
+        # Families may say the same of a name in patterns of their own.
+        return list({tuple(way): way for way in ways}.values())
 
     def child(self, group: int, forms: Iterable[str]) -> Resolution | None:
         """The resolution of a group whose tensors are all for one parameter of the module's own, by that one's name."""

@@ -45,8 +45,8 @@ Grammar::Grammar(std::vector<Suffix> suffixes, std::vector<Pattern> prefixes, st
       rules_(std::move(rules)),
       n_prefixes_(static_cast<uint32_t>(prefixes.size())) {
   for (Rule& rule : rules_)
-    rule.is_conditional = std::any_of(rule.alternatives.begin(), rule.alternatives.end(),
-                                      [](const Alternative& way) { return way.is_conditional(); });
+    rule.is_marked = std::any_of(rule.alternatives.begin(), rule.alternatives.end(),
+                                 [](const Alternative& way) { return way.mark() != Mark::none; });
   suffix_ = compile_suffixes(suffixes_);
   stem_ = compile_stems(prefixes, rules_);
 }
@@ -98,6 +98,17 @@ void Grammar::walk_stem(KeyMatch& match) const {
       match.starts.push_back({static_cast<uint32_t>(end), static_cast<int32_t>(tags.front())});
     }
   }
+}
+
+std::vector<std::pair<uint32_t, uint32_t>> Grammar::overlaps() const {
+  std::set<std::pair<uint32_t, uint32_t>> found;
+  for (Automaton::State state = 0; state < stem_.states(); ++state) {
+    const auto tags = stem_.tags(state);
+    for (size_t i = 0; i < tags.size(); ++i)
+      for (size_t k = i + 1; k < tags.size(); ++k)
+        if (tags[i] >= n_prefixes_) found.emplace(tags[i] - n_prefixes_, tags[k] - n_prefixes_);
+  }
+  return {found.begin(), found.end()};
 }
 
 }  // namespace lora_mmap::keys

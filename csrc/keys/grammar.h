@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "keys/automaton.h"
@@ -22,21 +23,24 @@ struct Suffix {
   uint32_t keep = 0;  // characters at its beginning that stay with the stem
 };
 
+// What besides its paths an alternative asks for. Those that ask for more go before the others, and before
+// names.
+enum class Mark : uint8_t { file, model, none };
+
 // One way to write a rule's path in a model. All targets of one alternative must exist for it to apply. One
-// with `beside` holds for models that have a module of that name, one with `infix` for tensors that carry it;
-// where they hold, such alternatives go before everything else.
+// with `beside` holds for models that have a module of that name, one with `infix` for tensors that carry it.
 struct Alternative {
   std::vector<Template> paths;
   std::string beside;
   std::string infix;
 
-  bool is_conditional() const { return !beside.empty() || !infix.empty(); }
+  Mark mark() const { return !infix.empty() ? Mark::file : !beside.empty() ? Mark::model : Mark::none; }
 };
 
 struct Rule {
   Pattern pattern;
   std::vector<Alternative> alternatives;
-  bool is_conditional = false;  // some alternative is; the grammar fills it in
+  bool is_marked = false;  // some alternative has a mark; the grammar fills it in
 };
 
 // Where a module path may begin inside a key.
@@ -73,6 +77,10 @@ class Grammar {
   }
 
   const Rule& rule(uint32_t index) const { return rules_[index]; }
+
+  // Every two rules that some path fits both, each pair once in ascending order.
+  std::vector<std::pair<uint32_t, uint32_t>> overlaps() const;
+
   size_t states() const { return suffix_.states() + stem_.states(); }
   size_t nbytes() const { return suffix_.nbytes() + stem_.nbytes(); }
 

@@ -29,11 +29,13 @@ class RuleAlternative:
 
 @dataclass(slots=True)
 class RuleMeaning:
-    """What a native rule number stands for. ``namings`` are (family, naming) that know the path."""
+    """What a native rule number stands for. ``namings`` are (family, naming) that know the path, ``weights`` (family,
+    number in its table) those it may be."""
 
     pattern: str
     alternatives: list[RuleAlternative] = field(default_factory=list)
     namings: list[tuple[str, str]] = field(default_factory=list)
+    weights: set[tuple[str, int]] = field(default_factory=set)
 
 
 class Tables:
@@ -52,15 +54,32 @@ class Tables:
                 for rule in self.rules
             ],
         )
+        _refuse_ambiguous(self.rules, self.grammar)
+
+
+def _refuse_ambiguous(rules: list[RuleMeaning], grammar: _C.Grammar) -> None:
+    """Raises PatternError where a family has two patterns for one path that mean different weights."""
+    for first, second in grammar.overlaps():
+        one, other = rules[first], rules[second]
+        if not one.alternatives or not other.alternatives:  # a name that is only known
+            continue
+        for family in sorted({family for family, _ in one.weights} & {family for family, _ in other.weights}):
+            mine, theirs = ({w for f, w in rule.weights if f == family} for rule in (one, other))
+            if not mine & theirs:
+                raise PatternError(
+                    f"[register_family] family {family!r}: '{one.pattern}' and '{other.pattern}' both match some path, "
+                    "and they are different weights"
+                )
 
 
 def _rules(families: tuple[Family, ...]) -> list[RuleMeaning]:
     rules: dict[str, RuleMeaning] = {}
     for family in families:
-        for weights in family.weights:
+        for number, weights in enumerate(family.weights):
             _validate(family, weights)
             for naming, path, layout in _sources(family, weights):
                 rule = _rule(rules, path)
+                rule.weights.add((family.name, number))
                 if (family.name, naming) not in rule.namings:
                     rule.namings.append((family.name, naming))
                 for way in _ways(family, weights, naming, path, layout):
@@ -77,7 +96,7 @@ def _rule(rules: dict[str, RuleMeaning], path: str) -> RuleMeaning:
 
 def _sources(family: Family, weights: Weights) -> Iterator[tuple[str, str, Layout]]:
     """What a file may say: (naming, path, layout). Equal paths of a naming told apart in models are not its own."""
-    plain = {path for naming, paths in weights.names.items() if not _naming(family, naming).beside for path in paths}
+    plain = {path for naming, paths in weights.names.items() if not any(_mark(family, naming)) for path in paths}
     for naming, paths in weights.names.items():
         for path, layout in paths.items():
             if not (_naming(family, naming).beside and path in plain):
@@ -115,7 +134,7 @@ def _add(rule: RuleMeaning, way: RuleAlternative) -> None:
             continue
         if twin.placements == way.placements:
             return
-        if twin.family == way.family or not _told_apart(twin, way):
+        if not _told_apart(twin, way):
             raise PatternError(
                 f"[register_family] '{rule.pattern}' -> {list(way.paths)}: families {twin.family!r} and {way.family!r} "
                 "place it differently, and shapes do not tell which of them is right"
@@ -124,9 +143,10 @@ def _add(rule: RuleMeaning, way: RuleAlternative) -> None:
 
 
 def _told_apart(one: RuleAlternative, other: RuleAlternative) -> bool:
-    """True when no shapes fit both: the proportions differ."""
+    """True when no shapes fit both: the proportions differ, of the pieces or of rows to columns."""
     return any(
-        a.target_units * b.source_units != b.target_units * a.source_units or a.square or b.square
+        a.target_units * b.source_units != b.target_units * a.source_units
+        or (a.square and b.square and a.target_units != b.target_units)
         for a, b in zip(one.placements, other.placements, strict=True)
     )
 

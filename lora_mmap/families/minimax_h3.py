@@ -35,7 +35,12 @@ def _block(native: str, diffusers: str) -> tuple[Weights, ...]:
 FAMILY = Family(
     name="minimax_h3",
     title="MiniMax-H3",
-    namings=(Naming("diffsynth", in_models=False, infix="default"),),
+    # PixArt has the same names with the MLP's halves in place.
+    namings=(
+        Naming("diffusers", beside="transformer_blocks.0.adaln_proj.linear"),
+        Naming("native", beside="blocks.0.adaln_proj.linear"),
+        Naming("diffsynth", in_models=False, infix="default"),
+    ),
     written={"kohya": "native", "comfyui": "native"},
     weights=(
         *_block("blocks.{i}.", "transformer_blocks.{i}."),
