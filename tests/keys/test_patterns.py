@@ -56,7 +56,7 @@ def test_literal_digits_beside_an_index():
     grammar = _C.Grammar(
         [(".up", "up", 0)],
         [],
-        [("net.0.proj", [(["first"], "", "", "")]), ("net.{i}.out", [(["out.{i}"], "", "", "")])],
+        [("net.0.proj", [(["first"], "", "")]), ("net.{i}.out", [(["out.{i}"], "", "")])],
     )
     names = _C.ModelNames(["first", "out.0", "out.10"], [True] * 3)
     results = grammar.classify(["net.0.proj.up", "net.0.out.up", "net.10.out.up"]).resolve(names)
