@@ -62,9 +62,7 @@ FAMILY = Family(
             for native, diffusers in _MODULATIONS.items()
             for part in ("emb.timestep_embedder.linear_{m:1|2}", "linear")
         ),
-        same(
-            native="audio_caption_projection.linear_{m:1|2}", diffusers="audio_caption_projection.linear_{m:1|2}"
-        ),
+        same(native="audio_caption_projection.linear_{m:1|2}", diffusers="audio_caption_projection.linear_{m:1|2}"),
         same(
             native="{m:audio_proj_out|audio_scale_shift_table|keyframes_abs_pos_embedding}",
             diffusers="{m:audio_proj_out|audio_scale_shift_table|keyframes_abs_pos_embedding}",

@@ -53,9 +53,7 @@ FAMILY = Family(
             fused={_ATTN2 + "to_added_kv": "k v"},
             animate2={_CROSS + "add_k_proj": "k", _CROSS + "add_v_proj": "v"},
         ),
-        same(
-            native=_CROSS + "norm_k_img", diffusers=_ATTN2 + "norm_added_k", animate2=_CROSS + "norm_added_k"
-        ),
+        same(native=_CROSS + "norm_k_img", diffusers=_ATTN2 + "norm_added_k", animate2=_CROSS + "norm_added_k"),
         same(native=_BLOCK + "ffn.0", diffusers=_BLOCK + "ffn.net.0.proj"),
         same(native=_BLOCK + "ffn.2", diffusers=_BLOCK + "ffn.net.2"),
         same(native=_BLOCK + "norm3", diffusers=_BLOCK + "norm2"),
