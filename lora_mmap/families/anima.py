@@ -1,6 +1,6 @@
 """Anima and Cosmos-Predict 2 and 2.5 (28 blocks of width 2048, 36 of 5120): NVIDIA's names, which ComfyUI and the
-trainers keep, <-> diffusers'. Anima's ``llm_adapter`` is part of the transformer there, a ``text_conditioner`` of its own
-in diffusers, with the same names inside.
+trainers keep, <-> diffusers'. Anima's ``llm_adapter`` is part of the transformer there, a ``text_conditioner`` of its
+own in diffusers, with the same names inside.
 """
 
 from __future__ import annotations
