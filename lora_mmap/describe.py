@@ -2,62 +2,74 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
-from .adapter import Adapter
-from .pairing import Pair, pair_up
+from .adapter import Adapter, Group
+from .key_outcomes import RECOGNISED, counts, foreign_keys, target
+from .outcomes import KEY_OUTCOMES, Landing
+from .pairing import Pair, Recognised, pair_up
 
 
 def describe(adapter: Adapter) -> dict[str, Any]:
-    """Format, dialect, family, components, scales and, per key, what it was recognised as. JSON-serialisable."""
+    """Format, dialect, family, components, algorithms, scales and, per key, what it is. JSON-serialisable."""
+    keys = describe_keys(adapter)
     return {
         "label": adapter.label,
         "format": adapter.source.format,
         "dialect": adapter.dialect,
         "family": adapter.family,
+        "families": adapter.families,
         "components": sorted({component for component in adapter.group_components if component}),
+        "algorithms": algorithms(adapter),
         "tensors": len(adapter),
         "modules": len(adapter.classification),
         "bytes": adapter.nbytes,
         "dtypes": sorted(set(adapter.source.dtypes)),
         "scales": scales(adapter),
+        "counts": counts(keys),
         "metadata": dict(adapter.source.metadata or {}),
-        "keys": describe_keys(adapter),
+        "keys": keys,
     }
 
 
 def describe_keys(adapter: Adapter) -> dict[str, Any]:
     """Per key its target and outcome: ``recognised``, ``unsupported``, ``ignored`` (with the reason) or ``unknown``."""
     names = adapter.source.names
-    keys: dict[str, Any] = {
-        names[tensor]: {"outcome": "unknown", "targets": [], "reason": "no known suffix"}
-        for tensor in adapter.classification.unknown
-    }
+    keys = foreign_keys(adapter)
     for group, pair in zip(adapter.groups, pair_up(adapter), strict=True):
-        outcome, reason = "recognised", ""
-        if not isinstance(pair, Pair):
-            outcome, reason = ("unsupported" if pair.kind == "unsupported" else "ignored"), pair.reason
+        outcome, reason = RECOGNISED, ""
+        if isinstance(pair, Recognised):
+            outcome, reason = KEY_OUTCOMES[pair.kind], pair.reason
         for suffix, tensor in group.members:
-            target = {
-                "module": group.stem[group.starts[-1][0] :],
-                "role": adapter.role(suffix),
-                "rows": None,
-                "cols": None,
-                "layout": None,
+            landing = Landing(own_name(group))
+            keys[names[tensor]] = {
+                "outcome": outcome,
+                "targets": [target(landing, adapter.role(suffix))],
+                "reason": reason,
             }
-            targets = [target] if outcome == "recognised" else []
-            keys[names[tensor]] = {"outcome": outcome, "targets": targets, "reason": reason}
     return keys
 
 
+def own_name(group: Group) -> str:
+    """The module's path as the file has it, without prefixes."""
+    return group.stem[group.starts[-1][0] :]
+
+
+def algorithms(adapter: Adapter) -> dict[str, int]:
+    """How many modules each algorithm has."""
+    found = Counter("lora" if isinstance(pair, Pair) else pair.algorithm or pair.kind for pair in pair_up(adapter))
+    return dict(found.most_common())
+
+
 def scales(adapter: Adapter) -> list[dict[str, Any]]:
-    """The distinct (rank, alpha / rank, where alpha came from) of an adapter, with how many modules have each."""
-    counts: dict[tuple[int, float, str], int] = {}
+    """The distinct (rank, scale, where alpha came from) of an adapter, with how many modules have each. The scale is
+    alpha / rank, or what the algorithm has in its place."""
+    counted: Counter[tuple[int, float, str]] = Counter()
     for pair in pair_up(adapter):
-        if isinstance(pair, Pair):
-            key = (pair.rank, pair.scale, pair.scale_source)
-            counts[key] = counts.get(key, 0) + 1
+        if pair.rank is not None and pair.scale is not None:
+            counted[pair.rank, pair.scale, pair.scale_source] += 1
     return [
         {"rank": rank, "scale": scale, "alpha": source, "modules": count}
-        for (rank, scale, source), count in sorted(counts.items(), key=lambda item: -item[1])
+        for (rank, scale, source), count in counted.most_common()
     ]

@@ -41,12 +41,12 @@ class Names:
         rules = self.adapter.tables.rules
         ways = (
             [
-                Target(number, modules[number], WHOLE if placement.is_whole else placement)
+                Target(number, modules[number], placement)
                 for number, placement in zip(numbers, rules[rule].alternatives[way].placements, strict=True)
             ]
             for rule, way, numbers in choices
         )
-        # families may say the same of a name in patterns of their own
+        # Families may say the same of a name in patterns of their own.
         return list({tuple(way): way for way in ways}.values())
 
     def child(self, group: int, forms: Iterable[str]) -> Resolution | None:

@@ -38,6 +38,10 @@ class Recognised:
     group: int
     kind: str
     reason: str
+    algorithm: str = ""
+    rank: int | None = None
+    scale: float | None = None
+    scale_source: str = ""
     forms: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
 
 

@@ -1,5 +1,5 @@
 """The cases, in the order of a whole run."""
 
-from . import load, plan  # noqa: F401, I001
+from . import load, keys, plan  # noqa: F401, I001
 from . import kernel, sdxl, switch  # noqa: F401
 from . import gpu  # noqa: F401

@@ -194,6 +194,7 @@ void register_keys(py::module_& m) {
       .def("classify", &classify_header, py::arg("header"))
       .def("classify", &classify_names, py::arg("names"), py::arg("dtypes") = std::vector<std::string>(),
            py::arg("shapes") = std::vector<std::vector<uint64_t>>())
+      .def("overlaps", &Grammar::overlaps)
       .def_property_readonly("states", &Grammar::states)
       .def_property_readonly("nbytes", &Grammar::nbytes);
   py::class_<Classification>(m, "Classification")

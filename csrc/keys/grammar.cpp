@@ -100,4 +100,15 @@ void Grammar::walk_stem(KeyMatch& match) const {
   }
 }
 
+std::vector<std::pair<uint32_t, uint32_t>> Grammar::overlaps() const {
+  std::set<std::pair<uint32_t, uint32_t>> found;
+  for (Automaton::State state = 0; state < stem_.states(); ++state) {
+    const auto tags = stem_.tags(state);
+    for (size_t i = 0; i < tags.size(); ++i)
+      for (size_t k = i + 1; k < tags.size(); ++k)
+        if (tags[i] >= n_prefixes_) found.emplace(tags[i] - n_prefixes_, tags[k] - n_prefixes_);
+  }
+  return {found.begin(), found.end()};
+}
+
 }  // namespace lora_mmap::keys

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "keys/automaton.h"
@@ -69,6 +70,10 @@ class Grammar {
   }
 
   const Rule& rule(uint32_t index) const { return rules_[index]; }
+
+  // Every two rules that some path fits both, each pair once in ascending order.
+  std::vector<std::pair<uint32_t, uint32_t>> overlaps() const;
+
   size_t states() const { return suffix_.states() + stem_.states(); }
   size_t nbytes() const { return suffix_.nbytes() + stem_.nbytes(); }
 

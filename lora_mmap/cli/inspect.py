@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from ..families import key_tables
 from ..report_card import megabytes
 
 _SHOWN = 8
@@ -18,7 +18,8 @@ def show(console: Console, description: dict[str, Any]) -> None:
     table = Table(title=description["label"], show_header=False, title_justify="left")
     table.add_row("format", description["format"])
     table.add_row("dialect", description["dialect"])
-    table.add_row("family", description["family"] or "unknown (own names are matched against the model)")
+    table.add_row("family", _family(description["families"]))
+    table.add_row("algorithms", ", ".join(f"{name} x {count}" for name, count in description["algorithms"].items()))
     table.add_row("components", ", ".join(description["components"]) or "not named")
     table.add_row("tensors", f"{description['tensors']} of {', '.join(description['dtypes'])}")
     table.add_row("modules", str(description["modules"]))
@@ -28,11 +29,17 @@ def show(console: Console, description: dict[str, Any]) -> None:
         table.add_row(f"rank {scale['rank']}", text)
     if len(description["scales"]) > _SHOWN:
         table.add_row("", f"and {len(description['scales']) - _SHOWN} more ranks or scales")
-    outcomes = Counter(key["outcome"] for key in description["keys"].values())
-    table.add_row("keys", ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()))
+    table.add_row("keys", ", ".join(f"{count} {outcome}" for outcome, count in description["counts"].items()))
     console.print(table)
     troubled = [(name, key) for name, key in description["keys"].items() if key["outcome"] not in ("recognised",)]
     for name, key in troubled[:_SHOWN]:
         console.print(f"{key['outcome']}: {name}: {key['reason']}", markup=False, highlight=False)
     if len(troubled) > _SHOWN:
         console.print(f"and {len(troubled) - _SHOWN} more keys that are not used")
+
+
+def _family(names: list[str]) -> str:
+    if not names:
+        return "unknown (own names are matched against the model)"
+    families = key_tables().families
+    return " or ".join(f"{families[name].title} ({name})" for name in names)

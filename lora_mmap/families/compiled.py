@@ -28,11 +28,13 @@ class RuleAlternative:
 
 @dataclass(slots=True)
 class RuleMeaning:
-    """What a native rule number stands for. ``namings`` are (family, naming) that know the path."""
+    """What a native rule number stands for. ``namings`` are (family, naming) that know the path, ``weights`` (family,
+    number in its table) those it may be."""
 
     pattern: str
     alternatives: list[RuleAlternative] = field(default_factory=list)
     namings: list[tuple[str, str]] = field(default_factory=list)
+    weights: set[tuple[str, int]] = field(default_factory=set)
 
 
 class Tables:
@@ -48,20 +50,44 @@ class Tables:
             [prefix.pattern for prefix in PREFIXES],
             [(rule.pattern, [(list(way.paths), way.beside) for way in rule.alternatives]) for rule in self.rules],
         )
+        _refuse_ambiguous(self.rules, self.grammar)
+
+
+def _refuse_ambiguous(rules: list[RuleMeaning], grammar: _C.Grammar) -> None:
+    """Raises PatternError where a family has two patterns for one path that mean different weights."""
+    for first, second in grammar.overlaps():
+        one, other = rules[first], rules[second]
+        if not one.alternatives or not other.alternatives:  # a name that is only known
+            continue
+        for family in sorted({family for family, _ in one.weights} & {family for family, _ in other.weights}):
+            mine, theirs = ({w for f, w in rule.weights if f == family} for rule in (one, other))
+            if not mine & theirs:
+                raise PatternError(
+                    f"[register_family] family {family!r}: '{one.pattern}' and '{other.pattern}' both match some path, "
+                    "and they are different weights"
+                )
 
 
 def _rules(families: tuple[Family, ...]) -> list[RuleMeaning]:
     rules: dict[str, RuleMeaning] = {}
     for family in families:
-        for weights in family.weights:
+        for number, weights in enumerate(family.weights):
             _validate(family, weights)
             for naming, path, layout in _sources(family, weights):
-                rule = rules.setdefault(path, RuleMeaning(path))
+                rule = _rule(rules, path)
+                rule.weights.add((family.name, number))
                 if (family.name, naming) not in rule.namings:
                     rule.namings.append((family.name, naming))
                 for way in _ways(family, weights, naming, path, layout):
                     _add(rule, way)
     return list(rules.values())
+
+
+def _rule(rules: dict[str, RuleMeaning], path: str) -> RuleMeaning:
+    """The rule for ``path`` and for what trainers flatten to the same text (``attention.to.q``, ``attention.to_q``)."""
+    rule = rules.setdefault(path.replace(".", "_"), RuleMeaning(path))
+    rule.pattern = "".join("." if "." in pair else pair[0] for pair in zip(rule.pattern, path, strict=True))
+    return rule
 
 
 def _sources(family: Family, weights: Weights) -> Iterator[tuple[str, str, Layout]]:
@@ -104,7 +130,7 @@ def _add(rule: RuleMeaning, way: RuleAlternative) -> None:
             continue
         if twin.placements == way.placements:
             return
-        if twin.family == way.family or not _told_apart(twin, way):
+        if not _told_apart(twin, way):
             raise PatternError(
                 f"[register_family] '{rule.pattern}' -> {list(way.paths)}: families {twin.family!r} and {way.family!r} "
                 "place it differently, and shapes do not tell which of them is right"
@@ -113,9 +139,10 @@ def _add(rule: RuleMeaning, way: RuleAlternative) -> None:
 
 
 def _told_apart(one: RuleAlternative, other: RuleAlternative) -> bool:
-    """True when no shapes fit both: the proportions differ."""
+    """True when no shapes fit both: the proportions differ, of the pieces or of rows to columns."""
     return any(
-        a.target_units * b.source_units != b.target_units * a.source_units or a.square or b.square
+        a.target_units * b.source_units != b.target_units * a.source_units
+        or (a.square and b.square and a.target_units != b.target_units)
         for a, b in zip(one.placements, other.placements, strict=True)
     )
 

@@ -27,9 +27,11 @@ _FUSED_PARAMETER = "_weight"
 
 def without_levels(name: str) -> Iterator[str]:
     """The further names under which files may know what a model calls ``name``."""
+    names = [name]
     level, dot, rest = name.partition(".")
     while dot and level in LEVELS:
-        yield rest
+        names.append(rest)
         level, dot, rest = rest.partition(".")
+    yield from names[1:]
     if name.endswith(_FUSED_PARAMETER):  # files name in_proj_weight of torch's attention like a module
-        yield name.removesuffix(_FUSED_PARAMETER)
+        yield from (form.removesuffix(_FUSED_PARAMETER) for form in names)

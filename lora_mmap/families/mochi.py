@@ -1,6 +1,6 @@
 """Mochi 1 (48 blocks; video 3072 wide, text 1536). Genmo's names, which ComfyUI keeps, fuse q, k and v of each side and
-put the gate of a feed forward before its value; diffusers has q, k and v apart and the value first. The last block's text
-side ends with its attention."""
+put the gate of a feed forward before its value; diffusers has q, k and v apart and the value first. The last block's
+text side ends with its attention."""
 
 from __future__ import annotations
 

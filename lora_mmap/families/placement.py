@@ -66,6 +66,8 @@ WHOLE = Placement()
 
 def placement(weights: Weights, source: Layout, target: Layout) -> Placement:
     """Where the pieces of ``source`` (as a file has them) lie in ``target`` (as a model has them)."""
+    if source == target and not target.interleaved and not weights.square:
+        return WHOLE
     source_at = _offsets(weights, source)
     target_at = _offsets(weights, target)
     runs: list[Run] = []

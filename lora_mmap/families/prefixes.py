@@ -31,6 +31,9 @@ PREFIXES: tuple[Prefix, ...] = (
     Prefix("_orig_mod.", None, "torch.compile"),
     Prefix("module.", None, "DataParallel"),
     Prefix("model.", None, "wrapped model"),
+    Prefix("model_", None, "wrapped model"),
+    Prefix("language_model.", None, "part of a model of several kinds"),
+    Prefix("language_model_", None, "part of a model of several kinds"),
     Prefix("text_model.", None, "CLIP"),
     Prefix("text_model_", None, "CLIP"),
 )

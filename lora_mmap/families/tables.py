@@ -110,6 +110,7 @@ class Family:
     tell apart families of equal names: columns of the weight at a path. ``components`` are the pipeline components that
     the weights belong to. ``duplicates`` are pairs of namings: where one file carries both, what the second one names
     again is left out. ``base_models`` are parts of what trainers call the model in a file's metadata.
+    ``is_unet``: diffusers' pipelines have it as ``unet``, not as ``transformer``.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Family:
     components: tuple[str, ...] = ("denoiser",)
     duplicates: tuple[tuple[str, str], ...] = ()
     base_models: tuple[str, ...] = ()
+    is_unet: bool = False
 
 
 @dataclass(frozen=True)

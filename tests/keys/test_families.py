@@ -6,7 +6,7 @@ from torch import nn
 
 import lora_mmap
 from lora_mmap.errors import PatternError
-from lora_mmap.families import Family, Rows, Same, compiled, key_tables
+from lora_mmap.families import Family, Naming, Weights, cols, compiled, key_tables, rows, same
 
 
 @pytest.fixture(autouse=True)
@@ -16,59 +16,235 @@ def own_tables(monkeypatch):
     monkeypatch.setattr(compiled, "_tables", None)
 
 
-def family(*layouts, name="toy"):
-    return Family(name=name, title="Toy", marks=("towers.{i}.bell",), layouts=layouts)
+def family(*weights: Weights, name: str = "toy", **more) -> Family:
+    return Family(name=name, title="Toy", weights=weights, **more)
 
 
-def pair(rows, cols, rank=2):
-    return torch.randn(rows, rank), torch.randn(rank, cols)
+def factors(n_rows, n_cols, rank=2):
+    return torch.randn(n_rows, rank), torch.randn(rank, n_cols)
+
+
+def keyed(parts, prefix=""):
+    tensors = {}
+    for path, (up, down) in parts.items():
+        tensors[f"{prefix}{path}.lora_B.weight"], tensors[f"{prefix}{path}.lora_A.weight"] = up, down
+    return tensors
+
+
+def model_of(**linears: tuple[int, int]) -> nn.Module:
+    """Linear modules without bias by their dotted names (``__`` for a dot), of (out, in) features, in float64."""
+    model = nn.Module()
+    for name, (out_features, in_features) in linears.items():
+        *levels, leaf = name.split("__")
+        parent = model
+        for level in levels:
+            if level not in parent._modules:
+                parent.add_module(level, nn.Module())
+            parent = parent._modules[level]
+        parent.add_module(leaf, nn.Linear(in_features, out_features, bias=False, dtype=torch.float64))
+    return model
+
+
+def delta(model, tensors):
+    """What composing does to each weight, and the report."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    report = lora_mmap.compose(model, [(tensors, 1.0)], strict=True)
+    return {name.removesuffix(".weight"): value - before[name] for name, value in model.state_dict().items()}, report
+
+
+def double(pair):
+    return pair[0].double() @ pair[1].double()
 
 
 def test_unequal_rows_and_renamed_modules_from_a_users_table():
     lora_mmap.register_family(
         family(
-            Rows("towers.{i}.all", ("towers.{i}.bell", "towers.{i}.clock"), sizes=(1, 3)),
-            Same(("towers.{i}.door", "gates.{i}.wing")),
+            rows(
+                "bell clock:3",
+                native={"towers.{i}.all": "bell clock"},
+                diffusers={"towers.{i}.bell": "bell", "towers.{i}.clock": "clock"},
+            ),
+            same(native="towers.{i}.door", diffusers="gates.{i}.wing"),
         )
     )
-    model = nn.Module()
-    model.towers = nn.ModuleList([nn.Module()])
-    model.towers[0].all = nn.Linear(5, 8, bias=False)
-    model.gates = nn.ModuleList([nn.Module()])
-    model.gates[0].wing = nn.Linear(5, 4, bias=False)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    parts = {"towers.0.bell": pair(2, 5), "towers.0.clock": pair(6, 5), "towers.0.door": pair(4, 5)}
-    tensors = {}
-    for path, (up, down) in parts.items():
-        tensors[f"unet.{path}.lora_B.weight"], tensors[f"unet.{path}.lora_A.weight"] = up, down
-    report = lora_mmap.compose(model, [(tensors, 1.0)], strict=True)
-    delta = model.towers[0].all.weight - before["towers.0.all.weight"]
-    expected = torch.cat(
-        [parts["towers.0.bell"][0] @ parts["towers.0.bell"][1], parts["towers.0.clock"][0] @ parts["towers.0.clock"][1]]
-    )
-    torch.testing.assert_close(delta, expected)
-    up, down = parts["towers.0.door"]
-    torch.testing.assert_close(model.gates[0].wing.weight - before["gates.0.wing.weight"], up @ down)
-    keys = report.to_dict()["keys"]
-    assert keys["unet.towers.0.clock.lora_A.weight"]["targets"][0]["rows"] == [2, 8]
-    assert report.to_dict()["adapters"][0]["family"] == "toy"
+    model = model_of(towers__0__all=(8, 5), gates__0__wing=(4, 5))
+    parts = {"towers.0.bell": factors(2, 5), "towers.0.clock": factors(6, 5), "towers.0.door": factors(4, 5)}
+    changed, report = delta(model, keyed(parts, "unet."))
+    expected = torch.cat([double(parts["towers.0.bell"]), double(parts["towers.0.clock"])])
+    torch.testing.assert_close(changed["towers.0.all"], expected)
+    torch.testing.assert_close(changed["gates.0.wing"], double(parts["towers.0.door"]))
+    told = report.to_dict()
+    assert told["keys"]["unet.towers.0.clock.lora_A.weight"]["targets"][0]["rows"] == [2, 8]
+    assert told["adapters"][0]["family"] == "toy"
 
 
 def test_a_fused_file_is_cut_for_a_split_model():
-    lora_mmap.register_family(family(Rows("towers.{i}.all", ("towers.{i}.bell", "towers.{i}.clock"), sizes=(1, 3))))
-    model = nn.Module()
-    model.towers = nn.ModuleList([nn.Module()])
-    model.towers[0].bell, model.towers[0].clock = nn.Linear(5, 2, bias=False), nn.Linear(5, 6, bias=False)
-    before = torch.cat([model.towers[0].bell.weight, model.towers[0].clock.weight]).detach().clone()
-    up, down = pair(8, 5)
-    lora_mmap.compose(model, [({"towers_0_all.lora_up.weight": up, "towers_0_all.lora_down.weight": down}, 1.0)])
-    after = torch.cat([model.towers[0].bell.weight, model.towers[0].clock.weight]).detach()
-    torch.testing.assert_close(after - before, up @ down)
+    lora_mmap.register_family(
+        family(
+            rows(
+                "bell clock:3",
+                native={"towers.{i}.all": "bell clock"},
+                diffusers={"towers.{i}.bell": "bell", "towers.{i}.clock": "clock"},
+            )
+        )
+    )
+    pair = factors(8, 5)
+    changed, report = delta(model_of(towers__0__bell=(2, 5), towers__0__clock=(6, 5)), keyed({"towers_0_all": pair}))
+    torch.testing.assert_close(torch.cat([changed["towers.0.bell"], changed["towers.0.clock"]]), double(pair))
+    targets = report.to_dict()["keys"]["towers_0_all.lora_B.weight"]["targets"]
+    assert [(target["module"], target["factor_rows"]) for target in targets] == [
+        ("towers.0.bell", [0, 2]),
+        ("towers.0.clock", [2, 8]),
+    ]
+
+
+def test_columns_are_cut_and_joined():
+    lora_mmap.register_family(
+        family(
+            cols(
+                "east west:2",
+                native={"towers.{i}.all": "east west"},
+                diffusers={"towers.{i}.east": "east", "towers.{i}.west": "west"},
+            )
+        )
+    )
+    pair = factors(4, 6)
+    changed, report = delta(model_of(towers__0__east=(4, 2), towers__0__west=(4, 4)), keyed({"towers.0.all": pair}))
+    torch.testing.assert_close(torch.cat([changed["towers.0.east"], changed["towers.0.west"]], 1), double(pair))
+    (east, west) = report.to_dict()["keys"]["towers.0.all.lora_A.weight"]["targets"]
+    assert (east["cols"], east["factor_cols"], west["factor_cols"]) == (None, [0, 2], [2, 6])
+    parts = {"towers.0.east": factors(4, 2, 3), "towers.0.west": factors(4, 4)}
+    changed, report = delta(model_of(towers__0__all=(4, 6)), keyed(parts))
+    torch.testing.assert_close(changed["towers.0.all"], torch.cat([double(pair) for pair in parts.values()], 1))
+    assert report.to_dict()["keys"]["towers.0.west.lora_A.weight"]["targets"][0]["cols"] == [2, 6]
+
+
+def test_pieces_in_another_order():
+    lora_mmap.register_family(
+        family(
+            rows(
+                "shift scale gate",
+                native={"towers.{i}.all": "shift scale gate"},
+                diffusers={"towers.{i}.mod": "scale gate shift"},
+            )
+        )
+    )
+    pair = factors(6, 4)
+    changed, report = delta(model_of(towers__0__mod=(6, 4)), keyed({"towers.0.all": pair}))
+    torch.testing.assert_close(changed["towers.0.mod"], double(pair).roll(-2, 0))
+    (target,) = report.to_dict()["keys"]["towers.0.all.lora_A.weight"]["targets"]
+    assert (target["rows"], target["layout"]) == (None, "reordered pieces")
+
+
+def interleaving() -> Family:
+    return family(
+        rows(
+            "a b c",
+            diffusers={"towers.{i}.mod": "a b c"},
+            packed={"towers.{i}.mod": "a b c interleaved"},
+        ),
+        namings=(Naming("packed", beside="towers.0.mark"),),
+    )
+
+
+def test_interleaved_rows_only_where_the_model_has_the_mark():
+    lora_mmap.register_family(interleaving())
+    pair = factors(6, 4)
+    changed, _ = delta(model_of(towers__0__mod=(6, 4)), keyed({"towers.0.mod": pair}))
+    torch.testing.assert_close(changed["towers.0.mod"], double(pair))
+    changed, report = delta(model_of(towers__0__mod=(6, 4), towers__0__mark=(1, 1)), keyed({"towers.0.mod": pair}))
+    torch.testing.assert_close(changed["towers.0.mod"], double(pair)[[0, 2, 4, 1, 3, 5]])
+    (target,) = report.to_dict()["keys"]["towers.0.mod.lora_B.weight"]["targets"]
+    assert target["layout"] == "interleaved by 3"
+
+
+def test_interleaved_rows_beside_whole_ones_and_undone():
+    """Two adapters on one interleaved weight, one of them of another rank; reset is exact."""
+    lora_mmap.register_family(interleaving())
+    model = model_of(towers__0__mod=(6, 4), towers__0__mark=(1, 1))
+    before = model.towers.get_submodule("0.mod").weight.clone()
+    one, two = factors(6, 4), factors(6, 4, 5)
+    lora_mmap.compose(model, [(keyed({"towers.0.mod": one}), 0.5), (keyed({"towers.0.mod": two}), 2.0)])
+    order = [0, 2, 4, 1, 3, 5]
+    expected = before + (0.5 * double(one) + 2 * double(two))[order]
+    torch.testing.assert_close(model.towers.get_submodule("0.mod").weight, expected)
+    lora_mmap.reset(model)
+    assert torch.equal(model.towers.get_submodule("0.mod").weight, before)
+
+
+def test_shapes_tell_proportions_apart():
+    """Two families cut the same names in different proportions: the shapes say which is meant, for every part."""
+    lora_mmap.register_family(
+        family(
+            rows("q k v", native={"towers.{i}.all": "q k v"}, diffusers={f"towers.{{i}}.{x}": x for x in "qkv"}),
+            name="even",
+        )
+    )
+    lora_mmap.register_family(
+        family(
+            rows("q:4 k v", native={"towers.{i}.all": "q k v"}, diffusers={f"towers.{{i}}.{x}": x for x in "qkv"}),
+            name="grouped",
+        )
+    )
+    for sizes in ((4, 4, 4), (8, 2, 2)):
+        parts = {f"towers.0.{name}": factors(size, 5) for name, size in zip("qkv", sizes, strict=True)}
+        changed, _ = delta(model_of(towers__0__all=(12, 5)), keyed(parts))
+        torch.testing.assert_close(changed["towers.0.all"], torch.cat([double(pair) for pair in parts.values()]))
+
+
+def test_a_square_piece_tells_equal_names_apart():
+    lora_mmap.register_family(
+        family(
+            rows("a b", square=True, native={"towers.{i}.all": "a b"}, diffusers={"towers.{i}.mod": "b a"}),
+            rows("a b c d", square=True, native={"towers.{i}.all": "a b c d"}, diffusers={"towers.{i}.mod": "a b c d"}),
+        )
+    )
+    for n_rows, order in ((6, [3, 4, 5, 0, 1, 2]), (12, list(range(12)))):
+        pair = factors(n_rows, 3)
+        changed, _ = delta(model_of(towers__0__mod=(n_rows, 3)), keyed({"towers.0.all": pair}))
+        torch.testing.assert_close(changed["towers.0.mod"], double(pair)[order])
+
+
+def test_what_two_modules_of_a_file_say_of_the_same_rows_is_ambiguous():
+    pair = factors(4, 5)
+    tensors = keyed({"towers.0.door": pair}) | keyed({"towers_0_door": pair}, "lora_unet_")
+    with pytest.raises(lora_mmap.errors.AmbiguousKeyError, match=r"'towers.0.door' and 'lora_unet_towers_0_door'|same"):
+        lora_mmap.compose(model_of(towers__0__door=(4, 5)), [(tensors, 1.0)])
+
+
+def test_duplicates_that_a_family_knows_are_left_out():
+    lora_mmap.register_family(
+        family(
+            rows(
+                "q k",
+                native={"towers.{i}.all": "q k"},
+                odd={"towers.{i}.o.q": "q", "towers.{i}.o.k": "k"},
+                diffusers={"towers.{i}.q": "q", "towers.{i}.k": "k"},
+            ),
+            namings=(Naming("odd", in_models=False),),
+            duplicates=(("odd", "native"),),
+        )
+    )
+    parts = {"towers.0.o.q": factors(4, 5), "towers.0.o.k": factors(4, 5)}
+    tensors = keyed(parts) | keyed({"towers.0.all": factors(8, 5)})
+    model = model_of(towers__0__all=(8, 5))
+    before = model.get_submodule("towers.0.all").weight.clone()
+    report = lora_mmap.compose(model, [(tensors, 1.0)])
+    changed = model.get_submodule("towers.0.all").weight - before
+    torch.testing.assert_close(changed, torch.cat([double(pair) for pair in parts.values()]))
+    keys = report.to_dict()["keys"]
+    assert keys["towers.0.all.lora_A.weight"]["outcome"] == "ignored"
+    assert keys["towers.0.o.q.lora_A.weight"]["outcome"] == "applied"
 
 
 def test_a_family_that_contradicts_another_is_refused_and_changes_nothing():
     before = len(key_tables().rules)
-    wrong = Rows("transformer_blocks.{i}.attn.to_qkv", tuple(f"transformer_blocks.{{i}}.attn.to_{x}" for x in "kqv"))
+    attention = "transformer_blocks.{i}.attn."
+    wrong = rows(
+        "q k v",
+        fused={attention + "to_qkv": "k q v"},
+        diffusers={attention + f"to_{piece}": piece for piece in "qkv"},
+    )
     with pytest.raises(PatternError, match="place it differently"):
         lora_mmap.register_family(family(wrong))
     assert len(key_tables().rules) == before
@@ -80,18 +256,33 @@ def test_names_are_taken_once():
         lora_mmap.register_family(family())
 
 
-def test_malformed_tables_are_refused():
-    with pytest.raises(PatternError, match="never closed"):
-        lora_mmap.register_family(family(Same(("a.{i", "b"))))
-    with pytest.raises(ValueError, match="2 parts but 3 sizes"):
-        Rows("a", ("b", "c"), sizes=(1, 2, 3))
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (same(native="a.{i", diffusers="b"), "never closed"),
+        (same(native="a.{i}", diffusers="b.{k}"), "captures no 'k'"),
+        (rows("q k", native={"a": "q v"}, diffusers={"b": "q"}), "holds 'v', expected one of"),
+        (rows("q k", native={"a": "q q"}, diffusers={"b": "q"}), "expected each piece once"),
+        (rows("q:0 k", native={"a": "q k"}, diffusers={"b": "q"}), "expected positive integers"),
+        (rows("q:2 k", native={"a": "q k"}, diffusers={"b": "q k interleaved"}), "pieces of different sizes"),
+        (rows("q k", native={"a": "q k"}, diffusers={"a": "k q"}), "written for native and for diffusers"),
+        (same(odd="a.{i}.b"), "leads nowhere"),
+        ((same(native="a.{i}.b", diffusers="c.{i}"), same(native="a.0.b", diffusers="d")), "both match"),
+    ],
+)
+def test_tables_that_cannot_be_meant_are_refused(weights, message):
+    before = len(key_tables().rules)
+    table = weights if isinstance(weights, tuple) else (weights,)
+    with pytest.raises(PatternError, match=message):
+        lora_mmap.register_family(family(*table, namings=(Naming("odd", in_models=False),)))
+    assert len(key_tables().rules) == before
 
 
 def test_adding_a_family_does_not_slow_the_others_down():
     """The automaton stays one table: as many steps as the key has bytes, whatever the number of rules."""
-    rules = [Same((f"family{k}.{{i}}.here", f"family{k}.{{i}}.there")) for k in range(300)]
+    weights = [same(native=f"family{k}.{{i}}.here", diffusers=f"family{k}.{{i}}.there") for k in range(300)]
     small = key_tables().grammar.states
-    lora_mmap.register_family(family(*rules, name="many"))
+    lora_mmap.register_family(family(*weights, name="many"))
     large = key_tables().grammar
     assert large.states - small < 300 * 40
     (group,) = large.classify(["family299_4_here.alpha"]).groups()

@@ -5,15 +5,20 @@ import pytest
 from lora_mmap import _C
 from lora_mmap.families import key_tables
 
-FOUND, ABSENT, SEVERAL = 0, 1, 2
+FOUND, ABSENT, SEVERAL = "found", "absent", "several"
 
 
-def resolve(stem: str, modules: list[str], alive: list[bool] | None = None) -> tuple[int, list[str]]:
+def resolve(stem: str, modules: list[str], alive: list[bool] | None = None) -> tuple[str, list[str]]:
     names = _C.ModelNames(modules, alive or [True] * len(modules))
     (found,) = key_tables().grammar.classify([stem + ".lora_up.weight"]).resolve(names)
     if isinstance(found, int):
         return FOUND, [modules[found]]
-    return found[0], [modules[hit] for hit in found[4]]
+    _, several, choices = found
+    if several:
+        return SEVERAL, [modules[hit] for hit in several]
+    if len(choices) > 1:
+        return SEVERAL, [modules[hit] for _, _, hits in choices for hit in hits]
+    return (FOUND, [modules[hit] for hit in choices[0][2]]) if choices else (ABSENT, [])
 
 
 @pytest.mark.parametrize(
@@ -80,3 +85,16 @@ def test_what_takes_no_part_in_the_forward_is_passed_over():
     modules = [ATTENTION + "to_q", ATTENTION + "to_qkv"]
     assert resolve(ATTENTION + "to_q", modules) == (FOUND, [ATTENTION + "to_q"])
     assert resolve(ATTENTION + "to_q", modules, [False, True]) == (FOUND, [ATTENTION + "to_qkv"])
+
+
+def test_a_name_of_its_own_goes_before_another_ones_alias():
+    names = _C.ModelNames(["model.a.b", "a.b"], [True, True], [(0, "a.b")])
+    (found,) = key_tables().grammar.classify(["a.b.lora_up.weight"]).resolve(names)
+    assert found == 1
+
+
+def test_an_alias_of_two_modules_is_never_guessed():
+    names = _C.ModelNames(["one.a.b", "two.a.b"], [True, True], [(0, "a.b"), (1, "a.b")])
+    for stem in ("a.b", "lora_unet_a_b"):
+        (found,) = key_tables().grammar.classify([stem + ".lora_up.weight"]).resolve(names)
+        assert found[1] == (0, 1)

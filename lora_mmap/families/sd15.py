@@ -1,0 +1,18 @@
+"""Stable Diffusion 1.x: four levels, transformers in the finer three, text of CLIP-L (768 wide)."""
+
+from __future__ import annotations
+
+from .tables import Family
+from .unet import NAMINGS, unet
+
+FAMILY = Family(
+    name="sd15",
+    title="Stable Diffusion 1.x",
+    namings=NAMINGS,
+    written={"comfyui": "native"},
+    widths={
+        "input_blocks.1.1.transformer_blocks.0.attn2.to_k": (768,),
+        "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (768,),
+    },
+    weights=unet(levels=4, attention=(0, 1, 2)),
+)
