@@ -46,7 +46,7 @@ keys = st.lists(
 @settings(max_examples=400, deadline=None)
 @given(st.lists(patterns, min_size=1, max_size=8, unique=True), st.lists(keys.map("".join), min_size=1, max_size=8))
 def test_same_verdict(table, stems):
-    grammar = _C.Grammar([("=", "up")], [], [(pattern, []) for pattern in table])
+    grammar = _C.Grammar([("=", "up", 0)], [], [(pattern, []) for pattern in table])
     names = [stem + "=" for stem in stems if stem and not stem.endswith("_")]
     groups = {stem: rules for stem, _, _, _, rules in grammar.classify(names).groups()}
     for stem in {name[:-1] for name in names}:

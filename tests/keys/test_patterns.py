@@ -8,9 +8,9 @@ from lora_mmap.errors import PatternError
 
 def resolve(pattern: str, target: str, stem: str, model: str) -> bool:
     """True when ``pattern -> target`` leads from ``stem`` to the module ``model``."""
-    grammar = _C.Grammar([(".up", "up")], [], [(pattern, [[target]])])
+    grammar = _C.Grammar([(".up", "up", 0)], [], [(pattern, [([target], "")])])
     (found,) = grammar.classify([stem + ".up"]).resolve(_C.ModelNames([model], [True]))
-    return isinstance(found, tuple) and found[0] == 0 and found[2] == 0
+    return isinstance(found, tuple) and found[2] == ((0, 0, (0,)),)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,12 @@ def test_what_does_not(pattern, stem):
 
 def test_literal_digits_beside_an_index():
     """Both rules start alike; the automaton has to keep both ways open."""
-    grammar = _C.Grammar([(".up", "up")], [], [("net.0.proj", [["first"]]), ("net.{i}.out", [["out.{i}"]])])
+    grammar = _C.Grammar(
+        [(".up", "up", 0)], [], [("net.0.proj", [(["first"], "")]), ("net.{i}.out", [(["out.{i}"], "")])]
+    )
     names = _C.ModelNames(["first", "out.0", "out.10"], [True] * 3)
     results = grammar.classify(["net.0.proj.up", "net.0.out.up", "net.10.out.up"]).resolve(names)
-    assert [found[4] for found in results] == [(0,), (1,), (2,)]
+    assert [found[2][0][2] for found in results] == [(0,), (1,), (2,)]
 
 
 @pytest.mark.parametrize(
@@ -86,17 +88,17 @@ def test_malformed_patterns_say_why(pattern, reason):
 
 def test_a_template_needs_captures_that_exist():
     with pytest.raises(PatternError, match="captures no 'k'"):
-        _C.Grammar([], [], [("a.{i}", [["b.{k}"]])])
+        _C.Grammar([], [], [("a.{i}", [(["b.{k}"], "")])])
 
 
 def test_a_suffix_listed_twice():
     with pytest.raises(PatternError, match=r"'\.up' is listed twice"):
-        _C.Grammar([(".up", "up"), (".up", "up")], [], [])
+        _C.Grammar([(".up", "up", 0), (".up", "up", 0)], [], [])
 
 
 def test_a_segment_ends_at_a_dot_where_other_dots_may_be_underscores():
     """What the automaton lists is what the pattern matches: '_' is part of a segment."""
-    grammar = _C.Grammar([(".up", "up")], [], [("a.{name:*}.b.c", [])])
+    grammar = _C.Grammar([(".up", "up", 0)], [], [("a.{name:*}.b.c", [])])
     groups = grammar.classify([f"a{i}x_y{j}b{k}c.up" for i in "._" for j in "._" for k in "._"]).groups()
     assert [stem for stem, _, _, _, rules in groups if rules] == ["a.x_y.b.c", "a.x_y.b_c", "a_x_y.b.c", "a_x_y.b_c"]
 

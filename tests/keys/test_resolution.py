@@ -16,9 +16,10 @@ def resolve(stem: str, modules: list[str], alive: list[bool] | None = None) -> t
     _, several, choices = found
     if several:
         return SEVERAL, [modules[hit] for hit in several]
-    if len(choices) > 1:
-        return SEVERAL, [modules[hit] for _, _, hits in choices for hit in hits]
-    return (FOUND, [modules[hit] for hit in choices[0][2]]) if choices else (ABSENT, [])
+    ways = list(dict.fromkeys(hits for _, _, hits in choices))  # families may say the same of a name
+    if len(ways) > 1:
+        return SEVERAL, [modules[hit] for hits in ways for hit in hits]
+    return (FOUND, [modules[hit] for hit in ways[0]]) if ways else (ABSENT, [])
 
 
 @pytest.mark.parametrize(
