@@ -36,6 +36,7 @@ FAMILY = Family(
     title="Anima / Cosmos-Predict 2",
     written={"kohya": "native"},
     base_models=("cosmos",),
+    widths={"transformer_blocks.{i}.attn1.to_q": (2048, 5120), "transformer_blocks.{i}.attn2.to_k": (1024,)},
     weights=(
         *_attention(_BLOCK + "self_attn.", _DIFFUSERS_BLOCK + "attn1."),
         *_attention(_BLOCK + "cross_attn.", _DIFFUSERS_BLOCK + "attn2."),

@@ -10,6 +10,7 @@ _ATTENTION = _BLOCK + "attn1."
 FAMILY = Family(
     name="cogvideox",
     title="CogVideoX",
+    widths={_ATTENTION + "to_q": (1920, 3072)},
     weights=(
         rows(
             "q k v",

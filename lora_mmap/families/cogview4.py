@@ -11,6 +11,7 @@ FAMILY = Family(
     name="cogview4",
     title="CogView 4",
     base_models=("cogview",),
+    widths={_ATTENTION + "to_q": (2560, 4096)},
     weights=(
         rows(
             "q k v",

@@ -18,6 +18,7 @@ FAMILY = Family(
     title="Hunyuan-DiT",
     written={"kohya": "native"},
     base_models=("hydit",),
+    widths={_ATTN1 + "to_q": (1408,)},
     weights=(
         rows(
             "q k v",

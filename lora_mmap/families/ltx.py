@@ -22,6 +22,7 @@ FAMILY = Family(
     name="ltx_video",
     title="LTX-Video",
     base_models=("ltxv", "ltx-video"),
+    widths={_ATTENTION + "{m:to_q|to_k|to_v|to_out.0}": (2048, 4096)},
     weights=(
         *VIDEO,
         same(

@@ -37,6 +37,7 @@ def _feed_forward(side: str, diffusers: str) -> tuple[Weights, ...]:
 FAMILY = Family(
     name="mochi",
     title="Mochi 1",
+    widths={_DIFFUSERS_ATTENTION + "to_q": (3072,)},
     weights=(
         *_attention("x", ("to_q", "to_k", "to_v"), ("norm_q", "norm_k"), "to_out.0"),
         *_attention("y", ("add_q_proj", "add_k_proj", "add_v_proj"), ("norm_added_q", "norm_added_k"), "to_add_out"),

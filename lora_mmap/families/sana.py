@@ -11,6 +11,7 @@ _ATTN1, _ATTN2 = _DIFFUSERS_BLOCK + "attn1.", _DIFFUSERS_BLOCK + "attn2."
 FAMILY = Family(
     name="sana",
     title="Sana",
+    widths={_ATTN1 + "to_q": (1152, 2240)},
     weights=(
         rows(
             "q k v",
