@@ -102,12 +102,12 @@ std::unique_ptr<Classification> classify_names(const std::shared_ptr<Grammar>& g
 
 std::unique_ptr<Classification> classify_header(const std::shared_ptr<Grammar>& grammar,
                                                 std::shared_ptr<const safetensors::Header> header) {
+  auto result = std::make_unique<Classification>();  // makes a Python list
+  result->header = std::move(header);
   const py::gil_scoped_release unlocked;
   std::vector<std::string_view> views;
-  views.reserve(header->size());
-  for (const safetensors::Tensor& tensor : header->tensors()) views.push_back(tensor.name);
-  auto result = std::make_unique<Classification>();
-  result->header = std::move(header);
+  views.reserve(result->header->size());
+  for (const safetensors::Tensor& tensor : result->header->tensors()) views.push_back(tensor.name);
   result->groups = classify_all(grammar, views);
   const safetensors::Header& entries = *result->header;
   result->pairs = pair_all(result->groups, [&entries](uint32_t tensor) {
