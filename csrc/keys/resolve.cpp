@@ -1,6 +1,7 @@
 #include "keys/resolve.h"
 
 #include <algorithm>
+#include <string>
 
 namespace lora_mmap::keys {
 namespace {
@@ -24,8 +25,10 @@ bool find_by_name(std::string_view path, const ModelNames& names, Resolution& re
 bool expand_all(const Alternative& alternative, const std::vector<std::string_view>& values,
                 const ModelNames& names, std::vector<uint32_t>& modules) {
   modules.clear();
+  std::string name;
   for (const Template& path : alternative.paths) {
-    const auto ids = names.exact(path.expand(values));
+    if (!path.expand(values, name)) return false;
+    const auto ids = names.exact(name);
     if (ids.size() != 1) return false;
     modules.push_back(ids.front());
   }

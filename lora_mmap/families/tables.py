@@ -5,7 +5,8 @@ A *naming* is one consistent way to name a model's weights: ``native`` (as publi
 direction between any two namings, follows from that.
 
 Paths are patterns (``csrc/keys/pattern.h``): ``{i}`` stands for a block index, ``{m:to_q|to_k}`` for one of the listed
-words, ``.`` also matches the ``_`` of trainers that flatten module paths. Paths of one weight capture the same names.
+words, ``{i*3+j+1}`` for an index that counts two levels through (``j`` below three), ``.`` also matches the ``_`` of
+trainers that flatten module paths. Paths of one weight capture the same names.
 """
 
 from __future__ import annotations
