@@ -18,7 +18,8 @@ namespace {
 using namespace lora_mmap::keys;
 
 using SuffixTable = std::vector<std::tuple<std::string, std::string, uint32_t>>;  // pattern, role, keep
-using AlternativeTable = std::vector<std::pair<std::vector<std::string>, std::string>>;  // paths, beside
+// Paths, beside, infix.
+using AlternativeTable = std::vector<std::tuple<std::vector<std::string>, std::string, std::string>>;
 using RuleTable = std::vector<std::pair<std::string, AlternativeTable>>;
 
 std::vector<Pattern> parse_all(const std::vector<std::string>& texts) {
@@ -42,8 +43,8 @@ std::shared_ptr<Grammar> make_grammar(const SuffixTable& suffix_table,
   std::vector<Rule> rules;
   for (const auto& [text, alternatives] : table) {
     Rule rule{Pattern::parse(text), {}};
-    for (const auto& [paths, beside] : alternatives) {
-      Alternative alternative{{}, beside};
+    for (const auto& [paths, beside, infix] : alternatives) {
+      Alternative alternative{{}, beside, infix};
       for (const std::string& path : paths) alternative.paths.push_back(Template::parse(path, rule.pattern));
       rule.alternatives.push_back(std::move(alternative));
     }
@@ -101,12 +102,12 @@ std::unique_ptr<Classification> classify_names(const std::shared_ptr<Grammar>& g
 
 std::unique_ptr<Classification> classify_header(const std::shared_ptr<Grammar>& grammar,
                                                 std::shared_ptr<const safetensors::Header> header) {
+  auto result = std::make_unique<Classification>();  // makes a Python list
+  result->header = std::move(header);
   const py::gil_scoped_release unlocked;
   std::vector<std::string_view> views;
-  views.reserve(header->size());
-  for (const safetensors::Tensor& tensor : header->tensors()) views.push_back(tensor.name);
-  auto result = std::make_unique<Classification>();
-  result->header = std::move(header);
+  views.reserve(result->header->size());
+  for (const safetensors::Tensor& tensor : result->header->tensors()) views.push_back(tensor.name);
   result->groups = classify_all(grammar, views);
   const safetensors::Header& entries = *result->header;
   result->pairs = pair_all(result->groups, [&entries](uint32_t tensor) {

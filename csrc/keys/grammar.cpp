@@ -45,8 +45,8 @@ Grammar::Grammar(std::vector<Suffix> suffixes, std::vector<Pattern> prefixes, st
       rules_(std::move(rules)),
       n_prefixes_(static_cast<uint32_t>(prefixes.size())) {
   for (Rule& rule : rules_)
-    rule.is_conditional = std::any_of(rule.alternatives.begin(), rule.alternatives.end(),
-                                      [](const Alternative& way) { return !way.beside.empty(); });
+    rule.is_marked = std::any_of(rule.alternatives.begin(), rule.alternatives.end(),
+                                 [](const Alternative& way) { return way.mark() != Mark::none; });
   suffix_ = compile_suffixes(suffixes_);
   stem_ = compile_stems(prefixes, rules_);
 }

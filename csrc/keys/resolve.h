@@ -1,6 +1,6 @@
 // From the names a file uses to the modules a model has. Order: the path as it stands, then after each known
-// prefix; for each of these what rules say of models with a mark of their own, the exact name, the flattened
-// name, the other rules. The first hit wins; two at once are never guessed.
+// prefix; for each of these what rules say of models or files with a mark of their own, the exact name, the
+// flattened name, the other rules. The first hit wins; two at once are never guessed.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,7 @@ struct Choice {
 struct Resolution {
   uint32_t start = 0;             // index into the group's starts
   std::vector<uint32_t> modules;  // that have the name itself; more than one: it is ambiguous
-  std::vector<Choice>
-      choices;  // where no module has it; more than one: shapes have to tell, or it is ambiguous
+  std::vector<Choice> choices;    // where no module has it; more than one: shapes have to tell, or it is ambiguous
 
   bool is_absent() const { return modules.empty() && choices.empty(); }
 };

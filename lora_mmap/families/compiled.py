@@ -24,7 +24,10 @@ class Tables:
         self.grammar = _C.Grammar(
             [(suffix.pattern, suffix.role, len(suffix.keep)) for suffix in SUFFIXES],
             [prefix.pattern for prefix in PREFIXES],
-            [(rule.pattern, [(list(way.paths), way.beside) for way in rule.alternatives]) for rule in self.rules],
+            [
+                (rule.pattern, [(list(way.paths), way.beside, way.infix) for way in rule.alternatives])
+                for rule in self.rules
+            ],
         )
         require_unambiguous(self.rules, self.grammar.overlaps())
 

@@ -14,6 +14,7 @@ FAMILY = Family(
     name="qwen_image",
     title="Qwen-Image",
     namings=(Naming("nunchaku", beside="transformer_blocks.0.img_mod.1.qweight"),),
+    written={"comfyui": "diffusers"},
     weights=(
         rows(
             "q k v",

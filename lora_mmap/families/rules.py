@@ -14,12 +14,13 @@ from .tables import Family, Layout, Naming, Weights
 @dataclass(frozen=True, slots=True)
 class RuleAlternative:
     """One spelling of a rule's path in a model: the target paths, and where in each the pair lands. ``beside`` is the
-    module that the model must have for it, if any."""
+    module that the model must have for it, ``infix`` the adapter name that the file must give, if any."""
 
     family: str
     paths: tuple[str, ...]
     placements: tuple[Placement, ...]
     beside: str = ""
+    infix: str = ""
 
 
 @dataclass(slots=True)
@@ -40,15 +41,16 @@ def make_rules(families: Iterable[Family]) -> list[RuleMeaning]:
         namings = {naming.name: naming for naming in family.namings}
         for number, weights in enumerate(family.weights):
             require_sound(family, weights)
-            spellings: dict[Layout, list[tuple[str, RuleAlternative]]] = {}
+            spellings: dict[tuple[Layout, str], list[tuple[str, RuleAlternative]]] = {}
             for source, path, layout in _sources(weights, namings):
                 rule = _rule(rules, path)
                 rule.weights.add((family.name, number))
                 if (family.name, source) not in rule.namings:
                     rule.namings.append((family.name, source))
-                if layout not in spellings:
-                    spellings[layout] = list(_spellings(family.name, weights, namings, layout))
-                for target, way in spellings[layout]:
+                said = layout, namings[source].infix if source in namings else ""
+                if said not in spellings:
+                    spellings[said] = list(_spellings(family.name, weights, namings, *said))
+                for target, way in spellings[said]:
                     if way.paths != (path,) or (target != source and way.placements != (WHOLE,)):
                         _add(rule, way)
     return list(rules.values())
@@ -68,7 +70,8 @@ def _rule(rules: dict[str, RuleMeaning], path: str) -> RuleMeaning:
 def _sources(weights: Weights, namings: Mapping[str, Naming]) -> Iterator[tuple[str, str, Layout]]:
     """What a file may say: (naming, path, layout). Equal paths of a naming told apart in models are not its own."""
     conditional = {name for name in weights.names if name in namings and namings[name].beside}
-    plain = {path for name, paths in weights.names.items() if name not in conditional for path in paths}
+    told = {name for name in weights.names if name in namings and namings[name].infix}
+    plain = {path for name, paths in weights.names.items() if name not in conditional | told for path in paths}
     for name, paths in weights.names.items():
         for path, layout in paths.items():
             if name not in conditional or path not in plain:
@@ -76,16 +79,17 @@ def _sources(weights: Weights, namings: Mapping[str, Naming]) -> Iterator[tuple[
 
 
 def _spellings(
-    family: str, weights: Weights, namings: Mapping[str, Naming], layout: Layout
+    family: str, weights: Weights, namings: Mapping[str, Naming], layout: Layout, infix: str
 ) -> Iterator[tuple[str, RuleAlternative]]:
-    """The ways to spell what a path of ``layout`` holds, in each naming of models that has all of its pieces."""
+    """The ways to spell what a path of ``layout`` holds, in each naming of models that has all of its pieces, for files
+    with ``infix``."""
     for name, paths in weights.names.items():
         naming = namings.get(name) or Naming(name)
         if not naming.in_models:
             continue
         for covering in _covers(paths, layout):
             placements = tuple(placement(weights, layout, paths[target]) for target in covering)
-            yield name, RuleAlternative(family, covering, placements, naming.beside)
+            yield name, RuleAlternative(family, covering, placements, naming.beside, infix)
 
 
 def _covers(paths: Mapping[str, Layout], layout: Layout) -> Iterator[tuple[str, ...]]:
@@ -104,7 +108,7 @@ def _covers(paths: Mapping[str, Layout], layout: Layout) -> Iterator[tuple[str, 
 
 def _add(rule: RuleMeaning, way: RuleAlternative) -> None:
     for twin in rule.alternatives:
-        if twin.paths != way.paths or twin.beside != way.beside:
+        if (twin.paths, twin.beside, twin.infix) != (way.paths, way.beside, way.infix):
             continue
         if twin.placements == way.placements:
             return

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from .tables import Family
-from .unet import NAMINGS, unet
+from .unet import NAMINGS, UNET, upsamplers
 
 FAMILY = Family(
     name="sd15",
     title="Stable Diffusion 1.x",
     namings=NAMINGS,
     written={"comfyui": "native"},
+    is_unet=True,
     widths={
         "input_blocks.1.1.transformer_blocks.0.attn2.to_k": (768,),
         "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (768,),
     },
-    weights=unet(levels=4, attention=(0, 1, 2)),
+    weights=(*UNET, *upsamplers((False, True, True))),
 )

@@ -4,19 +4,21 @@ embedding, its upscaler a noise level."""
 from __future__ import annotations
 
 from .tables import Family, same
-from .unet import NAMINGS, unet
+from .unet import NAMINGS, UNET, upsamplers
 
 FAMILY = Family(
     name="sd2",
     title="Stable Diffusion 2.x",
     namings=NAMINGS,
     written={"comfyui": "native"},
+    is_unet=True,
     widths={
         "input_blocks.1.1.transformer_blocks.0.attn2.to_k": (1024,),
         "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (1024,),
     },
     weights=(
-        *unet(levels=4, attention=(0, 1, 2)),
+        *UNET,
+        *upsamplers((False, True, True)),
         same(native="label_emb", diffusers="class_embedding"),
         same(native="label_emb.0.0", diffusers="class_embedding.linear_1"),
         same(native="label_emb.0.2", diffusers="class_embedding.linear_2"),

@@ -1,23 +1,24 @@
-"""Stable Diffusion XL: three levels, transformers in the coarser two, text of CLIP-L and OpenCLIP-G (2048 wide), sizes
-embedded. Its refiner has four levels, transformers in the middle two, text of OpenCLIP-G alone (1280 wide)."""
+"""Stable Diffusion XL: three levels, transformers in the coarser two, text of CLIP-L and OpenCLIP-G (2048 wide), and
+the image's sizes embedded."""
 
 from __future__ import annotations
 
 from .tables import Family, same
-from .unet import NAMINGS, unet
+from .unet import NAMINGS, UNET, upsamplers
 
 FAMILY = Family(
     name="sdxl",
     title="Stable Diffusion XL",
     namings=NAMINGS,
     written={"kohya": "native", "comfyui": "native"},
+    is_unet=True,
     widths={
-        "input_blocks.4.1.transformer_blocks.0.attn2.to_k": (2048, 1280),
-        "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k": (2048, 1280),
+        "input_blocks.4.1.transformer_blocks.0.attn2.to_k": (2048,),
+        "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k": (2048,),
     },
     weights=(
-        *unet(levels=3, attention=(1, 2)),
-        *unet(levels=4, attention=(1, 2)),
+        *UNET,
+        *upsamplers((True, True)),
         same(native="label_emb.0.0", diffusers="add_embedding.linear_1"),
         same(native="label_emb.0.2", diffusers="add_embedding.linear_2"),
     ),

@@ -20,8 +20,9 @@ def require_sound(family: Family, weights: Weights) -> None:
     for paths in weights.names.values():
         for path, layout in paths.items():
             _require_layout(where, path, layout, weights)
-    conditional = {naming.name for naming in family.namings if naming.beside}
-    for group in (set(weights.names) - conditional, set(weights.names) & conditional):
+    of_models = {naming.name for naming in family.namings if naming.beside}
+    of_files = {naming.name for naming in family.namings if naming.infix}
+    for group in (set(weights.names) - of_models - of_files, of_models, of_files):
         _require_one_meaning(where, weights, [naming for naming in weights.names if naming in group])
     for naming in family.namings:
         if not naming.in_models and set(weights.names) == {naming.name}:

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from ..errors import ArgumentError
 from .compiled import key_tables
+from .counting import counting
 from .placement import WHOLE, Placement, placement
 from .tables import Family, Layout, Weights
 
@@ -24,6 +25,7 @@ _COMFYUI = {
 }
 _UP_DOWN = ("lora_down.weight", "lora_up.weight")
 _A_B = ("lora_A.weight", "lora_B.weight")
+_BRACES = re.compile(r"\{([^}]*)\}")
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,9 @@ def _finds(family: Family, path: str) -> Iterator[tuple[Weights, Layout, dict[st
     for weights in family.weights:
         for paths in weights.names.values():
             for pattern, layout in paths.items():
-                found = _regex(pattern).fullmatch(path)
-                if found:
-                    yield weights, layout, found.groupdict()
+                captures = _captures(pattern, path)
+                if captures is not None:
+                    yield weights, layout, captures
 
 
 def _written(weights: Weights, layout: Layout, naming: str) -> Iterator[tuple[str, Placement]]:
@@ -104,8 +106,28 @@ def _written(weights: Weights, layout: Layout, naming: str) -> Iterator[tuple[st
             yield name, placement(weights, layout, there)
 
 
+def _captures(pattern: str, path: str) -> dict[str, str] | None:
+    found = _regex(pattern).fullmatch(path)
+    if found is None:
+        return None
+    captures = found.groupdict()
+    for formula in filter(None, map(counting, _BRACES.findall(pattern))):
+        counters = formula.split(int(captures[formula.high]))
+        if counters is None:
+            return None
+        captures |= counters
+    return captures
+
+
 def _filled(pattern: str, captures: dict[str, str]) -> str:
-    return re.sub(r"\{(\w+)[^}]*\}", lambda found: captures[found[1]], pattern)
+    def fill(found: re.Match[str]) -> str:
+        formula = counting(found[1])
+        text = formula.join(captures) if formula else captures[found[1].partition(":")[0]]
+        if text is None:
+            raise ArgumentError(f"[spell] '{pattern}' has no index for {captures}")
+        return text
+
+    return _BRACES.sub(fill, pattern)
 
 
 @lru_cache(maxsize=4096)
@@ -113,6 +135,9 @@ def _regex(pattern: str) -> re.Pattern[str]:
     """The pattern language of the tables as a regular expression over dotted paths."""
 
     def capture(found: re.Match[str]) -> str:
+        formula = counting(found[1])
+        if formula:
+            return rf"(?P<{formula.high}>\d+)"
         name, _, kind = found[1].partition(":")
         if not kind:
             return rf"(?P<{name}>\d+)"
@@ -124,7 +149,7 @@ def _regex(pattern: str) -> re.Pattern[str]:
     text = ""
     for piece in pieces:
         if piece.startswith("{"):
-            text += re.sub(r"\{([^}]*)\}", capture, piece)
+            text += _BRACES.sub(capture, piece)
         else:
             text += {"[": "(?:", "]": ")?"}.get(piece, re.escape(piece))
     return re.compile(text)
