@@ -43,6 +43,13 @@ def test_case_14_diff_m_is_for_the_parameter_modulation(parameter):
     assert where(verdict) == [(parameter.replace("__", "."), None, None, None)]
 
 
+def test_case_14_the_heads_modulation():
+    """``head.diff_m``; the parameter may be the first and only one of the model."""
+    model = model_of({}, head__modulation=(1, 2, H))
+    verdict = outcome(model, "diffusion_model.head.diff_m", (1, 2, H), "diff")
+    assert where(verdict) == [("head.modulation", None, None, None)]
+
+
 @pytest.mark.parametrize("key", ["diffusion_model.blocks.12.modulation.diff", "blocks.12.modulation.diff"])
 def test_case_14_by_the_parameters_own_name(key):
     verdict = outcome(model_of(WAN, blocks__12__modulation=(1, 6, H)), key, (1, 6, H), "diff")
@@ -52,7 +59,10 @@ def test_case_14_by_the_parameters_own_name(key):
 
 @pytest.mark.parametrize(
     ("modules", "module"),
-    [(WAN, "blocks.12.cross_attn.norm_k_img"), ({"blocks.12.attn2.norm_added_k": (H,)}, "blocks.12.attn2.norm_added_k")],
+    [
+        (WAN, "blocks.12.cross_attn.norm_k_img"),
+        ({"blocks.12.attn2.norm_added_k": (H,)}, "blocks.12.attn2.norm_added_k"),
+    ],
     ids=["native", "diffusers"],
 )
 def test_case_15_a_norms_weight(modules, module):
@@ -134,16 +144,15 @@ def test_case_27_the_bias_of_a_part_of_qkv(part):
 def test_case_27_a_norms_scale_is_set(module, parameter):
     """``double_blocks.0.img_attn.norm.key_norm.scale`` (BFL's control LoRAs): the value itself, strength ignored."""
     model = model_of({}, **{f"{module.replace('.', '__')}__{parameter}": (H,)})
-    verdict = outcome(model, "double_blocks.0.img_attn.norm.key_norm.scale", (H,))
+    verdict = outcome(model, "double_blocks.0.img_attn.norm.key_norm.scale", (H,), "whatever the strength")
     assert verdict["outcome"] == "unsupported"
     assert where(verdict) == [(module, None, None, None)]
     assert verdict["targets"][0]["role"] == "set"
 
 
-CONTROL_IN = {"img_in": (H, 64), "txt_in": (H, H)}
-
-
-@pytest.mark.parametrize(("model_name", "stem"), [("img_in", "img_in"), ("x_embedder", "img_in"), ("img_in", "x_embedder")])
+@pytest.mark.parametrize(
+    ("model_name", "stem"), [("img_in", "img_in"), ("x_embedder", "img_in"), ("img_in", "x_embedder")]
+)
 def test_case_28_a_control_lora_for_a_wider_img_in_is_refused(model_name, stem, sha256):
     """``img_in.lora_A.weight`` [128, 128] on 64 columns: the model has to be widened first. Both shapes are named, and
     no weight changes, not even those that fit."""

@@ -49,7 +49,7 @@ def test_case_05_and_back(stem):
 
 def test_case_05_nothing_changes_places_on_the_naming_it_was_trained_on():
     pair = factors(2 * H, H)
-    added, keys = composed(model_of({NATIVE_FINAL: (2 * H, H)}), pair.keyed(f"diffusion_model.{NATIVE_FINAL}"))
+    added, _ = composed(model_of({NATIVE_FINAL: (2 * H, H)}), pair.keyed(f"diffusion_model.{NATIVE_FINAL}"))
     same(added[NATIVE_FINAL], pair.delta)
     added, _ = composed(model_of({"norm_out.linear": (2 * H, H)}), pair.keyed("transformer.norm_out.linear"))
     same(added["norm_out.linear"], pair.delta)
