@@ -1,5 +1,6 @@
 """The tensors of adapters under test, and in float64 what they add to a weight."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -36,3 +37,8 @@ def factors(rows: int, cols: int, rank: int = 2, alpha: float | None = None) -> 
 
 def kohya(stem: str, pair: Factors) -> dict[str, torch.Tensor]:
     return pair.keyed(stem, KOHYA)
+
+
+def kohya_parts(stem: str, pairs: Mapping[str, Factors]) -> dict[str, torch.Tensor]:
+    """The tensors of several modules; ``stem`` has ``{}`` for each one's name."""
+    return {key: value for part, pair in pairs.items() for key, value in kohya(stem.format(part), pair).items()}

@@ -1,4 +1,4 @@
-"""Where a file and a model disagree on which input features share a matrix: cases 3 and 4 of FORMATS 7."""
+"""Where a file and a model disagree on which input features share a matrix: cases 3 and 4."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What stands after a module's path: cases 30, 31 and 32 of FORMATS 7."""
+"""What stands after a module's path: cases 30, 31 and 32."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Where a file and a model disagree on which output features share a matrix: cases 1, 2, 7, 10, 17, 29 of FORMATS 7.
+"""Where a file and a model disagree on which output features share a matrix: cases 1, 2, 7, 10, 17 and 29.
 
 Every part of a fused matrix is scaled by its own alpha over its own rank. Peers that stack the parts into one pair of
 rank 3r and keep one part's alpha apply q, k and v at a third of their strength.
@@ -6,7 +6,7 @@ rank 3r and keep one part's alpha apply q, k and v at a third of their strength.
 
 import pytest
 import torch
-from file_tensors import Factors, factors, kohya
+from file_tensors import Factors, factors, kohya, kohya_parts
 from small_models import H, composed, model_of, same, told, where
 
 QKV = {"double_blocks.0.img_attn.qkv": (3 * H, H)}
@@ -98,8 +98,7 @@ def test_split_parts_with_alpha_are_applied_at_full_strength(case):
     """Equal ranks and alphas, as most trainers write them: every row gets alpha / rank, not alpha / 3 rank."""
     module, stem, parts = FUSED[case]
     pairs = {part: factors(H, H, rank=4, alpha=4) for part in parts}
-    tensors = {key: value for part, pair in pairs.items() for key, value in kohya(stem.format(part), pair).items()}
-    added, keys = composed(model_of({module: (len(parts) * H, H)}), tensors)
+    added, keys = composed(model_of({module: (len(parts) * H, H)}), kohya_parts(stem, pairs))
     same(added[module], torch.cat([pair.up.double() @ pair.down.double() for pair in pairs.values()]))
     for place, part in enumerate(parts):
         rows = [place * H, (place + 1) * H]
@@ -113,8 +112,7 @@ def test_parts_of_unequal_ranks_and_alphas_keep_their_own(case):
     module, stem, parts = FUSED[case]
     own = [factors(H, H, rank=1, alpha=4), factors(H, H, rank=5, alpha=0.5), factors(H, H, rank=3)]
     pairs = dict(zip(parts, own, strict=False))
-    tensors = {key: value for part, pair in pairs.items() for key, value in kohya(stem.format(part), pair).items()}
-    added, _ = composed(model_of({module: (len(parts) * H, H)}), tensors, strength=0.5)
+    added, _ = composed(model_of({module: (len(parts) * H, H)}), kohya_parts(stem, pairs), strength=0.5)
     same(added[module], torch.cat([0.5 * pair.delta for pair in pairs.values()]))
 
 
@@ -123,7 +121,7 @@ def test_only_q_and_v_trained_leaves_k_as_it_was(case):
     """The commonest choice of PEFT's target modules: q and v."""
     module, stem, _ = FUSED[case]
     q, v = factors(H, H, rank=2, alpha=1), factors(H, H, rank=4, alpha=8)
-    added, _ = composed(model_of({module: (3 * H, H)}), kohya(stem.format("q"), q) | kohya(stem.format("v"), v))
+    added, _ = composed(model_of({module: (3 * H, H)}), kohya_parts(stem, {"q": q, "v": v}))
     same(added[module], torch.cat([q.delta, torch.zeros(H, H), v.delta]))
 
 
@@ -133,7 +131,7 @@ def test_case_07_w1_is_the_second_half_and_w3_the_first(stem, module):
     """Z-Image's gated MLP in Nunchaku (``net.0.proj``) and in ComfyUI's Nunchaku (``w13``): rows [w3 ; w1], each half
     with its own alpha and rank."""
     w1, w3 = factors(2 * H, H, rank=2, alpha=6), factors(2 * H, H, rank=3, alpha=1)
-    added, keys = composed(model_of({module: (4 * H, H)}), kohya(stem.format("w1"), w1) | kohya(stem.format("w3"), w3))
+    added, keys = composed(model_of({module: (4 * H, H)}), kohya_parts(stem, {"w1": w1, "w3": w3}))
     same(added[module], torch.cat([w3.delta, w1.delta]))
     assert where(keys[f"{stem.format('w1')}.lora_up.weight"]) == [(module, [2 * H, 4 * H], None, None)]
     assert where(keys[f"{stem.format('w3')}.lora_up.weight"]) == [(module, [0, 2 * H], None, None)]

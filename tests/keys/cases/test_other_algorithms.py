@@ -1,4 +1,4 @@
-"""Tensors that are no LoRA although they look like it: cases 21 to 25 of FORMATS 7.
+"""Tensors that are no LoRA although they look like it: cases 21 to 25.
 
 Their arithmetic is not here yet: what is asserted is what they are told to be, without a model and on one, and that
 nothing is fused in their name.
@@ -80,7 +80,7 @@ def test_case_22_of_a_convolution(shape, reason):
 
 
 def test_case_22_a_part_of_a_fused_weight():
-    """Row norms of a part are the rows' own; column norms of a part are not those of the whole, so the rows are told."""
+    """Column norms of a part are not those of the whole weight: which rows they are over is told."""
     module = "double_blocks.0.img_attn.qkv"
     stem = "lora_transformer_transformer_blocks_0_attn_to_k"
     tensors = factors(H, H).keyed(stem) | {f"{stem}.dora_scale": torch.ones(1, H)}

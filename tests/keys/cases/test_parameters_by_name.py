@@ -1,4 +1,4 @@
-"""Tensors for a bias, a norm or a parameter of a module's own: cases 14, 15, 16, 26, 27 and 28 of FORMATS 7.
+"""Tensors for a bias, a norm or a parameter of a module's own: cases 14, 15, 16, 26, 27 and 28.
 
 Their arithmetic is not here yet: what is asserted is that they are recognised, where they belong, and that nothing is
 fused in their name.

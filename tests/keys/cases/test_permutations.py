@@ -1,4 +1,4 @@
-"""Where a file and a model have the same matrix with its rows in another order: cases 5, 6 and 34 of FORMATS 7."""
+"""Where a file and a model have the same matrix with its rows in another order: cases 5, 6 and 34."""
 
 import pytest
 import torch
@@ -159,3 +159,46 @@ def test_case_34_where_they_do_not(stem, modules):
     pair = factors(4 * H, H)
     added, _ = composed(model_of(modules), pair.keyed(stem))
     same(added[module], pair.delta)
+
+
+HEAD, HEADS = 128, 2  # every published MiniMax-H3 has heads of 128 features
+H3_QKV = {"blocks.0.adaln_proj.linear": (H, H), "blocks.0.attn.qkv_proj": (3 * HEADS * HEAD, H)}
+H3_SPLIT = {"transformer_blocks.0.adaln_proj.linear": (H, H)} | {
+    f"transformer_blocks.0.attn.to_{x}": (HEADS * HEAD, H) for x in "qkv"
+}
+
+
+def stacked(matrix):
+    """Rows [q of the first head, k of the first head, ..., v of the last head] as [all q; all k; all v]."""
+    parts = [matrix[begin : begin + HEAD] for begin in range(0, matrix.shape[0], HEAD)]
+    return torch.cat([part for piece in range(3) for part in parts[piece::3]])
+
+
+@pytest.mark.parametrize("modules", [H3_QKV, H3_SPLIT], ids=["native", "diffusers"])
+@pytest.mark.parametrize("prefix", ["", "diffusion_model."])
+def test_case_34_diffsynth_qkv_is_interleaved_by_heads(prefix, modules):
+    """Same names and shapes as everybody's; only PEFT's ``.default.`` in the keys says that DiffSynth wrote it."""
+    pair = factors(3 * HEADS * HEAD, H)
+    stem = f"{prefix}blocks.0.attn.qkv_proj"
+    tensors = {f"{stem}.lora_A.default.weight": pair.down, f"{stem}.lora_B.default.weight": pair.up}
+    added, keys = composed(model_of(modules), tensors)
+    same(torch.cat([added[module] for module in list(modules)[1:]]), stacked(pair.delta))
+    targets = keys[f"{stem}.lora_B.default.weight"]["targets"]
+    assert [target["module"] for target in targets] == list(modules)[1:]
+    assert all(target["layout"] for target in targets)
+
+
+@pytest.mark.parametrize("modules", [H3_QKV, H3_SPLIT], ids=["native", "diffusers"])
+@pytest.mark.parametrize("stem", ["diffusion_model.blocks.0.attn.qkv_proj", "lora_unet_blocks_0_attn_qkv_proj"])
+def test_case_34_everybody_elses_qkv_is_stacked(stem, modules):
+    pair = factors(3 * HEADS * HEAD, H, alpha=1)
+    added, keys = composed(model_of(modules), kohya(stem, pair))
+    same(torch.cat([added[module] for module in list(modules)[1:]]), pair.delta)
+    assert {target["layout"] for target in keys[f"{stem}.alpha"]["targets"]} == {None}
+
+
+def test_case_34_default_means_nothing_of_the_kind_in_another_family():
+    pair = factors(3 * HEADS * HEAD, H)
+    tensors = {f"layers.0.attention.qkv.lora_{x}.default.weight": f for x, f in zip("AB", pair[:2], strict=True)}
+    added, _ = composed(model_of({"layers.0.attention.qkv": (3 * HEADS * HEAD, H)}), tensors)
+    same(added["layers.0.attention.qkv"], pair.delta)

@@ -1,5 +1,7 @@
-"""What stands before a module's path, and paths that cannot be told by their separators: cases 8, 9, 11, 12, 13, 33 of
-FORMATS 7. Underscores are undone by looking flattened names up in the model, never by splitting."""
+"""What stands before a module's path, and paths that cannot be told by their separators: cases 8, 9, 11, 12, 13 and 33.
+
+Underscores are undone by looking flattened names up in the model, never by splitting.
+"""
 
 import pytest
 from file_tensors import factors, kohya

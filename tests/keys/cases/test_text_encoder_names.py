@@ -1,4 +1,4 @@
-"""Which text encoder a key is for: cases 18, 19 and 20 of FORMATS 7. A number in a prefix does not say which model it
+"""Which text encoder a key is for: cases 18, 19 and 20. A number in a prefix does not say which model it
 is; the names after it and the model at hand do."""
 
 import pytest
