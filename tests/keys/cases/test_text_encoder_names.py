@@ -1,5 +1,5 @@
-"""Which text encoder a key is for: cases 18, 19 and 20. A number in a prefix does not say which model it
-is; the names after it and the model at hand do."""
+"""Which text encoder a key is for: cases 18, 19 and 20. The number in a prefix does not say which model it is; the
+names after it and the model at hand do."""
 
 import pytest
 from file_tensors import factors, kohya
