@@ -49,6 +49,11 @@ class IndexedWeight:
         """The module's present parameter."""
         return self.parameters.get(self.key)
 
+    @property
+    def is_parameter(self) -> bool:
+        """True where ``name`` is the parameter's own, not its module's."""
+        return self.name == self.key or self.name.endswith(f".{self.key}")
+
 
 class ModelIndex:
     """Finds weights by name; ``names`` is the native table. ``weights`` are the matrices that factors may belong to,
