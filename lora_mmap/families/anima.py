@@ -5,7 +5,7 @@ diffusers, with the same names inside.
 
 from __future__ import annotations
 
-from .tables import Family, Weights, same
+from .tables import Family, TextEncoder, Weights, same
 
 _BLOCK, _DIFFUSERS_BLOCK = "blocks.{i}.", "transformer_blocks.{i}."
 _ADAPTER, _CONDITIONER = "llm_adapter.", "text_conditioner."
@@ -34,7 +34,7 @@ def _adapter(path: str) -> Weights:
 FAMILY = Family(
     name="anima",
     title="Anima / Cosmos-Predict 2",
-    written={"kohya": "native"},
+    text_encoders={"text_encoder": TextEncoder("language_model", "qwen3_06b.transformer.model")},
     base_models=("cosmos",),
     weights=(
         *_attention(_BLOCK + "self_attn.", _DIFFUSERS_BLOCK + "attn1."),

@@ -17,7 +17,8 @@ FAMILY = Family(
     title="CLIP text encoder",
     components=("text_encoder", "text_encoder_2"),
     namings=(Naming("torch", in_models=False),),
-    written={"comfyui": "diffusers"},
+    written={"kohya": "diffusers", "comfyui": "diffusers"},
+    below={"text_model.": ("encoder.", "embeddings.", "final_layer_norm")},
     weights=(
         rows(
             "q k v",

@@ -73,7 +73,7 @@ def _rules(families: tuple[Family, ...]) -> list[RuleMeaning]:
     for family in families:
         for number, weights in enumerate(family.weights):
             _validate(family, weights)
-            for naming, path, layout in _sources(family, weights):
+            for naming, path, layout in sources(family, weights):
                 rule = _rule(rules, path)
                 rule.weights.add((family.name, number))
                 if (family.name, naming) not in rule.namings:
@@ -90,7 +90,7 @@ def _rule(rules: dict[str, RuleMeaning], path: str) -> RuleMeaning:
     return rule
 
 
-def _sources(family: Family, weights: Weights) -> Iterator[tuple[str, str, Layout]]:
+def sources(family: Family, weights: Weights) -> Iterator[tuple[str, str, Layout]]:
     """What a file may say: (naming, path, layout). Equal paths of a naming told apart in models are not its own."""
     plain = {path for naming, paths in weights.names.items() if not _naming(family, naming).beside for path in paths}
     for naming, paths in weights.names.items():

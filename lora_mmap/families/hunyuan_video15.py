@@ -24,7 +24,7 @@ _IMAGE = (
 FAMILY = Family(
     name="hunyuan_video15",
     title="HunyuanVideo 1.5",
-    written={"kohya": "tencent_split", "comfyui": "native"},
+    written={"kohya": "tencent_split tencent"},
     weights=(
         *hunyuan_video.DOUBLE_BLOCKS,
         *hunyuan_video.TEXT_REFINER,

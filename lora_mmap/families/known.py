@@ -60,6 +60,7 @@ FAMILIES: tuple[Family, ...] = (
     ideogram4.FAMILY,
     kandinsky5.FAMILY,
     sdxl.FAMILY,
+    sdxl.REFINER,
     sd15.FAMILY,
     sd2.FAMILY,
     sd3.FAMILY,

@@ -35,7 +35,6 @@ FAMILY = Family(
         Naming("diffusers", beside="transformer_blocks.0.adaln_proj.linear"),
         Naming("native", beside="blocks.0.adaln_proj.linear"),
     ),
-    written={"kohya": "native", "comfyui": "native"},
     weights=(
         *_block("blocks.{i}.", "transformer_blocks.{i}."),
         same(native="blocks.{i}.adaln_proj.linear", diffusers="transformer_blocks.{i}.adaln_proj.linear"),
