@@ -85,7 +85,7 @@ class Grammar:
         self,
         suffixes: Sequence[tuple[str, str, int]],
         prefixes: Sequence[str],
-        rules: Sequence[tuple[str, Sequence[tuple[Sequence[str], str]]]],
+        rules: Sequence[tuple[str, Sequence[tuple[Sequence[str], str, str]]]],
     ) -> None: ...
     @overload
     def classify(self, header: Header) -> Classification: ...

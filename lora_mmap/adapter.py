@@ -116,7 +116,7 @@ class Adapter:
     @lazy
     def is_plain(self) -> bool:
         """True when nothing but a group's own tensors decides whether it is a plain low-rank pair."""
-        return not any(config.use_dora for config in self.metadata.configs.values()) and all(
+        return not any(config.obstacle for config in self.metadata.configs.values()) and all(
             map(math.isfinite, self.alphas().values())
         )
 

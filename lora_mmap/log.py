@@ -45,6 +45,8 @@ def report(result: Report) -> None:
     """The card, and with ``nunchaku_log=1`` in the environment a line per module."""
     if not result and any(entry.count(ABSENT) or entry.adapter.classification.unknown for entry in result.entries):
         logger.warning("no key of the adapters found a place in the model: nothing was applied")
+    elif not result and (reason := _unsupported(result)):
+        logger.warning("nothing was applied: %s", reason)
     if not logger.isEnabledFor(logging.INFO):
         return
     logger.info("composition\n%s", result)
@@ -71,6 +73,12 @@ def restored(names: Sequence[tuple[str, str]]) -> None:
 def patched_by_others(names: Iterable[str]) -> None:
     """Names that hold neither safetensors' loaders nor ours."""
     logger.warning("patched by somebody else, left alone: %s", ", ".join(names))
+
+
+def _unsupported(result: Report) -> str:
+    """Why the first module of a known and unsupported algorithm was left out, or an empty text."""
+    outcomes = (outcome for entry in result.entries for outcome in entry.outcomes)
+    return next((outcome.reason for outcome in outcomes if outcome.status == UNSUPPORTED), "")
 
 
 def _count(names: Sequence[tuple[str, str]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .families.placement import Placement, interleaving
+from .families.placement import Placement, row_map
 from .geometry import Geometry
 from .outcomes import Landing
 from .pairing import Pair
@@ -35,7 +35,7 @@ def landings(target: Target, extent: tuple[int, int], form: tuple[int | None, in
     runs = placement.scaled(extent[along], total)
     if runs is None:
         return None
-    if placement.interleave > 1:
+    if placement.is_woven:
         return [Landing(target.module, layout=placement.layout)]
     if len(runs) > 1 and sum(run.size for run in runs) == extent[along] == total:
         return [Landing(target.module, layout=placement.layout)]
@@ -54,8 +54,8 @@ def cuts(pair: Pair, placement: Placement, geometry: Geometry) -> list[Cut]:
     rows, cols = (0, geometry.rows), (0, geometry.cols)
     if placement.is_whole:
         return [Cut(geometry, rows, cols)]
-    if placement.interleave > 1:
-        return [Cut(geometry, rows, cols, row_map=interleaving(geometry.rows, placement.interleave))]
+    if placement.is_woven:
+        return [Cut(geometry, rows, cols, row_map=row_map(placement, geometry.rows, pair.rows))]
     along_rows = placement.axis == "rows"
     runs = placement.scaled(geometry.rows, pair.rows) if along_rows else placement.scaled(geometry.cols, pair.cols)
     assert runs is not None

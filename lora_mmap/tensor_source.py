@@ -104,9 +104,22 @@ class MemoryTensors:
         self._tensors = []
 
 
+def _is_unicode(text: str) -> bool:
+    """False for a lone surrogate: Python's own trick for undecodable bytes, which no file can hold."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _own_copy(name: object, value: object, where: str) -> torch.Tensor:
     if not isinstance(name, str):
         raise AdapterError(f"[open_adapter] {where}: key {name!r} is a {type(name).__name__}, expected a str")
+    if not _is_unicode(name):
+        raise AdapterError(f"[open_adapter] {where}: key {name!r} has half a surrogate pair, expected valid Unicode")
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value)
     if isinstance(value, (int, float)):

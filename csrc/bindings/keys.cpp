@@ -18,7 +18,8 @@ namespace {
 using namespace lora_mmap::keys;
 
 using SuffixTable = std::vector<std::tuple<std::string, std::string, uint32_t>>;  // pattern, role, keep
-using AlternativeTable = std::vector<std::pair<std::vector<std::string>, std::string>>;  // paths, beside
+// Paths, beside, infix.
+using AlternativeTable = std::vector<std::tuple<std::vector<std::string>, std::string, std::string>>;
 using RuleTable = std::vector<std::pair<std::string, AlternativeTable>>;
 
 std::vector<Pattern> parse_all(const std::vector<std::string>& texts) {
@@ -42,8 +43,8 @@ std::shared_ptr<Grammar> make_grammar(const SuffixTable& suffix_table,
   std::vector<Rule> rules;
   for (const auto& [text, alternatives] : table) {
     Rule rule{Pattern::parse(text), {}};
-    for (const auto& [paths, beside] : alternatives) {
-      Alternative alternative{{}, beside};
+    for (const auto& [paths, beside, infix] : alternatives) {
+      Alternative alternative{{}, beside, infix};
       for (const std::string& path : paths) alternative.paths.push_back(Template::parse(path, rule.pattern));
       rule.alternatives.push_back(std::move(alternative));
     }
@@ -54,7 +55,7 @@ std::shared_ptr<Grammar> make_grammar(const SuffixTable& suffix_table,
 
 // Groups and pairs together with whatever owns the names they point into.
 struct Classification {
-  std::vector<std::string> names;
+  py::list names;
   std::shared_ptr<const safetensors::Header> header;
   Groups groups;
   std::vector<std::optional<PlainPair>> pairs;  // one per group
@@ -67,8 +68,20 @@ std::vector<std::optional<PlainPair>> pair_all(const Groups& groups, const FormO
   return pairs;
 }
 
-std::unique_ptr<Classification> classify_names(const std::shared_ptr<Grammar>& grammar,
-                                               std::vector<std::string> names,
+// Views of the strings' own UTF-8, which lives as long as they do.
+std::vector<std::string_view> views_of(const py::list& names) {
+  std::vector<std::string_view> views;
+  views.reserve(names.size());
+  for (const py::handle name : names) {
+    Py_ssize_t size = 0;
+    const char* text = PyUnicode_AsUTF8AndSize(name.ptr(), &size);
+    if (text == nullptr) throw py::error_already_set();
+    views.emplace_back(text, static_cast<size_t>(size));
+  }
+  return views;
+}
+
+std::unique_ptr<Classification> classify_names(const std::shared_ptr<Grammar>& grammar, const py::list& names,
                                                const std::vector<std::string>& dtypes,
                                                const std::vector<std::vector<uint64_t>>& shapes) {
   if (dtypes.size() != shapes.size() || (!dtypes.empty() && dtypes.size() != names.size()))
@@ -76,8 +89,8 @@ std::unique_ptr<Classification> classify_names(const std::shared_ptr<Grammar>& g
                                      std::to_string(dtypes.size()) + " dtypes and " +
                                      std::to_string(shapes.size()) + " shapes, expected as many of each");
   auto result = std::make_unique<Classification>();
-  result->names = std::move(names);
-  const std::vector<std::string_view> views(result->names.begin(), result->names.end());
+  result->names = py::list(py::tuple(names));  // whoever has the list may change it
+  const std::vector<std::string_view> views = views_of(result->names);
   const py::gil_scoped_release unlocked;
   result->groups = classify_all(grammar, views);
   result->pairs = pair_all(result->groups, [&](uint32_t tensor) {
@@ -89,12 +102,12 @@ std::unique_ptr<Classification> classify_names(const std::shared_ptr<Grammar>& g
 
 std::unique_ptr<Classification> classify_header(const std::shared_ptr<Grammar>& grammar,
                                                 std::shared_ptr<const safetensors::Header> header) {
+  auto result = std::make_unique<Classification>();  // makes a Python list
+  result->header = std::move(header);
   const py::gil_scoped_release unlocked;
   std::vector<std::string_view> views;
-  views.reserve(header->size());
-  for (const safetensors::Tensor& tensor : header->tensors()) views.push_back(tensor.name);
-  auto result = std::make_unique<Classification>();
-  result->header = std::move(header);
+  views.reserve(result->header->size());
+  for (const safetensors::Tensor& tensor : result->header->tensors()) views.push_back(tensor.name);
   result->groups = classify_all(grammar, views);
   const safetensors::Header& entries = *result->header;
   result->pairs = pair_all(result->groups, [&entries](uint32_t tensor) {
@@ -114,9 +127,10 @@ py::list groups_to_python(const Classification& self) {
     py::tuple members(group.members.size());
     for (size_t k = 0; k < group.members.size(); ++k)
       members[k] = py::make_tuple(group.members[k].suffix, group.members[k].tensor);
+    py::tuple rules(group.rules.size());
+    for (size_t k = 0; k < group.rules.size(); ++k) rules[k] = group.rules[k];
     list[i] = py::make_tuple(py::str(group.stem.data(), group.stem.size()),
-                             py::str(group.infix.data(), group.infix.size()), starts, members,
-                             py::tuple(py::cast(group.rules)));
+                             py::str(group.infix.data(), group.infix.size()), starts, members, rules);
   }
   return list;
 }

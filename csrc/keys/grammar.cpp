@@ -45,8 +45,8 @@ Grammar::Grammar(std::vector<Suffix> suffixes, std::vector<Pattern> prefixes, st
       rules_(std::move(rules)),
       n_prefixes_(static_cast<uint32_t>(prefixes.size())) {
   for (Rule& rule : rules_)
-    rule.is_conditional = std::any_of(rule.alternatives.begin(), rule.alternatives.end(),
-                                      [](const Alternative& way) { return !way.beside.empty(); });
+    rule.is_marked = std::any_of(rule.alternatives.begin(), rule.alternatives.end(),
+                                 [](const Alternative& way) { return way.mark() != Mark::none; });
   suffix_ = compile_suffixes(suffixes_);
   stem_ = compile_stems(prefixes, rules_);
 }
@@ -72,7 +72,8 @@ bool Grammar::find_suffix(std::string_view key, KeyMatch& match) const {
   const Suffix& suffix = suffixes_[static_cast<size_t>(match.suffix)];
   if (!suffix.pattern.captures().empty()) {
     std::vector<std::string_view> values;
-    if (suffix.pattern.match(key.substr(match.stem.size()), Separators::exact, values)) match.infix = values.front();
+    if (suffix.pattern.match(key.substr(match.stem.size()), Separators::exact, values))
+      match.infix = values.front();
   }
   match.stem = key.substr(0, match.stem.size() + suffix.keep);
   if (match.stem.size() > 1 && match.stem.back() == '_') match.stem.remove_suffix(1);

@@ -23,17 +23,24 @@ struct Suffix {
   uint32_t keep = 0;  // characters at its beginning that stay with the stem
 };
 
+// What besides its paths an alternative asks for. Those that ask for more go before the others, and before
+// names.
+enum class Mark : uint8_t { file, model, none };
+
 // One way to write a rule's path in a model. All targets of one alternative must exist for it to apply. One
-// with `beside` holds for models that have a module of that name, and there it goes before everything else.
+// with `beside` holds for models that have a module of that name, one with `infix` for tensors that carry it.
 struct Alternative {
   std::vector<Template> paths;
   std::string beside;
+  std::string infix;
+
+  Mark mark() const { return !infix.empty() ? Mark::file : !beside.empty() ? Mark::model : Mark::none; }
 };
 
 struct Rule {
   Pattern pattern;
   std::vector<Alternative> alternatives;
-  bool is_conditional = false;  // some alternative has `beside`; the grammar fills it in
+  bool is_marked = false;  // some alternative has a mark; the grammar fills it in
 };
 
 // Where a module path may begin inside a key.

@@ -32,7 +32,8 @@ ModelNames::ModelNames(std::vector<std::string> names, const std::vector<bool>& 
   for (const auto& [id, alias] : aliases) {
     if (!alive[id]) continue;
     if (!exact_.contains(alias)) add_once(exact[alias], id);
-    if (std::string flat = flatten(alias); !flattened_.contains(flat)) add_once(flattened[std::move(flat)], id);
+    if (std::string flat = flatten(alias); !flattened_.contains(flat))
+      add_once(flattened[std::move(flat)], id);
   }
   exact_.merge(exact);
   flattened_.merge(flattened);

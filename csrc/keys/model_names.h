@@ -13,8 +13,8 @@ namespace lora_mmap::keys {
 class ModelNames {
  public:
   // Names are identified by their position. Those with `alive[i]` false are known but never found: the module
-  // exists and takes no part in the forward pass. `aliases` are further names of some; a module's own name goes
-  // before another's alias.
+  // exists and takes no part in the forward pass. `aliases` are further names of some; a module's own name
+  // goes before another's alias.
   ModelNames(std::vector<std::string> names, const std::vector<bool>& alive,
              std::vector<std::pair<uint32_t, std::string>> aliases = {});
   ModelNames(const ModelNames&) = delete;

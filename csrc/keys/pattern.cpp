@@ -61,11 +61,21 @@ class Parser {
     const std::string_view body = text_.substr(at_ + 1, close - at_ - 1);
     at_ = close + 1;
     const size_t colon = body.find(':');
+    if (colon == std::string_view::npos && body.find('*') != std::string_view::npos)
+      return counters(branches, body);
     const size_t index = name_capture(body.substr(0, colon));
     if (colon == std::string_view::npos) return append_token(branches, {Token::Kind::digits, "", index});
     const std::string_view kind = body.substr(colon + 1);
     if (kind == "*") return append_token(branches, {Token::Kind::segment, "", index});
     choice(branches, kind, index);
+  }
+
+  void counters(std::vector<Branch>& branches, std::string_view body) {
+    const auto formula = CountingText::parse(body);
+    if (!formula) fail(text_, "'" + std::string(body) + "' is no index of two counters, as in {i*3+j+1}");
+    const size_t high = name_capture(formula->high);
+    if (formula->counting.has_low) name_capture(formula->low);
+    append_token(branches, {Token::Kind::digits, "", high, formula->counting});
   }
 
   void choice(std::vector<Branch>& branches, std::string_view options, size_t index) {
@@ -152,6 +162,18 @@ bool consume(const Token& token, std::string_view key, Separators separators, si
   return false;
 }
 
+// What a token captured; false for an index that its counters cannot make.
+bool keep(const Token& token, std::string_view text, std::vector<std::string_view>& values) {
+  if (token.kind == Token::Kind::text) return true;
+  if (!token.counting) {
+    values[token.capture] = text;
+    return true;
+  }
+  std::string_view unused;
+  return token.counting->split(text, values[token.capture],
+                               token.counting->has_low ? values[token.capture + 1] : unused);
+}
+
 }  // namespace
 
 Pattern Pattern::parse(std::string_view text) {
@@ -174,7 +196,8 @@ bool Pattern::match(std::string_view key, Separators separators,
       const size_t begin = at;
       matched = consume(token, key, separators, at);
       if (!matched) break;
-      if (token.kind != Token::Kind::text) values[token.capture] = key.substr(begin, at - begin);
+      matched = keep(token, key.substr(begin, at - begin), values);
+      if (!matched) break;
     }
     if (!matched || at != key.size()) continue;
     for (const auto& [capture, value] : branch.chosen) values[capture] = value;
@@ -184,36 +207,50 @@ bool Pattern::match(std::string_view key, Separators separators,
 }
 
 Template Template::parse(std::string_view text, const Pattern& pattern) {
+  const auto capture_of = [&](std::string_view name) {
+    const auto& captures = pattern.captures();
+    const auto found = std::find(captures.begin(), captures.end(), name);
+    if (found == captures.end())
+      fail(text, "'" + pattern.text() + "' captures no '" + std::string(name) + "'");
+    return static_cast<size_t>(found - captures.begin());
+  };
   Template result;
   for (size_t at = 0; at < text.size();) {
     if (text[at] != '{') {
       const size_t end = std::min(text.find('{', at), text.size());
-      result.pieces_.push_back({std::string(text.substr(at, end - at)), kText});
+      result.pieces_.push_back({std::string(text.substr(at, end - at)), kText, kText, {}});
       at = end;
       continue;
     }
     const size_t close = text.find('}', at);
     if (close == std::string_view::npos) fail(text, "'{' is never closed");
-    const std::string_view name = text.substr(at + 1, close - at - 1);
-    const auto& captures = pattern.captures();
-    const auto found = std::find(captures.begin(), captures.end(), name.substr(0, name.find(':')));
-    if (found == captures.end())
-      fail(text, "'" + pattern.text() + "' captures no '" + std::string(name) + "'");
-    result.pieces_.push_back({"", static_cast<size_t>(found - captures.begin())});
+    const std::string_view body = text.substr(at + 1, close - at - 1);
     at = close + 1;
+    if (const auto formula = CountingText::parse(body)) {
+      const size_t low = formula->counting.has_low ? capture_of(formula->low) : kText;
+      result.pieces_.push_back({"", capture_of(formula->high), low, formula->counting});
+    } else {
+      result.pieces_.push_back({"", capture_of(body.substr(0, body.find(':'))), kText, {}});
+    }
   }
   return result;
 }
 
-std::string Template::expand(const std::vector<std::string_view>& values) const {
-  std::string path;
+bool Template::expand(const std::vector<std::string_view>& values, std::string& path) const {
+  path.clear();
   for (const Piece& piece : pieces_) {
-    if (piece.capture == kText)
+    if (piece.capture == kText) {
       path += piece.text;
-    else
+    } else if (!piece.counting) {
       path += values[piece.capture];
+    } else {
+      const auto index =
+          piece.counting->join(values[piece.capture], piece.low == kText ? "" : values[piece.low]);
+      if (!index) return false;
+      path += std::to_string(*index);
+    }
   }
-  return path;
+  return true;
 }
 
 }  // namespace lora_mmap::keys

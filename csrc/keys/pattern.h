@@ -3,6 +3,7 @@
 //   text          itself; in a path pattern '.' also matches '_', because trainers flatten module paths
 //                 (not right after a segment, which may hold '_' itself)
 //   {i}           a decimal index, captured
+//   {i*3+j+1}     an index that counts two levels through (keys/counting.h): i and j are captured
 //   {x:*}         one segment: a non-empty run without '.', captured
 //   {x:a|b|c}     one of the listed texts, captured
 //   [text]        text or nothing (may hold captures, does not nest)
@@ -11,10 +12,13 @@
 // plain run of tokens in which every capture ends where the next token begins, so matching never backtracks.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "keys/counting.h"
 
 namespace lora_mmap::keys {
 
@@ -28,6 +32,7 @@ struct Token {
   Kind kind;
   std::string text;  // of a text token
   size_t capture;    // of a digits or segment token: index into Pattern::captures()
+  std::optional<Counting> counting = std::nullopt;  // of digits; its second counter is the next capture
 };
 
 struct Branch {
@@ -60,12 +65,15 @@ class Template {
   // Throws Error(Fault::pattern) for a capture that `pattern` does not have.
   static Template parse(std::string_view text, const Pattern& pattern);
 
-  std::string expand(const std::vector<std::string_view>& values) const;
+  // False where no path follows from the captures: counters that no index stands for.
+  bool expand(const std::vector<std::string_view>& values, std::string& path) const;
 
  private:
   struct Piece {
     std::string text;
     size_t capture;  // kText for plain text
+    size_t low;      // of a piece with `counting`: its second counter, if any
+    std::optional<Counting> counting;
   };
   static constexpr size_t kText = static_cast<size_t>(-1);
   std::vector<Piece> pieces_;

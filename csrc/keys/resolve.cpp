@@ -1,6 +1,7 @@
 #include "keys/resolve.h"
 
 #include <algorithm>
+#include <string>
 
 namespace lora_mmap::keys {
 namespace {
@@ -24,8 +25,10 @@ bool find_by_name(std::string_view path, const ModelNames& names, Resolution& re
 bool expand_all(const Alternative& alternative, const std::vector<std::string_view>& values,
                 const ModelNames& names, std::vector<uint32_t>& modules) {
   modules.clear();
+  std::string name;
   for (const Template& path : alternative.paths) {
-    const auto ids = names.exact(path.expand(values));
+    if (!path.expand(values, name)) return false;
+    const auto ids = names.exact(name);
     if (ids.size() != 1) return false;
     modules.push_back(ids.front());
   }
@@ -37,16 +40,17 @@ class RuleSearch {
   RuleSearch(std::string_view path, const Group& group, const Grammar& grammar, const ModelNames& names)
       : path_(path), group_(group), grammar_(grammar), names_(names) {}
 
-  // With `conditional`, only what is said of models with a mark of their own; without, only the rest.
-  bool run(bool conditional, std::vector<Choice>& choices) {
+  // Only what is said of files or models with this mark of their own.
+  bool run(Mark mark, std::vector<Choice>& choices) {
     for (const uint32_t index : group_.rules) {
       const Rule& rule = grammar_.rule(index);
-      if (conditional && !rule.is_conditional) continue;
-      if (!grammar_.captures(index, path_, values_)) continue;
+      if (mark != Mark::none && !rule.is_marked) continue;
+      bool captured = false;
       for (uint32_t i = 0; i < rule.alternatives.size(); ++i) {
         const Alternative& way = rule.alternatives[i];
-        if (way.beside.empty() == conditional) continue;
-        if (conditional && names_.exact(way.beside).empty()) continue;
+        if (way.mark() != mark || !holds(way)) continue;
+        if (!captured && !grammar_.captures(index, path_, values_)) break;
+        captured = true;
         if (expand_all(way, values_, names_, modules_)) choices.push_back({index, i, modules_});
       }
     }
@@ -54,6 +58,11 @@ class RuleSearch {
   }
 
  private:
+  bool holds(const Alternative& way) const {
+    if (!way.beside.empty() && names_.exact(way.beside).empty()) return false;
+    return way.infix.empty() || way.infix == group_.infix;
+  }
+
   std::string_view path_;
   const Group& group_;
   const Grammar& grammar_;
@@ -70,9 +79,9 @@ Resolution resolve(const Group& group, const Grammar& grammar, const ModelNames&
     const std::string_view path = group.stem.substr(group.starts[i].offset);
     result.start = i;
     RuleSearch rules(path, group, grammar, names);
-    if (rules.run(true, result.choices)) break;
+    if (rules.run(Mark::file, result.choices) || rules.run(Mark::model, result.choices)) break;
     if (find_by_name(path, names, result)) break;
-    if (rules.run(false, result.choices)) break;
+    if (rules.run(Mark::none, result.choices)) break;
   }
   return result;
 }

@@ -1,6 +1,6 @@
 // From the names a file uses to the modules a model has. Order: the path as it stands, then after each known
-// prefix; for each of these what rules say of models with a mark of their own, the exact name, the flattened name,
-// the other rules. The first hit wins; two at once are never guessed.
+// prefix; for each of these what rules say of models or files with a mark of their own, the exact name, the
+// flattened name, the other rules. The first hit wins; two at once are never guessed.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
-"""Anima and Cosmos-Predict 2 and 2.5 (28 blocks of width 2048, 36 of 5120). NVIDIA's names, which ComfyUI and the trainers
-keep, <-> diffusers'. Anima's ``llm_adapter`` is part of the transformer there, a ``text_conditioner`` of its own in
-diffusers, with the same names inside.
+"""Anima and Cosmos-Predict 2 and 2.5 (28 blocks of width 2048, 36 of 5120): NVIDIA's names, which ComfyUI and the
+trainers keep, <-> diffusers'. Anima's ``llm_adapter`` is part of the transformer there, a ``text_conditioner`` of its
+own in diffusers, with the same names inside.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ FAMILY = Family(
     title="Anima / Cosmos-Predict 2",
     text_encoders={"text_encoder": TextEncoder("language_model", "qwen3_06b.transformer.model")},
     base_models=("cosmos",),
+    widths={"transformer_blocks.{i}.attn1.to_q": (2048, 5120), "transformer_blocks.{i}.attn2.to_k": (1024,)},
     weights=(
         *_attention(_BLOCK + "self_attn.", _DIFFUSERS_BLOCK + "attn1."),
         *_attention(_BLOCK + "cross_attn.", _DIFFUSERS_BLOCK + "attn2."),

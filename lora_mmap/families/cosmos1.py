@@ -25,6 +25,7 @@ def _modulation(native: str, diffusers: str) -> Weights:
 FAMILY = Family(
     name="cosmos1",
     title="Cosmos 1.0",
+    widths={"transformer_blocks.{i}.attn1.to_q": (4096, 5120), "transformer_blocks.{i}.attn2.to_k": (1024,)},
     weights=(
         *_attention(0),
         *_attention(1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import ArgumentError
 from .tables import Family
 
 # Diffusers has these as components of their own pipelines, beside the transformer; paths begin with their names.
@@ -24,14 +25,13 @@ class Dialect:
     def stem(self, path: str, component: str, family: Family, part: Family) -> str:
         """The key's beginning, up to the factor's ending. ``part`` is the table of the component itself: ``family``, or
         one of its text encoders."""
-        whole = part.file_level(path) + path
         if self.flattened:
-            return _kohya_prefix(component, family, part) + whole.replace(".", "_")
+            return _kohya_prefix(component, family, part) + path.replace(".", "_")
         if self.name == "peft":
-            return "base_model.model." + whole
+            return "base_model.model." + path
         if self.name == "comfyui":
-            return _comfyui_prefix(component, family) + whole
-        return whole if path.startswith(_OWN_COMPONENTS) else _diffusers_prefix(component, family) + whole
+            return _comfyui_prefix(component, family) + path
+        return path if path.startswith(_OWN_COMPONENTS) else _diffusers_prefix(component, family) + path
 
 
 DIALECTS = {
@@ -63,5 +63,8 @@ def _diffusers_prefix(component: str, family: Family) -> str:
 def _comfyui_prefix(component: str, family: Family) -> str:
     if component == "denoiser":
         return "diffusion_model."
-    assert family.text_encoders is not None
+    if family.text_encoders is None:
+        raise ArgumentError(
+            f"[spell] ComfyUI names a text encoder by its model: expected that family, not {family.name!r}"
+        )
     return f"text_encoders.{family.text_encoders[component].comfyui}."

@@ -18,19 +18,23 @@ def likeliest(
 ) -> list[str]:
     """The families that know the most module paths, less those whose widths disagree with the shapes.
 
-    Names count for the main model before they count for text encoders. Of equals, one that ``base_model`` names comes
-    first, then the order of the tables.
+    Names that a main model has and no text encoder decide, where there are any: without them the file is for a text
+    encoder. Of equals, one that ``base_model`` names comes first, then the order of the tables.
     """
     votes: Counter[str] = Counter()
     against: set[str] = set()
+    main_models = {family.name for family in tables.families.values() if "denoiser" in family.components}
+    deciding: set[str] = set()
     for group in groups:
         known = {family for rule in group.rules for family, _ in tables.rules[rule].namings}
         votes.update(known)
+        if known <= main_models:
+            deciding |= known
         for family in known:
             if family not in against and not _width_agrees(tables, family, group, shapes):
                 against.add(family)
-    main = {family for family in votes if "denoiser" in tables.families[family].components}
-    candidates = [family for family in votes if family not in against and (family in main or not main)]
+    meant = deciding or votes.keys() - main_models
+    candidates = [family for family in votes if family in meant and family not in against]
     most = max((votes[family] for family in candidates), default=0)
     order = list(tables.families)
     named = [family for family in candidates if votes[family] == most]

@@ -125,13 +125,7 @@ ENDS = (
     same(native="final_layer.norm_final", diffusers="norm_out.norm"),
 )
 
-FINAL_MODULATION = rows(
-    "shift scale",
-    native={"final_layer.adaLN_modulation.1": "shift scale"},
-    diffusers={"norm_out.linear": "scale shift"},
-)
-
-VECTOR = (
+_VECTOR = (
     same(native="time_in.in_layer", diffusers="time_text_embed.timestep_embedder.linear_1"),
     same(native="time_in.out_layer", diffusers="time_text_embed.timestep_embedder.linear_2"),
     same(native="vector_in.in_layer", diffusers="time_text_embed.text_embedder.linear_1"),
@@ -150,7 +144,11 @@ _MODULATION = (
         nunchaku2={SINGLE_BLOCK + "norm.linear": THREE + " interleaved"},
         nunchaku={SINGLE_BLOCK + "norm.linear": THREE + " interleaved"},
     ),
-    FINAL_MODULATION,
+    rows(
+        "shift scale",
+        native={"final_layer.adaLN_modulation.1": "shift scale"},
+        diffusers={"norm_out.linear": "scale shift"},
+    ),
 )
 
 # What Redux and ControlNets have besides.
@@ -168,5 +166,5 @@ FAMILY = Family(
         "text_encoder": TextEncoder("clip", "clip_l.transformer"),
         "text_encoder_2": TextEncoder("t5", "t5xxl.transformer"),
     },
-    weights=(*DOUBLE_BLOCKS, *SINGLE_BLOCKS, *_MODULATION, *VECTOR, *ENDS, *_ADDITIONS),
+    weights=(*DOUBLE_BLOCKS, *SINGLE_BLOCKS, *_MODULATION, *_VECTOR, *ENDS, *_ADDITIONS),
 )

@@ -1,5 +1,5 @@
-"""GPT-2 and what shares its names (GPT-J, Falcon, BLOOM), as transformers has them. Where q, k and v are one matrix, nobody
-takes it apart."""
+"""GPT-2 and what shares its names (GPT-J, Falcon, BLOOM), as transformers has them. Where q, k and v are one matrix,
+nobody takes it apart."""
 
 from __future__ import annotations
 

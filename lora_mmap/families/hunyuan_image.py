@@ -12,7 +12,7 @@ FAMILY = Family(
     title="HunyuanImage 2.1",
     written={"kohya": "tencent"},
     weights=(
-        *hunyuan_video.DOUBLE_BLOCKS,
+        *hunyuan_video.double_blocks(),
         *hunyuan_video.SINGLE_BLOCKS,
         *hunyuan_video.TEXT_REFINER,
         *hunyuan_video.embedder("time_in", "time_guidance_embed.timestep_embedder"),

@@ -7,7 +7,6 @@ through a refiner of its own, whose modulation (two gates) is alike everywhere. 
 
 from __future__ import annotations
 
-from . import flux1
 from .flux1 import BLOCK, DOUBLE, SINGLE, SINGLE_BLOCK, SIX, THREE
 from .tables import Family, TextEncoder, Weights, cols, rows, same
 
@@ -15,13 +14,18 @@ _REFINER = "txt_in.individual_token_refiner.blocks.{i}."
 _REFINER_BLOCK = "context_embedder.token_refiner.refiner_blocks.{i}."
 
 
-def _attention(side: str, parts: tuple[str, str, str], fused: str) -> Weights:
-    """q, k and v of one side of a double block: together in Tencent's first models, apart in the later ones."""
+def kept(native: str, diffusers: str) -> Weights:
+    """A weight that ComfyUI calls as Tencent does."""
+    return same(native=native, tencent=native, diffusers=diffusers)
+
+
+def _attention(side: str, parts: tuple[str, str, str], fused: str, apart: bool) -> Weights:
+    """q, k and v of one side of a double block; Tencent has them together, and ``apart`` in later models."""
+    tencent = f"{DOUBLE}{side}_attn_"
     return rows(
         "q k v",
         native={f"{DOUBLE}{side}_attn.qkv": "q k v"},
-        tencent={f"{DOUBLE}{side}_attn_qkv": "q k v"},
-        tencent_split={f"{DOUBLE}{side}_attn_{piece}": piece for piece in "qkv"},
+        tencent={tencent + piece: piece for piece in "qkv"} if apart else {tencent + "qkv": "q k v"},
         diffusers={f"{BLOCK}attn.{part}": piece for part, piece in zip(parts, "qkv", strict=True)},
         fused={f"{BLOCK}attn.{fused}": "q k v"},
     )
@@ -51,22 +55,26 @@ def _side(side: str, diffusers: tuple[str, str, str, str]) -> tuple[Weights, ...
             tencent=f"{DOUBLE}{side}_attn_k_norm",
             diffusers=f"{BLOCK}attn.norm_{added}k",
         ),
-        same(native=f"{DOUBLE}{side}_norm1", diffusers=f"{norm1}.norm"),
-        same(native=f"{DOUBLE}{side}_norm2", diffusers=norm2),
+        kept(f"{DOUBLE}{side}_norm1", f"{norm1}.norm"),
+        kept(f"{DOUBLE}{side}_norm2", norm2),
     )
 
 
-DOUBLE_BLOCKS = (
-    _attention("img", ("to_q", "to_k", "to_v"), "to_qkv"),
-    _attention("txt", ("add_q_proj", "add_k_proj", "add_v_proj"), "to_added_qkv"),
-    *_side("img", ("attn.to_out.0", "ff", "norm1", "norm2")),
-    *_side("txt", ("attn.to_add_out", "ff_context", "norm1_context", "norm2_context")),
-)
+def double_blocks(*, apart: bool = False) -> tuple[Weights, ...]:
+    """The double blocks; ``apart``: Tencent's names have q, k and v apart."""
+    return (
+        _attention("img", ("to_q", "to_k", "to_v"), "to_qkv", apart),
+        _attention("txt", ("add_q_proj", "add_k_proj", "add_v_proj"), "to_added_qkv", apart),
+        *_side("img", ("attn.to_out.0", "ff", "norm1", "norm2")),
+        *_side("txt", ("attn.to_add_out", "ff_context", "norm1_context", "norm2_context")),
+    )
+
 
 SINGLE_BLOCKS = (
     rows(
         "q k v mlp:4",
         native={SINGLE + "linear1": "q k v mlp"},
+        tencent={SINGLE + "linear1": "q k v mlp"},
         diffusers={
             SINGLE_BLOCK + "attn.to_q": "q",
             SINGLE_BLOCK + "attn.to_k": "k",
@@ -78,6 +86,7 @@ SINGLE_BLOCKS = (
     cols(
         "attn mlp:4",
         native={SINGLE + "linear2": "attn mlp"},
+        tencent={SINGLE + "linear2": "attn mlp"},
         diffusers={SINGLE_BLOCK + "proj_out": "attn mlp"},
     ),
     rows(
@@ -88,7 +97,7 @@ SINGLE_BLOCKS = (
     ),
     same(native=SINGLE + "norm.query_norm", tencent=SINGLE + "q_norm", diffusers=SINGLE_BLOCK + "attn.norm_q"),
     same(native=SINGLE + "norm.key_norm", tencent=SINGLE + "k_norm", diffusers=SINGLE_BLOCK + "attn.norm_k"),
-    same(native=SINGLE + "pre_norm", diffusers=SINGLE_BLOCK + "norm.norm"),
+    kept(SINGLE + "pre_norm", SINGLE_BLOCK + "norm.norm"),
 )
 
 
@@ -105,7 +114,6 @@ TEXT_REFINER = (
         "q k v",
         native={_REFINER + "self_attn.qkv": "q k v"},
         tencent={_REFINER + "self_attn_qkv": "q k v"},
-        tencent_split={f"{_REFINER}self_attn_{piece}": piece for piece in "qkv"},
         diffusers={f"{_REFINER_BLOCK}attn.to_{piece}": piece for piece in "qkv"},
         fused={_REFINER_BLOCK + "attn.to_qkv": "q k v"},
     ),
@@ -116,10 +124,10 @@ TEXT_REFINER = (
     ),
     same(native=_REFINER + "mlp.0", tencent=_REFINER + "mlp.fc1", diffusers=_REFINER_BLOCK + "ff.net.0.proj"),
     same(native=_REFINER + "mlp.2", tencent=_REFINER + "mlp.fc2", diffusers=_REFINER_BLOCK + "ff.net.2"),
-    same(native=_REFINER + "adaLN_modulation.1", diffusers=_REFINER_BLOCK + "norm_out.linear"),
-    same(native=_REFINER + "norm1", diffusers=_REFINER_BLOCK + "norm1"),
-    same(native=_REFINER + "norm2", diffusers=_REFINER_BLOCK + "norm2"),
-    same(native="txt_in.input_embedder", diffusers="context_embedder.proj_in"),
+    kept(_REFINER + "adaLN_modulation.1", _REFINER_BLOCK + "norm_out.linear"),
+    kept(_REFINER + "norm1", _REFINER_BLOCK + "norm1"),
+    kept(_REFINER + "norm2", _REFINER_BLOCK + "norm2"),
+    kept("txt_in.input_embedder", "context_embedder.proj_in"),
     *embedder("txt_in.t_embedder", "context_embedder.time_text_embed.timestep_embedder"),
     same(
         native="txt_in.c_embedder.in_layer",
@@ -134,17 +142,22 @@ TEXT_REFINER = (
 )
 
 ENDS = (
-    same(native="img_in.proj", diffusers="x_embedder.proj"),
-    same(native="final_layer.linear", diffusers="proj_out"),
-    same(native="final_layer.norm_final", diffusers="norm_out.norm"),
-    flux1.FINAL_MODULATION,
+    kept("img_in.proj", "x_embedder.proj"),
+    kept("final_layer.linear", "proj_out"),
+    kept("final_layer.norm_final", "norm_out.norm"),
+    rows(
+        "shift scale",
+        native={"final_layer.adaLN_modulation.1": "shift scale"},
+        tencent={"final_layer.adaLN_modulation.1": "shift scale"},
+        diffusers={"norm_out.linear": "scale shift"},
+    ),
 )
 
 _VECTOR = (
     *embedder("time_in", "time_text_embed.timestep_embedder"),
     *embedder("guidance_in", "time_text_embed.guidance_embedder"),
-    same(native="vector_in.in_layer", diffusers="time_text_embed.text_embedder.linear_1"),
-    same(native="vector_in.out_layer", diffusers="time_text_embed.text_embedder.linear_2"),
+    kept("vector_in.in_layer", "time_text_embed.text_embedder.linear_1"),
+    kept("vector_in.out_layer", "time_text_embed.text_embedder.linear_2"),
 )
 
 # FramePack looks back at cleaned frames in three resolutions, and at the first image.
@@ -161,5 +174,5 @@ FAMILY = Family(
         "text_encoder": TextEncoder("language_model", "llama.transformer.model"),
         "text_encoder_2": TextEncoder("clip", "clip_l.transformer"),
     },
-    weights=(*DOUBLE_BLOCKS, *SINGLE_BLOCKS, *TEXT_REFINER, *_VECTOR, *ENDS, *_FRAMEPACK),
+    weights=(*double_blocks(), *SINGLE_BLOCKS, *TEXT_REFINER, *_VECTOR, *ENDS, *_FRAMEPACK),
 )

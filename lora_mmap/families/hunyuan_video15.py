@@ -4,33 +4,34 @@ Tencent's names. It also reads glyphs (ByT5) and an image (SigLIP), and marks ea
 from __future__ import annotations
 
 from . import hunyuan_video
-from .tables import Family, same
+from .hunyuan_video import kept
+from .tables import Family
 
 # Also HunyuanImage's.
 GLYPHS = (
-    same(native="byt5_in.layernorm", diffusers="context_embedder_2.norm"),
-    same(native="byt5_in.fc1", diffusers="context_embedder_2.linear_1"),
-    same(native="byt5_in.fc2", diffusers="context_embedder_2.linear_2"),
-    same(native="byt5_in.fc3", diffusers="context_embedder_2.linear_3"),
+    kept("byt5_in.layernorm", "context_embedder_2.norm"),
+    kept("byt5_in.fc1", "context_embedder_2.linear_1"),
+    kept("byt5_in.fc2", "context_embedder_2.linear_2"),
+    kept("byt5_in.fc3", "context_embedder_2.linear_3"),
 )
 
 _IMAGE = (
-    same(native="vision_in.proj.0", diffusers="image_embedder.norm_in"),
-    same(native="vision_in.proj.1", diffusers="image_embedder.linear_1"),
-    same(native="vision_in.proj.3", diffusers="image_embedder.linear_2"),
-    same(native="vision_in.proj.4", diffusers="image_embedder.norm_out"),
+    kept("vision_in.proj.0", "image_embedder.norm_in"),
+    kept("vision_in.proj.1", "image_embedder.linear_1"),
+    kept("vision_in.proj.3", "image_embedder.linear_2"),
+    kept("vision_in.proj.4", "image_embedder.norm_out"),
 )
 
 FAMILY = Family(
     name="hunyuan_video15",
     title="HunyuanVideo 1.5",
-    written={"kohya": "tencent_split tencent"},
+    written={"kohya": "tencent"},
     weights=(
-        *hunyuan_video.DOUBLE_BLOCKS,
+        *hunyuan_video.double_blocks(apart=True),
         *hunyuan_video.TEXT_REFINER,
         *hunyuan_video.embedder("time_in", "time_embed.timestep_embedder"),
         *hunyuan_video.embedder("time_r_in", "time_embed.timestep_embedder_r"),
-        same(native="cond_type_embedding", diffusers="cond_type_embed"),
+        kept("cond_type_embedding", "cond_type_embed"),
         *GLYPHS,
         *_IMAGE,
         *hunyuan_video.ENDS,

@@ -1,5 +1,5 @@
-"""Ideogram 4 (34 layers, width 4608). The checkpoint and ComfyUI fuse q, k and v; diffusers has them apart and calls the
-conditional of its two transformers ``conditional_transformer`` in files."""
+"""Ideogram 4 (34 layers, width 4608). The checkpoint and ComfyUI fuse q, k and v; diffusers has them apart and
+calls the conditional of its two transformers ``conditional_transformer`` in files."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Decoders of the Llama line as transformers names them (Llama, Mistral, Qwen 2 to 3, Gemma, Phi, GLM, DeepSeek), as text
-encoders of diffusion models and in their own right.
+"""Decoders of the Llama line as transformers names them (Llama, Mistral, Qwen 2 to 3, Gemma, Phi, GLM, DeepSeek):
+text encoders of diffusion models, and models in their own right.
 
 Which levels (``model``, ``language_model``) stand before a layer depends on class and version of transformers; prefixes
 and levels take care of them. Serving engines, and Phi 3 itself, fuse q, k and v (``qkv_proj``) and the MLP's gate and

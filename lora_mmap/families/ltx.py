@@ -1,5 +1,5 @@
-"""LTX-Video (28 blocks of width 2048, 48 of width 4096). Lightricks' names, which ComfyUI keeps, and diffusers' differ in
-the embeddings and the norms of queries and keys only."""
+"""LTX-Video (28 blocks of width 2048, 48 of width 4096). Lightricks' names, which ComfyUI keeps, and diffusers' differ
+in the embeddings and the norms of queries and keys only."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ FAMILY = Family(
     title="LTX-Video",
     base_models=("ltxv", "ltx-video"),
     text_encoders={"text_encoder": TextEncoder("t5", "t5xxl.transformer")},
+    widths={_ATTENTION + "{m:to_q|to_k|to_v|to_out.0}": (2048, 4096)},
     weights=(
         *VIDEO,
         same(

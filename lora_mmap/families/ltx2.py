@@ -39,6 +39,7 @@ FAMILY = Family(
     name="ltx2",
     title="LTX-2",
     base_models=("ltx-2", "ltxav"),
+    widths={_ATTENTION + _PROJECTION: (2048, 4096)},
     weights=(
         *VIDEO,
         same(native=_ATTENTION + _PROJECTION, diffusers=_ATTENTION + _PROJECTION),

@@ -1,5 +1,9 @@
-"""MiniMax-H3 (width 5376, heads of 128 features; video and audio). Published single files, ComfyUI and the reference
-stack q, k and v in one matrix; the gated MLP's first matrix has its gate first there, diffusers has the value first."""
+"""MiniMax-H3 (width 5376, 56 heads of 128 features; video and audio).
+
+Published single files, ComfyUI and the reference stack q, k and v in one matrix. The gated MLP's first matrix has its
+gate first there; diffusers has the value first. DiffSynth-Studio trains on MiniMax's shards as they are stored: q, k
+and v of the first head, of the second, ... Names and shapes are the same; only that it writes PEFT's ``default`` tells.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ def _block(native: str, diffusers: str) -> tuple[Weights, ...]:
         rows(
             "q k v",
             native={native + "attn.qkv_proj": "q k v"},
+            diffsynth={native + "attn.qkv_proj": "q k v interleaved by 128"},
             diffusers={f"{diffusers}attn.to_{piece}": piece for piece in "qkv"},
             fused={diffusers + "attn.to_qkv": "q k v"},
         ),
@@ -34,6 +39,7 @@ FAMILY = Family(
     namings=(
         Naming("diffusers", beside="transformer_blocks.0.adaln_proj.linear"),
         Naming("native", beside="blocks.0.adaln_proj.linear"),
+        Naming("diffsynth", in_models=False, infix="default"),
     ),
     weights=(
         *_block("blocks.{i}.", "transformer_blocks.{i}."),

@@ -21,23 +21,42 @@ class Run(NamedTuple):
     size: int
 
 
+class Weave(NamedTuple):
+    """Pieces of equal size that lie in each other: ``in_turn`` rows of the first, of the second, ..."""
+
+    pieces: int
+    in_turn: int
+
+    def order(self, rows: int) -> npt.NDArray[np.int32]:
+        """For each of ``rows`` rows: which row of the stacked pieces it is."""
+        stacked = np.arange(rows, dtype=np.int32).reshape(self.pieces, -1, self.in_turn)
+        return stacked.transpose(1, 0, 2).reshape(rows)
+
+
 @dataclass(frozen=True)
 class Placement:
     """What of a pair lands where in one weight. ``runs`` are in units, of which the weight's axis has ``target_units``
-    and the pair's ``source_units``. ``interleave`` > 1: row ``k`` of the weight is row ``k % interleave`` of its units.
+    and the pair's ``source_units``. ``woven`` and ``source_woven``: the units of the weight, of the pair, are not
+    stacked.
     """
 
     axis: Axis = "rows"
     runs: tuple[Run, ...] = (Run(0, 0, 1),)
     target_units: int = 1
     source_units: int = 1
-    interleave: int = 1
+    woven: Weave | None = None
+    source_woven: Weave | None = None
     square: bool = False
 
     @cached_property
     def is_whole(self) -> bool:
         """True when the weight and the pair are the same matrix, row by row."""
-        return self.interleave == 1 and self.runs == (Run(0, 0, self.target_units),) and not self._is_section
+        return not self.is_woven and self.runs == (Run(0, 0, self.target_units),) and not self._is_section
+
+    @property
+    def is_woven(self) -> bool:
+        """True when rows move one by one: no run of them stays together."""
+        return self.woven is not None or self.source_woven is not None
 
     @property
     def _is_section(self) -> bool:
@@ -46,8 +65,10 @@ class Placement:
     @cached_property
     def layout(self) -> str | None:
         """The name of the permutation, or None where the order is the same."""
-        if self.interleave > 1:
-            return f"interleaved by {self.interleave}"
+        weave = self.woven or self.source_woven
+        if weave is not None:
+            heads = "" if weave.in_turn == 1 else f", {weave.in_turn} rows in turn"
+            return f"interleaved by {weave.pieces}{heads}"
         if len(self.runs) < 2:
             return None
         return "swapped halves" if self.target_units == 2 == self.source_units else "reordered pieces"
@@ -58,7 +79,23 @@ class Placement:
         unit, rest = divmod(target, self.target_units)
         if rest or unit * self.source_units != source:
             return None
+        for weave, rows in ((self.woven, target), (self.source_woven, source)):
+            if weave is not None and rows % (weave.pieces * weave.in_turn):
+                return None
         return tuple(Run(run.target * unit, run.source * unit, run.size * unit) for run in self.runs)
+
+
+@lru_cache(maxsize=64)
+def row_map(placement: Placement, target: int, source: int) -> npt.NDArray[np.int32]:
+    """For each of ``target`` rows of a weight: which of the ``source`` rows of the pair is for it."""
+    runs = placement.scaled(target, source)
+    assert runs is not None
+    rows = np.concatenate([np.arange(run.source, run.source + run.size, dtype=np.int32) for run in runs])
+    if placement.source_woven is not None:
+        rows = np.argsort(placement.source_woven.order(source)).astype(np.int32)[rows]
+    if placement.woven is not None:
+        rows = rows[placement.woven.order(target)]
+    return np.ascontiguousarray(rows)
 
 
 WHOLE = Placement()
@@ -85,9 +122,14 @@ def placement(weights: Weights, source: Layout, target: Layout) -> Placement:
         tuple(runs),
         _units(weights, target),
         _units(weights, source),
-        len(target.pieces) if target.interleaved else 1,
+        _weave(target),
+        _weave(source),
         weights.square,
     )
+
+
+def _weave(layout: Layout) -> Weave | None:
+    return Weave(len(layout.pieces), layout.interleaved) if layout.interleaved else None
 
 
 def _offsets(weights: Weights, layout: Layout) -> dict[str, int]:
@@ -97,10 +139,3 @@ def _offsets(weights: Weights, layout: Layout) -> dict[str, int]:
 
 def _units(weights: Weights, layout: Layout) -> int:
     return sum(weights.sizes[piece] for piece in layout.pieces)
-
-
-@lru_cache(maxsize=64)
-def interleaving(rows: int, pieces: int) -> npt.NDArray[np.int32]:
-    """For each of ``rows`` rows of an interleaved weight: which row of the stacked pieces it is."""
-    order = np.arange(rows, dtype=np.int32).reshape(pieces, rows // pieces).T
-    return np.ascontiguousarray(order.ravel())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .tables import Family, TextEncoder
-from .unet import NAMINGS, unet
+from .unet import NAMINGS, UNET, upsamplers
 
 FAMILY = Family(
     name="sd15",
@@ -16,5 +16,5 @@ FAMILY = Family(
         "input_blocks.1.1.transformer_blocks.0.attn2.to_k": (768,),
         "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (768,),
     },
-    weights=unet(levels=4, attention=(0, 1, 2)),
+    weights=(*UNET, *upsamplers((False, True, True))),
 )

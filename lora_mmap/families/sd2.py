@@ -4,7 +4,7 @@ embedding, its upscaler a noise level."""
 from __future__ import annotations
 
 from .tables import Family, TextEncoder, same
-from .unet import NAMINGS, unet
+from .unet import NAMINGS, UNET, upsamplers
 
 FAMILY = Family(
     name="sd2",
@@ -18,7 +18,8 @@ FAMILY = Family(
         "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (1024,),
     },
     weights=(
-        *unet(levels=4, attention=(0, 1, 2)),
+        *UNET,
+        *upsamplers((False, True, True)),
         same(native="label_emb", diffusers="class_embedding"),
         same(native="label_emb.0.0", diffusers="class_embedding.linear_1"),
         same(native="label_emb.0.2", diffusers="class_embedding.linear_2"),

@@ -1,8 +1,15 @@
-"""Every known ending of an adapter key, more specific spellings first (the first of two equally long ones wins)."""
+"""Every known ending of an adapter key. The longest that fits wins; of two equally long ones the first in the table.
+
+``[.{adapter:*}]`` is the name under which PEFT keeps an adapter in a model, left in the key by who saves the model's
+own state dict (``.lora_A.default.weight``).
+"""
 
 from __future__ import annotations
 
+from .peft_tuners import PEFT_TUNERS
 from .tables import Suffix
+
+_ADAPTER = "[.{adapter:*}]"
 
 
 def _lora() -> list[Suffix]:
@@ -12,16 +19,16 @@ def _lora() -> list[Suffix]:
         spelling = "lora_A/lora_B" if word in "AB" else "lora_down/lora_up"
         table += [
             Suffix(f".lora_{word}.weight", roles[word], "lora", spelling),
-            Suffix(f".lora_{word}.bias", f"{roles[word]}_bias", "lora_bias", spelling),
             Suffix(f".lora_{word}.{{adapter:*}}.weight", roles[word], "lora", spelling + " with adapter name"),
-            Suffix(f".lora_{word}.{{adapter:*}}.bias", f"{roles[word]}_bias", "lora_bias", spelling),
         ]
+        if word != "mid":
+            bias = f"{roles[word]}_bias"
+            table.append(Suffix(f".lora_{word}{_ADAPTER}.bias", bias, "lora_bias", spelling, parameter="bias"))
     for word in ("A", "B"):
         table += [
             Suffix(f".lora_{word}", roles[word], "lora", "bare lora_A/lora_B"),
             Suffix(f".lora_{word}.{{adapter:*}}", roles[word], "lora", "bare lora_A/lora_B with adapter name"),
-            Suffix(f".lora_embedding_{word}", f"embedding_{roles[word]}", "lora_embedding", "lora_embedding"),
-            Suffix(f".lora_embedding_{word}.{{adapter:*}}", f"embedding_{roles[word]}", "lora_embedding"),
+            Suffix(f".lora_embedding_{word}{_ADAPTER}", f"embedding_{roles[word]}", "embedding", "lora_embedding"),
         ]
     for word in ("down", "up", "mid"):
         table.append(Suffix(f".lora.{word}.weight", roles[word], "lora", "lora.down/lora.up"))
@@ -33,66 +40,73 @@ def _lora() -> list[Suffix]:
                 Suffix(f"_lora{n}.{word}.weight", roles[word], "lora", "xlabs processor", keep=f"_lora{n}")
                 for n in (1, 2)
             ),
+            # Nunchaku's converter writes factors in the order of its kernels, and no `.weight` after the name.
+            Suffix(f".lora_{word}", f"packed_{word}", "nunchaku", "Nunchaku packed lora_down/lora_up"),
         ]
     return table
 
 
-SUFFIXES: tuple[Suffix, ...] = (
-    *_lora(),
+# Beside the factors of LoRA, LoHa or LoKr.
+_SCALES = (
     Suffix(".alpha", "alpha", ""),
-    Suffix(".lora_alpha", "alpha", ""),
     Suffix(".alpha.{adapter:*}", "alpha", ""),
-    Suffix(".lora_magnitude_vector", "magnitude", "dora"),
-    Suffix(".lora_magnitude_vector.weight", "magnitude", "dora"),
-    Suffix(".lora_magnitude_vector.{adapter:*}.weight", "magnitude", "dora"),
-    Suffix(".lora_magnitude_vector.{adapter:*}", "magnitude", "dora"),
-    Suffix(".dora_scale", "magnitude", "dora"),
-    *(Suffix(f".hada_{w}_{x}", f"{w}_{x}", "loha") for w in ("w1", "w2") for x in "ab"),
-    *(Suffix(f".hada_t{n}", f"t{n}", "loha") for n in (1, 2)),
-    *(Suffix(f".lokr_{w}", w, "lokr") for w in ("w1", "w2")),
-    *(Suffix(f".lokr_{w}_{x}", f"{w}_{x}", "lokr") for w in ("w1", "w2") for x in "ab"),
-    *(Suffix(f".lokr_t{n}", f"t{n}", "lokr") for n in (1, 2)),
-    *(Suffix(f".{x}.weight", x, "glora") for x in ("a1", "a2", "b1", "b2", "bm")),
-    Suffix(".oft_blocks", "oft_blocks", "oft"),
-    Suffix(".oft_diag", "oft_diag", "oft"),
-    Suffix(".rescale", "rescale", "oft"),
-    Suffix(".oft_R.weight", "oft_r", "oft_peft"),
-    Suffix(".oft_R.{adapter:*}.weight", "oft_r", "oft_peft"),
-    Suffix(".boft_R", "boft_r", "boft_peft"),
-    Suffix(".boft_s", "boft_s", "boft_peft"),
-    Suffix(".diff", "diff", "full"),
-    Suffix(".diff_b", "diff_bias", "full"),
-    Suffix(".diff_m", "diff_modulation", "full"),
-    Suffix(".w_norm", "diff", "norm"),
-    Suffix(".b_norm", "diff_bias", "norm"),
-    Suffix(".set_weight", "set", "set"),
-    Suffix(".reshape_weight", "reshape", "reshape"),
-    Suffix(".on_input", "on_input", "ia3"),
-    Suffix(".ia3_l", "ia3", "ia3"),
-    *(Suffix(f".bias_{x}", f"bias_{x}", "sparse_bias") for x in ("indices", "values", "size")),
+    Suffix(f".lora_alpha{_ADAPTER}", "alpha", ""),
     Suffix(".scalar", "scalar", "scalar"),
-    Suffix(".vera_lambda_b", "lambda_b", "vera"),
-    Suffix(".vera_lambda_d", "lambda_d", "vera"),
+    Suffix(".dora_scale", "magnitude", "dora"),
+    Suffix(".lora_magnitude_vector[.weight]", "magnitude", "dora_peft"),
+    Suffix(".lora_magnitude_vector.{adapter:*}[.weight]", "magnitude", "dora_peft"),
 )
 
-# Algorithms whose tensors are recognised and whose arithmetic is not here yet: never fused as if they were plain LoRA.
-UNSUPPORTED: dict[str, str] = {
-    "lora_bias": "LoRA with a trained bias (lora_bias)",
-    "lora_embedding": "LoRA on an embedding",
-    "lora_mid": "LoRA in Tucker form (lora_mid)",
-    "dora": "DoRA (magnitude vector)",
-    "loha": "LoHa",
-    "lokr": "LoKr",
-    "glora": "GLoRA",
-    "oft": "OFT",
-    "oft_peft": "OFT as PEFT writes it",
-    "boft_peft": "BOFT as PEFT writes it",
-    "full": "full difference (diff)",
-    "norm": "norm difference (w_norm, b_norm)",
-    "set": "set weight",
-    "reshape": "reshaped weight",
-    "ia3": "(IA)3",
-    "sparse_bias": "LyCORIS sparse bias",
-    "scalar": "LyCORIS scalar",
-    "vera": "VeRA",
-}
+_LYCORIS = (
+    *(Suffix(f".hada_{w}_{x}{_ADAPTER}", f"{w}_{x}", "loha", "hada") for w in ("w1", "w2") for x in "ab"),
+    *(Suffix(f".hada_t{n}{_ADAPTER}", f"t{n}", "loha", "hada") for n in (1, 2)),
+    *(Suffix(f".lokr_{w}{_ADAPTER}", w, "lokr", "lokr") for w in ("w1", "w2")),
+    *(Suffix(f".lokr_{w}_{x}{_ADAPTER}", f"{w}_{x}", "lokr", "lokr") for w in ("w1", "w2") for x in "ab"),
+    *(Suffix(f".lokr_t{n}{_ADAPTER}", f"t{n}", "lokr", "lokr") for n in (1, 2)),
+    *(Suffix(f".{x}.weight", x, "glora", "a1/a2/b1/b2") for x in ("a1", "a2", "b1", "b2", "bm")),
+    Suffix(".oft_blocks", "oft_blocks", "oft", "oft_blocks"),
+    Suffix(".oft_diag", "oft_diag", "oft", "oft_diag"),
+    Suffix(".rescale", "rescale", "oft"),
+    Suffix(".on_input", "on_input", "ia3", "weight/on_input"),
+    Suffix(".q_layer.weight", "q_layer", "tlora", "q_layer/p_layer"),
+    Suffix(".p_layer.weight", "p_layer", "tlora", "q_layer/p_layer"),
+    Suffix(".lambda_layer", "lambda_layer", "tlora", "q_layer/p_layer"),
+    *(Suffix(f".bias_{x}", f"bias_{x}", "sparse_bias", parameter="bias") for x in ("indices", "values", "size")),
+)
+
+_PEFT = (
+    Suffix(f".oft_R{_ADAPTER}.weight", "oft_r", "oft_peft", "oft_R"),
+    Suffix(f".oft_R{_ADAPTER}", "oft_r", "oft_peft", "oft_R"),
+    Suffix(f".boft_R{_ADAPTER}", "boft_r", "boft_peft", "boft_R"),
+    Suffix(f".boft_s{_ADAPTER}", "boft_s", "boft_peft", "boft_R"),
+    Suffix(f".ia3_l{_ADAPTER}", "ia3", "ia3_peft", "ia3_l"),
+    *(
+        Suffix(pattern, role, tuner.algorithm, tuner.title)
+        for tuner in PEFT_TUNERS
+        for pattern, role in tuner.suffixes()
+    ),
+)
+
+# Parameters as they shall be, or what is added to them as it is.
+_WHOLE = (
+    Suffix(".diff", "diff", "full", "diff"),
+    Suffix(".diff_b", "diff_bias", "full", "diff", parameter="bias"),
+    Suffix(".diff_m", "diff_modulation", "full", "diff", parameter="modulation"),
+    Suffix(".w_norm", "diff", "norm", "w_norm/b_norm"),
+    Suffix(".b_norm", "diff_bias", "norm", "w_norm/b_norm", parameter="bias"),
+    Suffix(".set_weight", "set", "set", "set_weight"),
+    Suffix(".reshape_weight", "reshape", "reshape"),
+    Suffix(f".modules_to_save{_ADAPTER}.weight", "whole", "whole", "modules_to_save"),
+    Suffix(f".modules_to_save{_ADAPTER}.bias", "whole_bias", "whole", "modules_to_save", parameter="bias"),
+    # PEFT's own copies of what it wraps: written with bias="all", or where a resized embedding is saved.
+    Suffix(".original_module.weight", "original", "original"),
+    Suffix(".original_module.bias", "original_bias", "original", parameter="bias"),
+    Suffix("[.base_layer].weight", "whole", "whole"),
+    Suffix("[.base_layer].bias", "whole_bias", "whole", parameter="bias"),
+    Suffix(".scale", "set", "set", "scale", parameter="scale"),  # of the normalisations in BFL's control LoRAs
+    # Control-LoRA: a whole ControlNet, its matrices as factors of their difference to the UNet's.
+    Suffix(".up", "control_up", "control_lora", "Control-LoRA"),
+    Suffix(".down", "control_down", "control_lora", "Control-LoRA"),
+)
+
+SUFFIXES: tuple[Suffix, ...] = (*_lora(), *_SCALES, *_LYCORIS, *_PEFT, *_WHOLE)

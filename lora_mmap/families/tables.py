@@ -5,7 +5,8 @@ A *naming* is one consistent way to name a model's weights: ``native`` (as publi
 direction between any two namings, follows from that.
 
 Paths are patterns (``csrc/keys/pattern.h``): ``{i}`` stands for a block index, ``{m:to_q|to_k}`` for one of the listed
-words, ``.`` also matches the ``_`` of trainers that flatten module paths. Paths of one weight capture the same names.
+words, ``{i*3+j+1}`` for an index that counts two levels through (``j`` below three), ``.`` also matches the ``_`` of
+trainers that flatten module paths. Paths of one weight capture the same names.
 """
 
 from __future__ import annotations
@@ -23,20 +24,23 @@ class Naming:
 
     ``beside`` is a module that only models of this naming have, with its indices (``transformer_blocks.0.qkv_proj``);
     where a model has it, this naming's paths win over equal paths of other namings. ``in_models`` is False for what
-    only adapter files are written in.
+    only adapter files are written in; where nothing but the PEFT adapter name in their keys tells these, ``infix`` is
+    that name (``default`` in ``.lora_A.default.weight``), and with it this naming's paths win.
     """
 
     name: str
     beside: str = ""
     in_models: bool = True
+    infix: str = ""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which pieces of a weight a path holds, in order; ``interleaved``: row by row in turn, not one after the other."""
+    """Which pieces of a weight a path holds, in order. ``interleaved``: not one after the other, but so many rows of
+    each in turn; 0 otherwise."""
 
     pieces: tuple[str, ...]
-    interleaved: bool = False
+    interleaved: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def rows(pieces: str, *, square: bool = False, **namings: Mapping[str, str]) -> 
     """A matrix whose output features come in pieces: ``rows("q k v mlp:4", native={"linear1": "q k v mlp"}, ...)``.
 
     ``pieces`` lists them with their relative sizes. A path holds the pieces it lists, in its own order; ``"a b
-    interleaved"`` takes them row by row in turn.
+    interleaved"`` takes them row by row in turn, ``"a b interleaved by 128"`` 128 rows of each.
     """
     return _cut(pieces, "rows", square, namings)
 
@@ -96,9 +100,10 @@ def _cut(pieces: str, axis: Axis, square: bool, namings: Mapping[str, Mapping[st
 
 
 def _layout(text: str) -> Layout:
-    words = text.split()
-    interleaved = words[-1] == "interleaved"
-    return Layout(tuple(words[:-1] if interleaved else words), interleaved)
+    pieces, interleaved, rows_in_turn = text.partition(" interleaved")
+    if not interleaved:
+        return Layout(tuple(pieces.split()))
+    return Layout(tuple(pieces.split()), int(rows_in_turn.removeprefix(" by ") or 1))
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,7 @@ class Family:
     For writing (:func:`lora_mmap.families.writing.spell`): ``written`` says which naming a dialect writes, several in
     order of preference, ``""`` for the names that a model has itself (``{"kohya": "tencent_split tencent"}``); unsaid,
     kohya and ComfyUI write ``native`` names, diffusers and PEFT ``diffusers`` ones. ``is_unet``: diffusers' pipelines
-    have it as ``unet``, not as ``transformer``. ``text_encoders`` are the others by component. ``below`` are levels
-    that files write and not all models have, with the beginnings of the paths that stand below them.
+    have it as ``unet``, not as ``transformer``. ``text_encoders`` are its pipeline's, by component.
     """
 
     name: str
@@ -136,11 +140,6 @@ class Family:
     base_models: tuple[str, ...] = ()
     is_unet: bool = False
     text_encoders: Mapping[str, TextEncoder] | None = None
-    below: Mapping[str, tuple[str, ...]] | None = None
-
-    def file_level(self, path: str) -> str:
-        """What files write before ``path``."""
-        return next((level for level, paths in (self.below or {}).items() if path.startswith(paths)), "")
 
 
 @dataclass(frozen=True)

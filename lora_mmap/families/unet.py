@@ -1,21 +1,22 @@
 """The UNet of Stable Diffusion 1, 2 and XL: CompVis' and Stability's numbering of its blocks (``native``, which ComfyUI
 keeps) and diffusers' levels.
 
-Natively, ``input_blocks`` and ``output_blocks`` count through: a level is two (three on the way up) residual blocks,
-each with its attention, and a change of resolution. diffusers names level, layer and kind. Inside a transformer block
-both say the same.
+Natively, ``input_blocks`` and ``output_blocks`` count through: block 0 is the first convolution, then each level ``i``
+takes three: two residual blocks ``j``, each with its attention, and a change of resolution; on the way up, three
+residual blocks, the last of them with the change of resolution. So one formula holds for all depths; where the last
+part of a step up stands (``upsamplers``) depends on which levels attend. Inside a transformer block both say the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from .tables import Naming, Weights, rows, same
 
-_LAYERS = 2  # residual blocks per level on the way down; one more on the way up
-
-NAMINGS = (Naming("processor", in_models=False),)
-
+_BLOCKS = (
+    ("input_blocks.{i*3+j+1}.", "down_blocks.{i}."),
+    ("output_blocks.{i*3+j}.", "up_blocks.{i}."),
+)
 _RESNET = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
@@ -25,81 +26,67 @@ _RESNET = {
     "skip_connection": "conv_shortcut",
 }
 
-
-def unet(levels: int, attention: Iterable[int]) -> tuple[Weights, ...]:
-    """The weights of a UNet with so many ``levels`` of resolution, of which ``attention`` (0 is the finest) have
-    transformers."""
-    attention = frozenset(attention)
-    return (
-        same(native="time_embed.0", diffusers="time_embedding.linear_1"),
-        same(native="time_embed.2", diffusers="time_embedding.linear_2"),
-        same(native="time_embed.cond_proj", diffusers="time_embedding.cond_proj"),
-        same(native="input_blocks.0.0", diffusers="conv_in"),
-        *_down(levels, attention),
-        *_resnet("middle_block.0", "mid_block.resnets.0"),
-        *_transformer("middle_block.1", "mid_block.attentions.0"),
-        *_resnet("middle_block.2", "mid_block.resnets.1"),
-        *_up(levels, attention),
-        same(native="out.0", diffusers="conv_norm_out"),
-        same(native="out.2", diffusers="conv_out"),
-    )
-
-
-def _down(levels: int, attention: frozenset[int]) -> Iterator[Weights]:
-    for level in range(levels):
-        first = 1 + level * (_LAYERS + 1)
-        block = f"down_blocks.{level}"
-        for layer in range(_LAYERS):
-            yield from _resnet(f"input_blocks.{first + layer}.0", f"{block}.resnets.{layer}")
-            if level in attention:
-                yield from _transformer(f"input_blocks.{first + layer}.1", f"{block}.attentions.{layer}")
-        if level < levels - 1:
-            yield same(native=f"input_blocks.{first + _LAYERS}.0.op", diffusers=f"{block}.downsamplers.0.conv")
-
-
-def _up(levels: int, attention: frozenset[int]) -> Iterator[Weights]:
-    for step, level in enumerate(reversed(range(levels))):
-        first = step * (_LAYERS + 1)
-        block = f"up_blocks.{step}"
-        for layer in range(_LAYERS + 1):
-            yield from _resnet(f"output_blocks.{first + layer}.0", f"{block}.resnets.{layer}")
-            if level in attention:
-                yield from _transformer(f"output_blocks.{first + layer}.1", f"{block}.attentions.{layer}")
-        if level > 0:
-            last = f"output_blocks.{first + _LAYERS}.{2 if level in attention else 1}"
-            yield same(native=f"{last}.conv", diffusers=f"{block}.upsamplers.0.conv")
+NAMINGS = (Naming("processor", in_models=False),)
 
 
 def _resnet(native: str, diffusers: str) -> Iterator[Weights]:
     for ours, theirs in _RESNET.items():
-        yield same(native=f"{native}.{ours}", diffusers=f"{diffusers}.{theirs}")
+        yield same(native=native + ours, diffusers=diffusers + theirs)
 
 
 def _transformer(native: str, diffusers: str) -> Iterator[Weights]:
     """One transformer. ``fused`` is what diffusers' ``fuse_qkv_projections`` makes of it; ``processor`` is how files of
     the time of its attention processors name what is trained."""
-    blocks = ".transformer_blocks.{i}"
-    yield same(native=native + ".{m:norm|proj_in|proj_out}", diffusers=diffusers + ".{m:norm|proj_in|proj_out}")
-    inner = blocks + ".{m:norm1|norm2|norm3|ff.net.0.proj|ff.net.2}"
-    yield same(native=native + inner, diffusers=diffusers + inner)
-    here, there = native + blocks, diffusers + blocks
+    ends = "{m:norm|proj_in|proj_out}"
+    yield same(native=native + ends, diffusers=diffusers + ends)
+    here, there = native + "transformer_blocks.{n}.", diffusers + "transformer_blocks.{n}."
+    inner = "{m:norm1|norm2|norm3|ff.net.0.proj|ff.net.2}"
+    yield same(native=here + inner, diffusers=there + inner)
     yield rows(
         "q k v",
-        native={f"{here}.attn1.to_{x}": x for x in "qkv"},
-        diffusers={f"{there}.attn1.to_{x}": x for x in "qkv"},
-        processor={f"{there}.attn1.processor.to_{x}": x for x in "qkv"},
-        fused={f"{there}.attn1.to_qkv": "q k v"},
+        native={f"{here}attn1.to_{x}": x for x in "qkv"},
+        diffusers={f"{there}attn1.to_{x}": x for x in "qkv"},
+        processor={f"{there}attn1.processor.to_{x}": x for x in "qkv"},
+        fused={f"{there}attn1.to_qkv": "q k v"},
     )
-    yield same(native=f"{here}.attn2.to_q", diffusers=f"{there}.attn2.to_q", processor=f"{there}.attn2.processor.to_q")
+    yield same(native=here + "attn2.to_q", diffusers=there + "attn2.to_q", processor=there + "attn2.processor.to_q")
     yield rows(
         "k v",
-        native={f"{here}.attn2.to_{x}": x for x in "kv"},
-        diffusers={f"{there}.attn2.to_{x}": x for x in "kv"},
-        processor={f"{there}.attn2.processor.to_{x}": x for x in "kv"},
-        fused={f"{there}.attn2.to_kv": "k v"},
+        native={f"{here}attn2.to_{x}": x for x in "kv"},
+        diffusers={f"{there}attn2.to_{x}": x for x in "kv"},
+        processor={f"{there}attn2.processor.to_{x}": x for x in "kv"},
+        fused={f"{there}attn2.to_kv": "k v"},
     )
     yield same(
-        native=here + ".attn{n:1|2}.to_out.0",
-        diffusers=there + ".attn{n:1|2}.to_out.0",
-        processor=there + ".attn{n:1|2}.processor.to_out",
+        native=here + "attn{a:1|2}.to_out.0",
+        diffusers=there + "attn{a:1|2}.to_out.0",
+        processor=there + "attn{a:1|2}.processor.to_out",
     )
+
+
+def _levels() -> Iterator[Weights]:
+    for native, diffusers in _BLOCKS:
+        yield from _resnet(native + "0.", diffusers + "resnets.{j}.")
+        yield from _transformer(native + "1.", diffusers + "attentions.{j}.")
+
+
+def upsamplers(attention: Sequence[bool]) -> Iterator[Weights]:
+    """What doubles the resolution, by steps on the way up: natively it follows the attention, where there is one."""
+    for step, attends in enumerate(attention):
+        native = f"output_blocks.{3 * step + 2}.{2 if attends else 1}.conv"
+        yield same(native=native, diffusers=f"up_blocks.{step}.upsamplers.0.conv")
+
+
+UNET: tuple[Weights, ...] = (
+    same(native="time_embed.0", diffusers="time_embedding.linear_1"),
+    same(native="time_embed.2", diffusers="time_embedding.linear_2"),
+    same(native="time_embed.cond_proj", diffusers="time_embedding.cond_proj"),
+    same(native="input_blocks.0.0", diffusers="conv_in"),
+    *_levels(),
+    same(native="input_blocks.{i*3+3}.0.op", diffusers="down_blocks.{i}.downsamplers.0.conv"),
+    *_resnet("middle_block.0.", "mid_block.resnets.0."),
+    *_transformer("middle_block.1.", "mid_block.attentions.0."),
+    *_resnet("middle_block.2.", "mid_block.resnets.1."),
+    same(native="out.0", diffusers="conv_norm_out"),
+    same(native="out.2", diffusers="conv_out"),
+)

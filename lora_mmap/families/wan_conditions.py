@@ -35,7 +35,7 @@ CONDITIONS: tuple[Weights, ...] = (
     same(native="blocks.{i}.norm_x"),
     same(native="audio_proj.{m:proj1|proj1_vf|proj2|proj3|norm}"),
     # Helios, AnyFlow
-    same(diffusers="{m:patch_short|patch_mid|patch_long}"),
+    same(diffusers="{m:patch_short|patch_mid|patch_long|far_patch_embedding}"),
     same(diffusers="norm_out.scale_shift_table"),
     same(diffusers="condition_embedder.delta_embedder.linear_{m:1|2}"),
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..errors import ArgumentError
-from .compiled import Tables, key_tables, sources
+from .compiled import Tables, key_tables
 from .dialects import DIALECTS, Dialect
 from .module_paths import path_pattern
 from .placement import WHOLE, Placement, placement
@@ -63,13 +63,15 @@ def spell(
             f"[spell] {part.title}: '{path}' of shape {list(shape or ())} cannot be cut into its pieces"
         )
     namings = _namings(part, style)
-    answers = list(dict.fromkeys(tuple(module.renamed(namings)) for module in fitting))
+    if namings:
+        answers = list(dict.fromkeys(tuple(module.renamed(namings)) for module in fitting))
+    else:
+        answers = [((fitting[0].as_given(keep_level=style.name in ("diffusers", "peft")), WHOLE),)]
     if len(answers) > 1:
         ways = " or ".join(", ".join(name for name, _ in answer) for answer in answers)
         told = "say which by shape=" if shape is None else f"shape {list(shape)} fits each"
         raise ArgumentError(f"[spell] {part.title}: '{path}' may be cut in several ways (as {ways}); {told}")
-    level = "" if component in whole.components or style.flattened or style.name == "comfyui" else fitting[0].level
-    return [Written(style.stem(level + name, component, whole, part), name, place, style) for name, place in answers[0]]
+    return [Written(style.stem(name, component, whole, part), name, place, style) for name, place in answers[0]]
 
 
 def _look_up(tables: Tables, dialect: str, family: str) -> tuple[Dialect, Family]:
@@ -122,9 +124,19 @@ class _Found:
             if cover:
                 for path, there in cover.items():
                     place = placement(self.weights, self.layout, there)
-                    yield path_pattern(path).filled(self.captures), WHOLE if place.is_whole else place
+                    yield self._filled(path), WHOLE if place.is_whole else place
                 return
-        yield path_pattern(self.path).filled(self.captures), WHOLE
+        yield self.as_given(), WHOLE
+
+    def as_given(self, keep_level: bool = False) -> str:
+        """Its own name, dotted."""
+        return (self.level if keep_level and self.level.endswith(".") else "") + self._filled(self.path)
+
+    def _filled(self, path: str) -> str:
+        name = path_pattern(path).filled(self.captures)
+        if name is None:
+            raise ArgumentError(f"[spell] '{path}' has no index for what '{self.path}' counts as {self.captures}")
+        return name
 
     def _cover(self, paths: Mapping[str, Layout]) -> dict[str, Layout]:
         """The paths that hold all of it; of two that hold the same, the first. Empty where some piece has no path."""
@@ -144,8 +156,19 @@ def _finds(tables: Tables, family: Family, path: str) -> Iterator[_Found]:
     numbers = {number for rule in group[4] for name, number in tables.rules[rule].weights if name == family.name}
     for number in sorted(numbers):
         weights = family.weights[number]
-        for _, pattern, layout in sources(family, weights):
+        for pattern, layout in _own_paths(family, weights):
             for offset in offsets:
                 captures = path_pattern(pattern).captures(path[offset:])
                 if captures is not None:
                     yield _Found(weights, layout, pattern, captures, path[:offset])
+
+
+def _own_paths(family: Family, weights: Weights) -> Iterator[tuple[str, Layout]]:
+    """The paths of all namings. One that more than the path tells (a mark of the model, an adapter name) does not count
+    where another naming has the same path."""
+    told = {naming.name for naming in family.namings if naming.beside or naming.infix}
+    plain = {path for naming, paths in weights.names.items() if naming not in told for path in paths}
+    for naming, paths in weights.names.items():
+        for path, layout in paths.items():
+            if naming not in told or path not in plain:
+                yield path, layout

@@ -11,6 +11,11 @@ from __future__ import annotations
 from .tables import Family, Naming, TextEncoder, Weights, rows, same
 
 
+def _kept(path: str) -> Weights:
+    """A weight of the same name in ComfyUI and in diffusers."""
+    return same(native=path, diffusers=path)
+
+
 def _layer(stack: str) -> tuple[Weights, ...]:
     """One kind of layers. All have the same names inside; some kinds are not modulated."""
     attention, mlp = f"{stack}.{{i}}.attention.", f"{stack}.{{i}}.feed_forward."
@@ -28,12 +33,13 @@ def _layer(stack: str) -> tuple[Weights, ...]:
         rows(
             "gate value",
             native={mlp + "w1": "gate", mlp + "w3": "value"},
+            diffusers={mlp + "w1": "gate", mlp + "w3": "value"},
             nunchaku={mlp + "net.0.proj": "value gate"},
             nunchaku_comfyui={mlp + "w13": "value gate"},
         ),
-        same(native=mlp + "w2", nunchaku=mlp + "net.2"),
-        same(native=f"{stack}.{{i}}.adaLN_modulation.0"),
-        same(native=f"{stack}.{{i}}.{{m:attention_norm1|attention_norm2|ffn_norm1|ffn_norm2}}"),
+        same(native=mlp + "w2", diffusers=mlp + "w2", nunchaku=mlp + "net.2"),
+        _kept(f"{stack}.{{i}}.adaLN_modulation.0"),
+        _kept(f"{stack}.{{i}}.{{m:attention_norm1|attention_norm2|ffn_norm1|ffn_norm2}}"),
     )
 
 
@@ -42,9 +48,9 @@ _ENDS = (
     same(native="final_layer.linear", diffusers="all_final_layer.2-1.linear"),
     same(native="final_layer.adaLN_modulation.1", diffusers="all_final_layer.2-1.adaLN_modulation.1"),
     same(native="final_layer.norm_final", diffusers="all_final_layer.2-1.norm_final"),
-    same(native="{m:x_pad_token|cap_pad_token|siglip_pad_token}"),
-    same(native="{m:cap_embedder|siglip_embedder}.{part:0|1}"),
-    same(native="{m:t_embedder|t_embedder_2}.mlp.{part:0|2}"),
+    _kept("{m:x_pad_token|cap_pad_token|siglip_pad_token}"),
+    _kept("{m:cap_embedder|siglip_embedder}.{part:0|1}"),
+    _kept("{m:t_embedder|t_embedder_2}.mlp.{part:0|2}"),
     same(native="norm_final"),
 )
 
@@ -57,8 +63,8 @@ _OTHER_PATCH_SIZES = (
 _CONTROL_STACK = "{stack:control_layers|control_noise_refiner}"
 _CONTROLNET = (
     *_layer(_CONTROL_STACK),
-    same(native=_CONTROL_STACK + ".{i}.{m:before_proj|after_proj}"),
-    same(native="control_all_x_embedder.{pixels}-{frames}"),
+    _kept(_CONTROL_STACK + ".{i}.{m:before_proj|after_proj}"),
+    _kept("control_all_x_embedder.{pixels}-{frames}"),
 )
 
 FAMILY = Family(

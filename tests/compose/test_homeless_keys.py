@@ -27,15 +27,15 @@ def test_no_match_is_a_false_report_and_a_warning(small, sha256, caplog):
 
 
 def test_a_checkpoint_instead_of_an_adapter(small, tmp_path, sha256, caplog):
-    """The model's own weights are a safetensors file too: every key is reported unknown, and a warning says so."""
+    """The model's own weights are a safetensors file too: every key's report calls it that, and a warning says so."""
     path = write(tmp_path / "model.safetensors", dict(small.state_dict()))
     before = sha256(small)
     report = lora_mmap.compose(small, [(path, 1.0)])
     assert not report
     outcomes = {entry["outcome"] for entry in report.to_dict()["keys"].values()}
-    assert outcomes == {"unknown"}
+    assert outcomes == {"unsupported"}
     assert len(report.to_dict()["keys"]) == len(small.state_dict())
     assert sha256(small) == before
-    with pytest.raises(UnmatchedKeysError, match="no known suffix"):
+    with pytest.raises(UnmatchedKeysError, match="full checkpoint"):
         lora_mmap.compose(small, [(path, 1.0)], strict=True)
     assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -16,7 +16,7 @@ using keys::Groups;
 using keys::KeyMatch;
 using keys::Start;
 
-bool same_starts(const std::vector<Start>& a, const std::vector<Start>& b) {
+bool same_starts(std::span<const Start> a, std::span<const Start> b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                     [](Start x, Start y) { return x.offset == y.offset && x.prefix == y.prefix; });
 }
@@ -81,7 +81,7 @@ class Checker {
     slow.stem = group.stem;
     tables_.slow.walk_stem(slow);
     require(same_starts(group.starts, slow.starts), "starts, by trying all prefixes", group.stem);
-    require(group.rules == slow.rules, "rules, by trying all of them", group.stem);
+    require(std::ranges::equal(group.rules, slow.rules), "rules, by trying all of them", group.stem);
   }
 
   // The automaton and the patterns agree.
@@ -95,25 +95,29 @@ class Checker {
       if (any) captured.push_back(rule);
     }
     if (group.starts.size() < kMaxStarts)
-      require(captured == group.rules, "rules are those whose pattern matches", group.stem);
+      require(std::ranges::equal(captured, group.rules), "rules are those whose pattern matches", group.stem);
     else  // a rule may fit after a start that was not kept
       require(std::includes(group.rules.begin(), group.rules.end(), captured.begin(), captured.end()),
               "a rule whose pattern matches is listed", group.stem);
   }
 
   void check_resolution(const Group& group) const {
-    using Outcome = keys::Resolution::Outcome;
     const keys::Resolution found = resolve(group, grammar_, names_);
     for (const uint32_t module : found.modules) require(module < names_.size(), "modules are in the model");
     require(found.start < group.starts.size(), "a resolution is of one of the starts");
-    size_t least = found.outcome == Outcome::absent ? 0 : found.outcome == Outcome::resolved ? 1 : 2;
-    if (found.outcome == Outcome::resolved && found.rule >= 0) {
-      const auto& alternatives = grammar_.rule(static_cast<uint32_t>(found.rule)).alternatives;
-      least = alternatives.at(static_cast<size_t>(found.alternative)).paths.size();
+    require(found.modules.empty() || found.choices.empty(), "by name or by rule, never both", group.stem);
+    bool conditional = false, plain = false;
+    for (const keys::Choice& choice : found.choices) {
+      require(std::ranges::count(group.rules, choice.rule) == 1, "only rules that the path fits", group.stem);
+      const keys::Alternative& way = grammar_.rule(choice.rule).alternatives.at(choice.alternative);
+      require(choice.modules.size() == way.paths.size(), "a module for each path", group.stem);
+      for (const uint32_t module : choice.modules)
+        require(module < names_.size(), "modules are in the model");
+      (way.beside.empty() ? plain : conditional) = true;
+      require(way.beside.empty() || !names_.exact(way.beside).empty(), "the mark is in the model",
+              group.stem);
     }
-    const bool exact = found.outcome != Outcome::ambiguous;
-    require(exact ? found.modules.size() == least : found.modules.size() >= least,
-            "as many modules as the outcome says", group.stem);
+    require(!conditional || !plain, "what is said of marked models goes first", group.stem);
   }
 
   // A key means the same whatever the others are, and whatever the buffer held before.
@@ -124,7 +128,7 @@ class Checker {
     require(used_.stem == group.stem && used_.infix == group.infix, "stem and infix, alone and in a list",
             key);
     require(same_starts(used_.starts, group.starts), "starts, alone and in a list", key);
-    require(used_.rules == group.rules, "rules, alone and in a list", key);
+    require(std::ranges::equal(used_.rules, group.rules), "rules, alone and in a list", key);
 
     KeyMatch slow;
     require(tables_.slow.find_suffix(key, slow), "a suffix, by trying all of them", key);

@@ -29,11 +29,15 @@ def _readings(piece: str) -> list[str]:
 
 def table_text() -> str:
     tables = key_tables()
-    lines = [ROLES.get(suffix.role, "o") + suffix.pattern for suffix in tables.suffixes]
+    lines = [
+        ROLES.get(suffix.role, "o") + suffix.pattern + (f"\t{suffix.keep}" if suffix.keep else "")
+        for suffix in tables.suffixes
+    ]
     lines += ["p" + prefix.pattern for prefix in tables.prefixes]
     paths: dict[str, None] = {}
     for rule in tables.rules:
-        lines.append("\t".join(["r" + rule.pattern, *(" ".join(way.paths) for way in rule.alternatives)]))
+        ways = (" ".join([*way.paths, *([f"!{way.beside}"] if way.beside else [])]) for way in rule.alternatives)
+        lines.append("\t".join(["r" + rule.pattern, *ways]))
         paths.update(dict.fromkeys([rule.pattern, *(path for way in rule.alternatives for path in way.paths)]))
     modules = dict.fromkeys(text for path in paths for text in examples(path))
     return "\n".join(lines + ["m" + module for module in modules])

@@ -130,8 +130,8 @@ bool SlowGrammar::find_suffix(std::string_view key, keys::KeyMatch& match) const
     for (const uint32_t suffix : candidates) {
       if (!suffixes[suffix].reads(key.substr(at))) continue;
       match.suffix = static_cast<int32_t>(suffix);
-      match.stem = key.substr(0, at);
-      if (at > 1 && key[at - 1] == '_') match.stem.remove_suffix(1);
+      match.stem = key.substr(0, at + keep[suffix]);
+      if (match.stem.size() > 1 && match.stem.back() == '_') match.stem.remove_suffix(1);
       return true;
     }
   }

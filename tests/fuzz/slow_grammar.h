@@ -38,8 +38,12 @@ class SlowPattern {
 // As Grammar's two halves; the infix is not filled in.
 struct SlowGrammar {
   std::vector<SlowPattern> suffixes, prefixes, rules;
+  std::vector<size_t> keep;  // by suffix: characters of it that stay with the stem
 
-  void add_suffix(const std::string& text) { suffixes.emplace_back(text, keys::Separators::exact); }
+  void add_suffix(const std::string& text, size_t kept) {
+    suffixes.emplace_back(text, keys::Separators::exact);
+    keep.push_back(kept);
+  }
   void add_prefix(const std::string& text) { prefixes.emplace_back(text, keys::Separators::exact); }
   void add_rule(const std::string& text) { rules.emplace_back(text, keys::Separators::either); }
 

@@ -13,8 +13,12 @@ keys::Rule parse_rule(const std::vector<std::string_view>& fields) {
   keys::Rule rule{Pattern::parse(fields[0]), {}};
   for (size_t i = 1; i < fields.size(); ++i) {
     keys::Alternative alternative;
-    for (const std::string_view path : split(fields[i], ' '))
-      alternative.paths.push_back(keys::Template::parse(path, rule.pattern));
+    for (const std::string_view path : split(fields[i], ' ')) {
+      if (path.starts_with('!'))
+        alternative.beside = path.substr(1);
+      else
+        alternative.paths.push_back(keys::Template::parse(path, rule.pattern));
+    }
     rule.alternatives.push_back(std::move(alternative));
   }
   return rule;
@@ -54,9 +58,21 @@ class Compiler {
   TableText result;
 
  private:
-  void add_suffix(std::string_view text, Role role) {
-    suffixes_.push_back({Pattern::parse(text), role});
-    result.slow.add_suffix(suffixes_.back().pattern.text());
+  void add_suffix(std::string_view entry, Role role) {
+    const auto fields = split(entry, '\t');
+    Pattern pattern = Pattern::parse(fields[0]);
+    const size_t keep = fields.size() > 1 ? plain_begin(pattern, fields[1].size()) : 0;
+    result.slow.add_suffix(pattern.text(), keep);
+    suffixes_.push_back({std::move(pattern), role, static_cast<uint32_t>(keep)});
+  }
+
+  // No more than every branch begins with as plain text.
+  static size_t plain_begin(const Pattern& pattern, size_t wanted) {
+    for (const keys::Branch& branch : pattern.branches()) {
+      const keys::Token& first = branch.tokens.front();
+      wanted = std::min(wanted, first.kind == keys::Token::Kind::text ? first.text.size() : 0);
+    }
+    return wanted;
   }
 
   // Plain text and choices, as all prefixes that ship: they nest, so an index in one multiplies the states

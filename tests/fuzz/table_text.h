@@ -1,8 +1,11 @@
 // Key tables as text, for targets that compile them: one entry a line, its first letter saying what it is.
 //
-//   d .. u .. a .. o ..   a suffix whose role is down, up, alpha or another one
+//   d .. u .. a .. o ..   a suffix whose role is down, up, alpha or another one; after a TAB, as much text as
+//   of
+//                         its beginning stays with the stem
 //   p ..                  a prefix, left out when it holds an index or a segment
-//   r pattern TAB ..      a rule; each further field is one alternative, its paths parted by spaces
+//   r pattern TAB ..      a rule; each further field is one alternative, its paths parted by spaces; one that
+//                         begins with '!' is the module beside
 //   m ..                  a module of the model that keys are resolved against
 //   k ..                  a key to classify
 //

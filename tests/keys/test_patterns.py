@@ -8,7 +8,7 @@ from lora_mmap.errors import PatternError
 
 def resolve(pattern: str, target: str, stem: str, model: str) -> bool:
     """True when ``pattern -> target`` leads from ``stem`` to the module ``model``."""
-    grammar = _C.Grammar([(".up", "up", 0)], [], [(pattern, [([target], "")])])
+    grammar = _C.Grammar([(".up", "up", 0)], [], [(pattern, [([target], "", "")])])
     (found,) = grammar.classify([stem + ".up"]).resolve(_C.ModelNames([model], [True]))
     return isinstance(found, tuple) and found[2] == ((0, 0, (0,)),)
 
@@ -27,6 +27,11 @@ def resolve(pattern: str, target: str, stem: str, model: str) -> bool:
         ("net.0.proj", "hit", "net_0_proj", "hit"),
         ("{name:*}.w", "m.{name}", "some_name.w", "m.some_name"),
         ("x.{i}.0.{k}", "y.{k}.{i}", "x.1.0.2", "y.2.1"),
+        ("in.{i*3+j+1}.0.q", "down.{i}.{j}.q", "in_8_0_q", "down.2.1.q"),
+        ("down.{i}.{j}.q", "in.{i*3+j+1}.0.q", "down_2_1_q", "in.8.0.q"),
+        ("in.{i*3+3}.op", "down.{i}.op", "in.6.op", "down.1.op"),
+        ("down.{i}.op", "in.{i*3+3}.op", "down.1.op", "in.6.op"),
+        ("out.{i*3+j}.q", "up.{i}.{j}.q", "out.0.q", "up.0.0.q"),
     ],
 )
 def test_what_matches(pattern, target, stem, model):
@@ -51,10 +56,27 @@ def test_what_does_not(pattern, stem):
     assert not resolve(pattern, "hit", stem, "hit")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "target", "stem", "model"),
+    [
+        ("in.{i*3+j+1}.q", "down.{i}.{j}.q", "in.0.q", "down.0.0.q"),  # the offset itself is out of reach
+        ("in.{i*3+3}.op", "down.{i}.op", "in.7.op", "down.1.op"),  # something is left over
+        ("down.{i}.{j}.q", "in.{i*3+j+1}.q", "down.0.3.q", "in.4.q"),  # that is down.1.0
+        ("in.{i*3+j+1}.q", "down.{i}.{j}.q", "in.08.q", "down.2.1.q"),
+        ("in.{i*3+j+1}.q", "down.{i}.{j}.q", f"in.{2**64 + 8}.q", "down.2.1.q"),
+        ("down.{i}.{j}.q", "in.{i*3+j+1}.q", f"down.{2**64 + 2}.1.q", "in.8.q"),
+    ],
+)
+def test_an_index_that_no_counters_make(pattern, target, stem, model):
+    assert not resolve(pattern, target, stem, model)
+
+
 def test_literal_digits_beside_an_index():
     """Both rules start alike; the automaton has to keep both ways open."""
     grammar = _C.Grammar(
-        [(".up", "up", 0)], [], [("net.0.proj", [(["first"], "")]), ("net.{i}.out", [(["out.{i}"], "")])]
+        [(".up", "up", 0)],
+        [],
+        [("net.0.proj", [(["first"], "", "")]), ("net.{i}.out", [(["out.{i}"], "", "")])],
     )
     names = _C.ModelNames(["first", "out.0", "out.10"], [True] * 3)
     results = grammar.classify(["net.0.proj.up", "net.0.out.up", "net.10.out.up"]).resolve(names)
@@ -74,6 +96,13 @@ def test_literal_digits_beside_an_index():
         ("{i}{k}", "side by side"),
         ("{i}0", "digit follows"),
         ("{x:*}y", "end at '.'"),
+        ("{i*3+i}", "twice"),
+        ("{i*3+j}{k}", "side by side"),
+        ("{i*1+j}", "no index of two counters"),
+        ("{i*3+}", "no index of two counters"),
+        ("{*3+j}", "no index of two counters"),
+        ("{i*3+j+k}", "no index of two counters"),
+        ("{i*99999}", "no index of two counters"),
         ("", "empty text"),
         ("[a]", "empty text"),
         ("[a]" * 18 + "b", "more than 1024 branches"),
@@ -88,7 +117,7 @@ def test_malformed_patterns_say_why(pattern, reason):
 
 def test_a_template_needs_captures_that_exist():
     with pytest.raises(PatternError, match="captures no 'k'"):
-        _C.Grammar([], [], [("a.{i}", [(["b.{k}"], "")])])
+        _C.Grammar([], [], [("a.{i}", [(["b.{k}"], "", "")])])
 
 
 def test_a_suffix_listed_twice():

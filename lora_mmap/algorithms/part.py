@@ -1,0 +1,19 @@
+"""What an algorithm makes of one parameter of a module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .recognised import Form
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The change of one parameter: who makes it, the matrix it belongs to, its rank and its scale."""
+
+    algorithm: str
+    form: Form
+    rank: int | None = None
+    scale: float | None = None
+    scale_source: str = ""
+    detail: str = ""
