@@ -7,7 +7,7 @@ blocks' q, k and v; its last modulation has scale before shift. Some early files
 
 from __future__ import annotations
 
-from .tables import Family, Naming, TextEncoder, Weights, cols, rows, same
+from .tables import Family, Naming, Weights, cols, rows, same
 
 _DOUBLE, _SINGLE = "double_blocks.{i}.", "single_blocks.{i}."
 _BLOCK, _SINGLE_BLOCK = "transformer_blocks.{i}.", "single_transformer_blocks.{i}."
@@ -106,6 +106,5 @@ FAMILY = Family(
     name="flux2",
     title="Flux.2",
     namings=(Naming("onetrainer", in_models=False), Naming("cut", in_models=False)),
-    text_encoders={"text_encoder": TextEncoder("language_model", "mistral3_24b.transformer.model")},
     weights=(*_DOUBLE_BLOCKS, *_SINGLE_BLOCKS, *_MODULATION, *_ENDS),
 )

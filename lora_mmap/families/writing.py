@@ -164,11 +164,14 @@ def _finds(tables: Tables, family: Family, path: str) -> Iterator[_Found]:
 
 
 def _own_paths(family: Family, weights: Weights) -> Iterator[tuple[str, Layout]]:
-    """The paths of all namings. One that more than the path tells (a mark of the model, an adapter name) does not count
-    where another naming has the same path."""
-    told = {naming.name for naming in family.namings if naming.beside or naming.infix}
-    plain = {path for naming, paths in weights.names.items() if naming not in told for path in paths}
-    for naming, paths in weights.names.items():
-        for path, layout in paths.items():
-            if naming not in told or path not in plain:
-                yield path, layout
+    """The paths of all namings. One that more than the path tells (a mark of the model, an adapter name in the file)
+    does not count where another naming has the same path."""
+    in_model = {naming.name for naming in family.namings if naming.beside}
+    in_file = {naming.name for naming in family.namings if naming.infix}
+    seen: set[str] = set()
+    for told in (set(weights.names) - in_model - in_file, in_model, in_file):
+        paths = {
+            path: layout for naming in weights.names if naming in told for path, layout in weights.names[naming].items()
+        }
+        yield from ((path, layout) for path, layout in paths.items() if path not in seen)
+        seen |= paths.keys()
