@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from .adapter import Adapter
 from .errors import AmbiguousKeyError
-from .geometry import Geometry
 from .model_weights import ModelWeights
 from .names import Names
+from .outcomes import Outcome
 from .pairing import Pair, Recognised
+from .placing import Target, landings
 
 
 def foreign_groups(
@@ -40,16 +41,15 @@ def _by_shape(
 ) -> str | None:
     hits: Counter[str] = Counter()
     misfits: Counter[str] = Counter()
-    for component, pair, module in zip(components, pairs, names.resolutions, strict=True):
-        if component is None or (not isinstance(module, int) and not module[2]):
+    for group, (component, pair, found) in enumerate(zip(components, pairs, names.resolutions, strict=True)):
+        if component is None or (not isinstance(found, int) and not found[2]):
             continue
-        if not isinstance(module, int) or type(pair) is not Pair:
-            hits[component] += 1
+        ways = names.ways(group, found)
+        if isinstance(ways, Outcome):
             continue
-        geometry = weights.look(module)
-        if isinstance(geometry, Geometry):
-            hits[component] += 1
-            misfits[component] += (pair.rows, pair.cols) != (geometry.rows, geometry.cols)
+        hits[component] += 1
+        if isinstance(pair, Pair) and not any(_fits(pair, way, weights) for way in ways):
+            misfits[component] += 1
     if len(hits) < 2:
         return next(iter(hits), None)
     fitting = [component for component in hits if not misfits[component]]
@@ -59,3 +59,11 @@ def _by_shape(
             f"{'any' if fitting else 'none'} of them by its shapes: say which with component="
         )
     return fitting[0]
+
+
+def _fits(pair: Pair, way: Sequence[Target], weights: ModelWeights) -> bool:
+    for target in way:
+        extent = weights.extent(target.number, "weight")
+        if extent is None or landings(target, extent, (pair.rows, pair.cols)) is None:
+            return False
+    return True

@@ -117,9 +117,14 @@ class _Planner:
             landed = self._land(way, group.forms)
             if landed:
                 return Outcome(group.kind, group.reason, tuple(landed))
+        partly = {name: self._land(ways[0], {name: form}) for name, form in group.forms.items()}
         modules = ", ".join(f"'{target.module}'" for target in ways[0])
-        forms = ", ".join(f"{name} {list(form)}" for name, form in group.forms.items())
-        return Outcome(group.kind, f"{group.reason}; and module {modules} has no {forms}")
+        missing = " and no ".join(f"{name} {list(group.forms[name])}" for name, here in partly.items() if not here)
+        return Outcome(
+            group.kind,
+            f"{group.reason}; and module {modules} has no {missing}",
+            tuple(landing for here in partly.values() for landing in here),
+        )
 
     def _land(self, way: list[Target], forms: dict[str, tuple[int | None, int | None]]) -> list[Landing]:
         """Where each parameter of ``forms`` lands in the modules of ``way``; empty where something does not fit."""

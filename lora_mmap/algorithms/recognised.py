@@ -40,7 +40,7 @@ _TITLES = {
     "scalar": "a scalar beside the factors (scalar)",
     "embedding": "LoRA on an embedding",
     "nunchaku": "LoRA in the packed order of Nunchaku's kernels",
-    "dora": "DoRA (magnitude vector)",
+    "dora": "DoRA",
     "loha": "LoHa",
     "lokr": "LoKr",
     "glora": "GLoRA",

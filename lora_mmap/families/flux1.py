@@ -3,7 +3,8 @@
 Black Forest Labs' names, which ComfyUI keeps, fuse q, k and v, and in single blocks the first layer of the MLP too;
 diffusers has them apart, or together after ``fuse_qkv_projections``. diffusers' last modulation has scale before shift.
 Nunchaku fuses q, k and v again, splits the single blocks' output by input features, and keeps the modulation vectors of
-a channel together; its second version says so with diffusers' paths.
+a channel together; its second version says so with diffusers' paths. xlabs, USO, OneTrainer and DiffSynth-Studio write
+names of their own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from .tables import Family, Naming, TextEncoder, Weights, cols, rows, same
 
 DOUBLE, SINGLE = "double_blocks.{i}.", "single_blocks.{i}."
 BLOCK, SINGLE_BLOCK = "transformer_blocks.{i}.", "single_transformer_blocks.{i}."
+_SYNTH = "blocks.{i}."  # DiffSynth-Studio's double blocks, of which a is the image's side and b the text's
 SIX = "shift1 scale1 gate1 shift2 scale2 gate2"
 THREE = "shift scale gate"
 
@@ -20,12 +22,14 @@ NAMINGS = (
     Naming("nunchaku2", beside="transformer_blocks.0.norm1.linear.qweight"),
     Naming("onetrainer", in_models=False),
     Naming("xlabs", in_models=False),
+    Naming("diffsynth", in_models=False),
 )
 
 
 def _attention(side: str, number: int, parts: tuple[str, str, str], fused: tuple[str, str, str]) -> Weights:
     """q, k and v of one side of a double block; ``fused`` as diffusers and Nunchaku 2 and 1 call them together. xlabs
     numbers the sides, OneTrainer the thirds."""
+    letter = "ab"[number - 1]
     native = f"{DOUBLE}{side}_attn.qkv"
     return rows(
         "q k v",
@@ -36,16 +40,18 @@ def _attention(side: str, number: int, parts: tuple[str, str, str], fused: tuple
         nunchaku={BLOCK + fused[2]: "q k v"},
         onetrainer={f"{native}.{third}": piece for third, piece in enumerate("qkv")},
         xlabs={f"{DOUBLE}processor.qkv_lora{number}": "q k v"},
+        diffsynth={f"{_SYNTH}attn.{letter}_to_qkv": "q k v"},
     )
 
 
-def _modulation(side: str, norm: str) -> Weights:
+def _modulation(side: str, norm: str, letter: str) -> Weights:
     return rows(
         SIX,
         native={f"{DOUBLE}{side}_mod.lin": SIX},
         diffusers={f"{BLOCK}{norm}.linear": SIX},
         nunchaku2={f"{BLOCK}{norm}.linear": SIX + " interleaved"},
         nunchaku={f"{BLOCK}{norm}.linear": SIX + " interleaved"},
+        diffsynth={f"{_SYNTH}norm1_{letter}.linear": SIX},
     )
 
 
@@ -59,17 +65,39 @@ DOUBLE_BLOCKS = (
         diffusers=BLOCK + "attn.to_out.0",
         nunchaku=BLOCK + "out_proj",
         xlabs=DOUBLE + "processor.proj_lora1",
+        diffsynth=_SYNTH + "attn.a_to_out",
     ),
     same(
         native=DOUBLE + "txt_attn.proj",
         diffusers=BLOCK + "attn.to_add_out",
         nunchaku=BLOCK + "out_proj_context",
         xlabs=DOUBLE + "processor.proj_lora2",
+        diffsynth=_SYNTH + "attn.b_to_out",
     ),
-    same(native=DOUBLE + "img_mlp.0", diffusers=BLOCK + "ff.net.0.proj", nunchaku=BLOCK + "mlp_fc1"),
-    same(native=DOUBLE + "img_mlp.2", diffusers=BLOCK + "ff.net.2", nunchaku=BLOCK + "mlp_fc2"),
-    same(native=DOUBLE + "txt_mlp.0", diffusers=BLOCK + "ff_context.net.0.proj", nunchaku=BLOCK + "mlp_context_fc1"),
-    same(native=DOUBLE + "txt_mlp.2", diffusers=BLOCK + "ff_context.net.2", nunchaku=BLOCK + "mlp_context_fc2"),
+    same(
+        native=DOUBLE + "img_mlp.0",
+        diffusers=BLOCK + "ff.net.0.proj",
+        nunchaku=BLOCK + "mlp_fc1",
+        diffsynth=_SYNTH + "ff_a.0",
+    ),
+    same(
+        native=DOUBLE + "img_mlp.2",
+        diffusers=BLOCK + "ff.net.2",
+        nunchaku=BLOCK + "mlp_fc2",
+        diffsynth=_SYNTH + "ff_a.2",
+    ),
+    same(
+        native=DOUBLE + "txt_mlp.0",
+        diffusers=BLOCK + "ff_context.net.0.proj",
+        nunchaku=BLOCK + "mlp_context_fc1",
+        diffsynth=_SYNTH + "ff_b.0",
+    ),
+    same(
+        native=DOUBLE + "txt_mlp.2",
+        diffusers=BLOCK + "ff_context.net.2",
+        nunchaku=BLOCK + "mlp_context_fc2",
+        diffsynth=_SYNTH + "ff_b.2",
+    ),
     same(native=DOUBLE + "img_attn.norm.query_norm", diffusers=BLOCK + "attn.norm_q", nunchaku=BLOCK + "norm_q"),
     same(native=DOUBLE + "img_attn.norm.key_norm", diffusers=BLOCK + "attn.norm_k", nunchaku=BLOCK + "norm_k"),
     same(
@@ -104,6 +132,7 @@ SINGLE_BLOCKS = (
         nunchaku={SINGLE_BLOCK + "qkv_proj": "q k v", SINGLE_BLOCK + "mlp_fc1": "mlp"},
         onetrainer={f"{SINGLE}linear1.{part}": piece for part, piece in enumerate(("q", "k", "v", "mlp"))},
         xlabs={SINGLE + "processor.qkv": "q k v"},
+        diffsynth={SINGLE + "to_qkv_mlp": "q k v mlp"},
     ),
     cols(
         "attn mlp:4",
@@ -112,6 +141,7 @@ SINGLE_BLOCKS = (
         nunchaku2={SINGLE_BLOCK + "attn.to_out": "attn", SINGLE_BLOCK + "mlp_fc2": "mlp"},
         nunchaku={SINGLE_BLOCK + "out_proj": "attn", SINGLE_BLOCK + "mlp_fc2": "mlp"},
         xlabs={SINGLE + "processor.proj": "attn mlp"},
+        diffsynth={SINGLE + "proj_out": "attn mlp"},
     ),
     same(native=SINGLE + "norm.query_norm", diffusers=SINGLE_BLOCK + "attn.norm_q", nunchaku=SINGLE_BLOCK + "norm_q"),
     same(native=SINGLE + "norm.key_norm", diffusers=SINGLE_BLOCK + "attn.norm_k", nunchaku=SINGLE_BLOCK + "norm_k"),
@@ -135,14 +165,15 @@ _VECTOR = (
 )
 
 _MODULATION = (
-    _modulation("img", "norm1"),
-    _modulation("txt", "norm1_context"),
+    _modulation("img", "norm1", "a"),
+    _modulation("txt", "norm1_context", "b"),
     rows(
         THREE,
         native={SINGLE + "modulation.lin": THREE},
         diffusers={SINGLE_BLOCK + "norm.linear": THREE},
         nunchaku2={SINGLE_BLOCK + "norm.linear": THREE + " interleaved"},
         nunchaku={SINGLE_BLOCK + "norm.linear": THREE + " interleaved"},
+        diffsynth={SINGLE + "norm.linear": THREE},
     ),
     rows(
         "shift scale",

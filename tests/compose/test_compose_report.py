@@ -20,8 +20,8 @@ def mixed(small):
     """Keys of every outcome: applied, absent, unsupported, ignored and unknown."""
     tensors = keyed(adapter_for(small, ["first", "conv"]), alpha=8)
     tensors |= keyed({"blocks.7.gone": factors(6, 5)})
-    tensors["second.hada_w1_a"] = tensors["second.hada_w1_b"] = torch.ones(2, 2)
-    tensors["epoch"] = torch.ones(1)
+    tensors |= {f"second.hada_{word}": torch.ones(2, 2) for word in ("w1_a", "w1_b", "w2_a", "w2_b")}
+    tensors["epoch"] = tensors["unheard_of"] = torch.ones(1)
     return tensors
 
 
@@ -42,7 +42,10 @@ def test_outcomes_of_keys(small, mixed):
         "blocks.7.gone.lora_B.weight": "absent",
         "second.hada_w1_a": "unsupported",
         "second.hada_w1_b": "unsupported",
-        "epoch": "unknown",
+        "second.hada_w2_a": "unsupported",
+        "second.hada_w2_b": "unsupported",
+        "epoch": "ignored",
+        "unheard_of": "unknown",
     }
     for entry in report.to_dict()["keys"].values():
         assert entry.keys() == {"outcome", "targets", "reason"}
@@ -154,7 +157,7 @@ def test_check_reports_what_compose_would_refuse(small, sha256):
         lora_mmap.check(small, tensors, strict=True)
 
 
-@pytest.mark.parametrize("key", ["blocks.7.gone.lora_A.weight", "second.hada_w1_a", "epoch"])
+@pytest.mark.parametrize("key", ["blocks.7.gone.lora_A.weight", "second.hada_w1_a", "unheard_of"])
 def test_strict_raises_for_any_homeless_key(small, mixed, key, sha256):
     before = sha256(small)
     tensors = keyed(adapter_for(small, ["first"]))
