@@ -26,7 +26,7 @@ _FUSED_PROJECTIONS = {
 }
 _TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 # What a module may call its only weight besides "weight": BFL's RMSNorm has a scale.
-_WEIGHT_NAMES = ("weight", "scale")
+WEIGHT_NAMES = ("weight", "scale")
 _NOT_A_MATRIX = "its weight has one dimension, expected a matrix"
 
 
@@ -119,7 +119,7 @@ def _entries(module: nn.Module, name: str, is_root: bool) -> Iterator[IndexedWei
         return
     if not parameters and "qweight" not in module._buffers:
         return
-    holder = next((key for key in _WEIGHT_NAMES if parameters.get(key) is not None), None)
+    holder = next((key for key in WEIGHT_NAMES if parameters.get(key) is not None), None)
     if is_root:
         holder = "weight"  # a model without modules is none
     elif holder is not None:

@@ -14,7 +14,7 @@ from torch import nn
 from .cuda import from_torch
 from .errors import ModelError
 from .geometry import Geometry, overlap
-from .model_index import IndexedWeight, ModelIndex
+from .model_index import WEIGHT_NAMES, IndexedWeight, ModelIndex
 from .tensor_source import dtype_name
 
 _FUSABLE = {torch.float16: 2, torch.bfloat16: 2, torch.float32: 4, torch.float64: 8}
@@ -80,7 +80,7 @@ class ModelWeights:
     def extent(self, position: int, parameter: str) -> tuple[int, int] | None:
         """Rows and columns of a parameter of the module with this number, whatever it is; None where there is none."""
         entry = self.index.entry(position)
-        value = entry.weight if parameter in ("weight", entry.key) else entry.parameters.get(parameter)
+        value = entry.weight if parameter in (*WEIGHT_NAMES, entry.key) else entry.parameters.get(parameter)
         if value is None or (entry.name.endswith(f".{entry.key}") and parameter == "bias"):
             return None
         shape = value.shape

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from . import native_types
 from .adapter import Adapter
 from .families.placement import WHOLE
-from .model_index import ModelIndex
+from .model_index import WEIGHT_NAMES, ModelIndex
 from .outcomes import ABSENT, AMBIGUOUS, UNKNOWN, Outcome
 from .placing import Target
 from .sharing import lazy
@@ -51,7 +51,7 @@ class Names:
 
     def child(self, group: int, forms: Iterable[str]) -> Resolution | None:
         """The resolution of a group whose tensors are all for one parameter of the module's own, by that one's name."""
-        own = [parameter for parameter in forms if parameter not in ("weight", "bias")]
+        own = [parameter for parameter in forms if parameter not in (*WEIGHT_NAMES, "bias")]
         if len(own) != 1:
             return None
         key = f"{self.adapter.groups[group].stem}.{own[0]}.diff"

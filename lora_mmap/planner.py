@@ -113,6 +113,8 @@ class _Planner:
         if isinstance(ways, Outcome):
             # A broken file stays broken where the model has no place for it; other algorithms are just absent there.
             return Outcome(group.kind, group.reason) if group.kind != UNSUPPORTED else ways
+        if not group.forms:
+            return Outcome(group.kind, group.reason, _wholes(ways[0]))
         for way in ways:
             landed = self._land(way, group.forms)
             if landed:
