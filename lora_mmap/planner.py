@@ -113,6 +113,8 @@ class _Planner:
         if isinstance(ways, Outcome):
             # A broken file stays broken where the model has no place for it; other algorithms are just absent there.
             return Outcome(group.kind, group.reason) if group.kind != UNSUPPORTED else ways
+        if not group.forms:
+            return Outcome(group.kind, group.reason, _wholes(ways[0]))
         for way in ways:
             landed = self._land(way, group.forms)
             if landed:
@@ -125,7 +127,7 @@ class _Planner:
         return Outcome(
             group.kind,
             f"{group.reason}; and module {modules} has no {missing}",
-            tuple(landing for here in partly.values() for landing in here) or _wholes(ways[0]),
+            tuple(landing for here in partly.values() for landing in here),
         )
 
     def _lacking(self, way: list[Target], parameter: str, form: tuple[int | None, int | None]) -> str:

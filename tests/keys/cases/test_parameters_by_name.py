@@ -183,8 +183,7 @@ def test_case_28_with_all_that_a_control_lora_has(extra, sha256):
         lora_mmap.compose(model, [(tensors, 1.0)], strict=True)
     assert not lora_mmap.compose(model, [(tensors, 1.0)])
     assert sha256(model) == before
-    for verdict in told(model, tensors).values():
-        assert (verdict["outcome"], where(verdict)) == ("unsupported", [("img_in", None, None, None)])
+    assert {verdict["outcome"] for verdict in told(model, tensors).values()} == {"unsupported"}
 
 
 def test_case_28_on_the_widened_model():
