@@ -63,7 +63,8 @@ class ModelIndex:
     def __init__(self, model: nn.Module) -> None:
         self.weights: list[IndexedWeight] = []
         self.others: list[IndexedWeight] = []
-        self._children: list[tuple[dict[str, Any], list[Any]]] = []
+        self._containers: list[dict[str, Any]] = []
+        self._children: list[list[Any]] = []  # of the containers, as they were
         self._fused: list[tuple[weakref.ref[nn.Module], bool]] = []
         self._dead: set[str] = set()
         self._walk(model, "", "", set(), is_root=True)
@@ -84,14 +85,14 @@ class ModelIndex:
 
         Replaced parameters need no new index: every look at a weight takes the module's present one.
         """
-        for modules, children in self._children:
-            if list(modules.values()) != children:
-                return False
+        if list(map(list, map(dict.values, self._containers))) != self._children:
+            return False
         return all(bool(getattr(module(), "fused_projections", False)) == flag for module, flag in self._fused)
 
     def _walk(self, module: nn.Module, raw: str, name: str, seen: set[str], is_root: bool = False) -> None:
         if module._modules:  # a leaf that grows children is a new module to its parent, or parametrized and refused
-            self._children.append((module._modules, list(module._modules.values())))
+            self._containers.append(module._modules)
+            self._children.append(list(module._modules.values()))
         for entry in _entries(module, name, is_root):
             if entry.name and entry.name not in seen:
                 seen.add(entry.name)

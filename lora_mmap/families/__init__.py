@@ -1,13 +1,14 @@
 """Key tables: suffixes, prefixes and one file per model family, compiled into one native automaton."""
 
 from .compiled import key_tables, register_family
-from .tables import Family, Naming, Prefix, Suffix, Weights, cols, rows, same
+from .tables import Family, Naming, Prefix, Suffix, TextEncoder, Weights, cols, rows, same
 
 __all__ = [
     "Family",
     "Naming",
     "Prefix",
     "Suffix",
+    "TextEncoder",
     "Weights",
     "cols",
     "key_tables",

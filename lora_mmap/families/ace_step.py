@@ -41,7 +41,7 @@ _NAMES = {
 FAMILY = Family(
     name="ace_step",
     title="ACE-Step",
-    written={"kohya": "native", "PEFT": "decoder"},
+    written={"peft": "decoder"},
     base_models=("ace-step", "acestep"),
     weights=(
         *(_attention("decoder", native, diffusers) for native, diffusers in _NAMES.items()),

@@ -5,7 +5,7 @@ own in diffusers, with the same names inside.
 
 from __future__ import annotations
 
-from .tables import Family, Weights, same
+from .tables import Family, TextEncoder, Weights, same
 
 _BLOCK, _DIFFUSERS_BLOCK = "blocks.{i}.", "transformer_blocks.{i}."
 _ADAPTER, _CONDITIONER = "llm_adapter.", "text_conditioner."
@@ -34,7 +34,7 @@ def _adapter(path: str) -> Weights:
 FAMILY = Family(
     name="anima",
     title="Anima / Cosmos-Predict 2",
-    written={"kohya": "native"},
+    text_encoders={"text_encoder": TextEncoder("language_model", "qwen3_06b.transformer.model")},
     base_models=("cosmos",),
     widths={"transformer_blocks.{i}.attn1.to_q": (2048, 5120), "transformer_blocks.{i}.attn2.to_k": (1024,)},
     weights=(

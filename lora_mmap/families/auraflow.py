@@ -31,7 +31,6 @@ def _mlp(native: str, diffusers: str) -> tuple[Weights, ...]:
 FAMILY = Family(
     name="auraflow",
     title="AuraFlow",
-    written={"comfyui": "native"},
     weights=(
         _attention(_DOUBLE, 1, _BLOCK, ("add_q_proj", "add_k_proj", "add_v_proj"), "to_added_qkv"),
         _attention(_DOUBLE, 2, _BLOCK, ("to_q", "to_k", "to_v"), "to_qkv"),

@@ -10,7 +10,6 @@ FAMILY = Family(
     name="bert",
     title="BERT text encoder",
     components=("text_encoder",),
-    written={"comfyui": "diffusers"},
     weights=(
         same(diffusers=_LAYER + "attention.self.{m:query|key|value}"),
         same(diffusers=_LAYER + "{m:attention.output|output}.{n:dense|LayerNorm}"),

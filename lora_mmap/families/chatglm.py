@@ -11,7 +11,6 @@ FAMILY = Family(
     name="chatglm",
     title="ChatGLM text encoder",
     components=("text_encoder",),
-    written={"comfyui": "diffusers"},
     weights=(
         same(diffusers=_LAYER + "self_attention.{m:query_key_value|dense}"),
         same(diffusers=_LAYER + "mlp.{m:dense_h_to_4h|dense_4h_to_h}"),

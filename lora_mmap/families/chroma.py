@@ -4,7 +4,7 @@ modulation of all blocks) and Chroma Radiance, which paints pixels through NeRF 
 from __future__ import annotations
 
 from . import flux1
-from .tables import Family, same
+from .tables import Family, TextEncoder, same
 
 _GUIDANCE = "distilled_guidance_layer."
 
@@ -27,6 +27,6 @@ FAMILY = Family(
     name="chroma",
     title="Chroma",
     namings=flux1.NAMINGS,
-    written={"kohya": "native", "comfyui": "native"},
+    text_encoders={"text_encoder": TextEncoder("t5", "t5xxl.transformer")},
     weights=(*flux1.DOUBLE_BLOCKS, *flux1.SINGLE_BLOCKS, *_DISTILLED_GUIDANCE, *flux1.ENDS, *_RADIANCE),
 )

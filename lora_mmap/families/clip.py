@@ -25,7 +25,7 @@ FAMILY = Family(
     components=("text_encoder", "text_encoder_2"),
     # A model with the level is known without it, too (levels.py), so no path has to lead to it.
     namings=(Naming("diffusers", in_models=False), Naming("torch", in_models=False)),
-    written={"comfyui": "diffusers"},
+    written={"kohya": "diffusers", "comfyui": "diffusers"},
     weights=(
         rows(
             "q k v",

@@ -9,7 +9,7 @@ names of their own.
 
 from __future__ import annotations
 
-from .tables import Family, Naming, Weights, cols, rows, same
+from .tables import Family, Naming, TextEncoder, Weights, cols, rows, same
 
 DOUBLE, SINGLE = "double_blocks.{i}.", "single_blocks.{i}."
 BLOCK, SINGLE_BLOCK = "transformer_blocks.{i}.", "single_transformer_blocks.{i}."
@@ -193,6 +193,9 @@ FAMILY = Family(
     name="flux1",
     title="Flux.1",
     namings=NAMINGS,
-    written={"kohya": "native", "comfyui": "native"},
+    text_encoders={
+        "text_encoder": TextEncoder("clip", "clip_l.transformer"),
+        "text_encoder_2": TextEncoder("t5", "t5xxl.transformer"),
+    },
     weights=(*DOUBLE_BLOCKS, *SINGLE_BLOCKS, *_MODULATION, *_VECTOR, *ENDS, *_ADDITIONS),
 )

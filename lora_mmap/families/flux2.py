@@ -106,6 +106,5 @@ FAMILY = Family(
     name="flux2",
     title="Flux.2",
     namings=(Naming("onetrainer", in_models=False), Naming("cut", in_models=False)),
-    written={"kohya": "native", "comfyui": "native"},
     weights=(*_DOUBLE_BLOCKS, *_SINGLE_BLOCKS, *_MODULATION, *_ENDS),
 )

@@ -11,7 +11,6 @@ FAMILY = Family(
     name="gpt2",
     title="GPT-2",
     components=("text_encoder",),
-    written={"comfyui": "diffusers"},
     weights=(
         same(diffusers=_LAYER + "attn.{m:c_attn|q_attn|c_proj|q_proj|k_proj|v_proj|out_proj}"),
         same(diffusers=_LAYER + "self_attention.{m:query_key_value|dense}"),

@@ -16,7 +16,6 @@ _TIME = "time_extra_emb."
 FAMILY = Family(
     name="hunyuan_dit",
     title="Hunyuan-DiT",
-    written={"kohya": "native"},
     base_models=("hydit",),
     widths={_ATTN1 + "to_q": (1408,)},
     weights=(

@@ -10,7 +10,7 @@ from .tables import Family
 FAMILY = Family(
     name="hunyuan_image",
     title="HunyuanImage 2.1",
-    written={"kohya": "tencent", "comfyui": "native"},
+    written={"kohya": "tencent"},
     weights=(
         *hunyuan_video.double_blocks(),
         *hunyuan_video.SINGLE_BLOCKS,

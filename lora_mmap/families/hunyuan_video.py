@@ -8,7 +8,7 @@ through a refiner of its own, whose modulation (two gates) is alike everywhere. 
 from __future__ import annotations
 
 from .flux1 import BLOCK, DOUBLE, SINGLE, SINGLE_BLOCK, SIX, THREE
-from .tables import Family, Weights, cols, rows, same
+from .tables import Family, TextEncoder, Weights, cols, rows, same
 
 _REFINER = "txt_in.individual_token_refiner.blocks.{i}."
 _REFINER_BLOCK = "context_embedder.token_refiner.refiner_blocks.{i}."
@@ -169,6 +169,10 @@ _FRAMEPACK = (
 FAMILY = Family(
     name="hunyuan_video",
     title="HunyuanVideo",
-    written={"kohya": "tencent", "comfyui": "native"},
+    written={"kohya": "tencent"},
+    text_encoders={
+        "text_encoder": TextEncoder("language_model", "llama.transformer.model"),
+        "text_encoder_2": TextEncoder("clip", "clip_l.transformer"),
+    },
     weights=(*double_blocks(), *SINGLE_BLOCKS, *TEXT_REFINER, *_VECTOR, *ENDS, *_FRAMEPACK),
 )

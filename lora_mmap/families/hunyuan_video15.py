@@ -25,7 +25,7 @@ _IMAGE = (
 FAMILY = Family(
     name="hunyuan_video15",
     title="HunyuanVideo 1.5",
-    written={"kohya": "tencent", "comfyui": "native"},
+    written={"kohya": "tencent"},
     weights=(
         *hunyuan_video.double_blocks(apart=True),
         *hunyuan_video.TEXT_REFINER,

@@ -11,7 +11,6 @@ _ATTENTION = _LAYER + "attention."
 FAMILY = Family(
     name="ideogram4",
     title="Ideogram 4",
-    written={"kohya": "native"},
     weights=(
         rows(
             "q k v",

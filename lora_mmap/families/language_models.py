@@ -39,7 +39,7 @@ FAMILY = Family(
     name="language_model",
     title="Language model",
     components=("text_encoder", "text_encoder_2", "text_encoder_3"),
-    written={"comfyui": "diffusers"},
+    written=dict.fromkeys(("kohya", "diffusers", "peft", "comfyui"), ""),
     weights=(
         *(_attention(heads) for heads in _HEADS_PER_KEY),
         same(diffusers=_ATTENTION + "{m:o_proj|dense|q_norm|k_norm|q_layernorm|k_layernorm}"),

@@ -3,7 +3,7 @@ in the embeddings and the norms of queries and keys only."""
 
 from __future__ import annotations
 
-from .tables import Family, Weights, same
+from .tables import Family, TextEncoder, Weights, same
 
 _BLOCK = "transformer_blocks.{i}."
 _ATTENTION = _BLOCK + "{a:attn1|attn2}."
@@ -22,6 +22,7 @@ FAMILY = Family(
     name="ltx_video",
     title="LTX-Video",
     base_models=("ltxv", "ltx-video"),
+    text_encoders={"text_encoder": TextEncoder("t5", "t5xxl.transformer")},
     widths={_ATTENTION + "{m:to_q|to_k|to_v|to_out.0}": (2048, 4096)},
     weights=(
         *VIDEO,

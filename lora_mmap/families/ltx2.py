@@ -16,7 +16,7 @@ _PROJECTION = "{m:to_q|to_k|to_v|to_out.0|to_gate_logits}"
 _FEED_FORWARD = "net.{m:0.proj|2}"
 _CONNECTOR = "{c:video|audio}_embeddings_connector."
 _CONNECTOR_BLOCK = _CONNECTOR + "transformer_1d_blocks.{i}."
-_DIFFUSERS_CONNECTORS = ("{c:video|audio}_connector.", "connectors.{c:video|audio}_connector.")
+_DIFFUSERS_CONNECTORS = ("connectors.{c:video|audio}_connector.", "{c:video|audio}_connector.")
 
 # native module of embedder and linear -> diffusers'
 _MODULATIONS = {
@@ -31,7 +31,7 @@ _MODULATIONS = {
 
 
 def _connectors(path: str) -> tuple[str, ...]:
-    """A path in diffusers' connectors, and as diffusers' LoRA files write it."""
+    """A path as diffusers' LoRA files write it, and in its connectors themselves."""
     return tuple(connector + path for connector in _DIFFUSERS_CONNECTORS)
 
 
@@ -81,11 +81,11 @@ FAMILY = Family(
         same(native=_CONNECTOR + "learnable_registers", diffusers=_connectors("learnable_registers")),
         same(
             native="text_embedding_projection.aggregate_embed",
-            diffusers=("text_proj_in", "connectors.text_proj_in"),
+            diffusers=("connectors.text_proj_in", "text_proj_in"),
         ),
         same(
             native="text_embedding_projection.{c:video|audio}_aggregate_embed",
-            diffusers=("{c:video|audio}_text_proj_in", "connectors.{c:video|audio}_text_proj_in"),
+            diffusers=("connectors.{c:video|audio}_text_proj_in", "{c:video|audio}_text_proj_in"),
         ),
     ),
 )

@@ -4,7 +4,7 @@ modulated. Some files name its q, k and v as Z-Image does, whose layers are Lumi
 
 from __future__ import annotations
 
-from .tables import Family, Naming, rows, same
+from .tables import Family, Naming, TextEncoder, rows, same
 
 _LAYER = "{stack:layers|noise_refiner|context_refiner}.{i}."
 _MODULATED = "{stack:layers|noise_refiner}.{i}."
@@ -14,7 +14,7 @@ FAMILY = Family(
     name="lumina2",
     title="Lumina-Image 2.0",
     namings=(Naming("as_z_image", in_models=False),),
-    written={"kohya": "native", "comfyui": "native"},
+    text_encoders={"text_encoder": TextEncoder("language_model", "gemma2_2b.transformer.model")},
     weights=(
         rows(
             "q:3 k v",

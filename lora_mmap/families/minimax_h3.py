@@ -41,7 +41,6 @@ FAMILY = Family(
         Naming("native", beside="blocks.0.adaln_proj.linear"),
         Naming("diffsynth", in_models=False, infix="default"),
     ),
-    written={"kohya": "native", "comfyui": "native"},
     weights=(
         *_block("blocks.{i}.", "transformer_blocks.{i}."),
         same(native="blocks.{i}.adaln_proj.linear", diffusers="transformer_blocks.{i}.adaln_proj.linear"),

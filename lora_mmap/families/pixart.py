@@ -6,7 +6,7 @@ is one table per block, in the same order on both sides; alpha at 1024 pixels al
 
 from __future__ import annotations
 
-from .tables import Family, rows, same
+from .tables import Family, TextEncoder, rows, same
 
 _BLOCK = "blocks.{i}."
 _DIFFUSERS = "transformer_blocks.{i}."
@@ -14,7 +14,7 @@ _DIFFUSERS = "transformer_blocks.{i}."
 FAMILY = Family(
     name="pixart",
     title="PixArt",
-    written={"comfyui": "native"},
+    text_encoders={"text_encoder": TextEncoder("t5", "t5xxl.transformer")},
     weights=(
         rows(
             "q k v",

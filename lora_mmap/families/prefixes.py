@@ -27,6 +27,10 @@ PREFIXES: tuple[Prefix, ...] = (
     Prefix("text_encoders.clip_l.transformer.", "text_encoder", "ComfyUI"),
     Prefix("text_encoders.clip_g.transformer.", "text_encoder_2", "ComfyUI"),
     Prefix("text_encoders.t5xxl.transformer.", "text_encoder_3", "ComfyUI"),
+    *(
+        Prefix(f"text_encoders.{name}.transformer.", "text_encoder", "ComfyUI")
+        for name in ("clip_h", "umt5xxl", "gemma2_2b", "llama", "qwen25_7b", "qwen3_06b", "qwen3_4b")
+    ),
     Prefix("base_model.model.", None, "PEFT"),
     Prefix("_orig_mod.", None, "torch.compile"),
     Prefix("module.", None, "DataParallel"),

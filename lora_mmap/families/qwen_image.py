@@ -4,7 +4,7 @@ from diffusers' ``fuse_qkv_projections`` (``to_qkv``, ``to_added_qkv``) and from
 
 from __future__ import annotations
 
-from .tables import Family, Naming, rows, same
+from .tables import Family, Naming, TextEncoder, rows, same
 
 _BLOCK = "transformer_blocks.{i}."
 _ATTENTION = _BLOCK + "attn."
@@ -13,6 +13,7 @@ _MODULATION = "shift1 scale1 gate1 shift2 scale2 gate2"
 FAMILY = Family(
     name="qwen_image",
     title="Qwen-Image",
+    text_encoders={"text_encoder": TextEncoder("language_model", "qwen25_7b.transformer.model")},
     namings=(Naming("nunchaku", beside="transformer_blocks.0.img_mod.1.qweight"),),
     written={"comfyui": "diffusers"},
     weights=(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from .tables import Family
+from .tables import Family, TextEncoder
 from .unet import NAMINGS, UNET, upsamplers
 
 FAMILY = Family(
     name="sd15",
     title="Stable Diffusion 1.x",
     namings=NAMINGS,
-    written={"comfyui": "native"},
+    written={"kohya": "diffusers"},
     is_unet=True,
+    text_encoders={"text_encoder": TextEncoder("clip", "clip_l.transformer")},
     widths={
         "input_blocks.1.1.transformer_blocks.0.attn2.to_k": (768,),
         "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (768,),

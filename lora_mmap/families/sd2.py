@@ -3,15 +3,16 @@ embedding, its upscaler a noise level."""
 
 from __future__ import annotations
 
-from .tables import Family, same
+from .tables import Family, TextEncoder, same
 from .unet import NAMINGS, UNET, upsamplers
 
 FAMILY = Family(
     name="sd2",
     title="Stable Diffusion 2.x",
     namings=NAMINGS,
-    written={"comfyui": "native"},
+    written={"kohya": "diffusers"},
     is_unet=True,
+    text_encoders={"text_encoder": TextEncoder("clip", "clip_h.transformer")},
     widths={
         "input_blocks.1.1.transformer_blocks.0.attn2.to_k": (1024,),
         "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (1024,),

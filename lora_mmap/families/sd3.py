@@ -9,7 +9,7 @@ scale first.
 
 from __future__ import annotations
 
-from .tables import Family, Weights, rows, same
+from .tables import Family, TextEncoder, Weights, rows, same
 
 _IMAGE, _TEXT = "joint_blocks.{i}.x_block.", "joint_blocks.{i}.context_block."
 _BLOCK = "transformer_blocks.{i}."
@@ -28,7 +28,11 @@ def _attention(native: str, parts: tuple[str, str, str], fused: str) -> Weights:
 FAMILY = Family(
     name="sd3",
     title="Stable Diffusion 3",
-    written={"kohya": "native", "comfyui": "native"},
+    text_encoders={
+        "text_encoder": TextEncoder("clip", "clip_l.transformer"),
+        "text_encoder_2": TextEncoder("clip", "clip_g.transformer"),
+        "text_encoder_3": TextEncoder("t5", "t5xxl.transformer"),
+    },
     weights=(
         _attention(_IMAGE + "attn", ("attn.to_q", "attn.to_k", "attn.to_v"), "attn.to_qkv"),
         _attention(_IMAGE + "attn2", ("attn2.to_q", "attn2.to_k", "attn2.to_v"), "attn2.to_qkv"),

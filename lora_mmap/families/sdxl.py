@@ -3,14 +3,17 @@ the image's sizes embedded."""
 
 from __future__ import annotations
 
-from .tables import Family, same
+from .tables import Family, TextEncoder, same
 from .unet import NAMINGS, UNET, upsamplers
 
 FAMILY = Family(
     name="sdxl",
     title="Stable Diffusion XL",
     namings=NAMINGS,
-    written={"kohya": "native", "comfyui": "native"},
+    text_encoders={
+        "text_encoder": TextEncoder("clip", "clip_l.transformer"),
+        "text_encoder_2": TextEncoder("clip", "clip_g.transformer"),
+    },
     is_unet=True,
     widths={
         "input_blocks.4.1.transformer_blocks.0.attn2.to_k": (2048,),

@@ -16,7 +16,6 @@ FAMILY = Family(
     name="stable_cascade",
     title="Stable Cascade",
     namings=(Naming("torch", in_models=False),),
-    written={"kohya": "native", "comfyui": "native"},
     is_unet=True,
     weights=(
         rows(

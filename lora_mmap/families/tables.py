@@ -107,15 +107,26 @@ def _layout(text: str) -> Layout:
 
 
 @dataclass(frozen=True)
+class TextEncoder:
+    """A text encoder of a model's pipeline: the table that knows its names, and what it is below ``text_encoders`` in
+    ComfyUI's keys."""
+
+    family: str
+    comfyui: str
+
+
+@dataclass(frozen=True)
 class Family:
     """The names of one model family.
 
-    ``written`` says which naming a dialect writes, for :func:`lora_mmap.families.writing.spell`
-    (``{"kohya": "native"}``); unsaid, ComfyUI writes ``native`` names and everybody else ``diffusers`` ones. ``widths``
-    tell apart families of equal names: columns of the weight at a path. ``components`` are the pipeline components that
-    the weights belong to. ``duplicates`` are pairs of namings: where one file carries both, what the second one names
-    again is left out. ``base_models`` are parts of what trainers call the model in a file's metadata.
-    ``is_unet``: diffusers' pipelines have it as ``unet``, not as ``transformer``.
+    ``widths`` tell apart families of equal names: columns of the weight at a path. ``components`` are the pipeline
+    components that the weights belong to. ``duplicates`` are pairs of namings: where one file carries both, what the
+    second one names again is left out. ``base_models`` are parts of what trainers call the model in a file's metadata.
+
+    For writing (:func:`lora_mmap.families.writing.spell`): ``written`` says which naming a dialect writes, several in
+    order of preference, ``""`` for the names that a model has itself (``{"kohya": "tencent_split tencent"}``); unsaid,
+    kohya and ComfyUI write ``native`` names, diffusers and PEFT ``diffusers`` ones. ``is_unet``: diffusers' pipelines
+    have it as ``unet``, not as ``transformer``. ``text_encoders`` are its pipeline's, by component.
     """
 
     name: str
@@ -128,6 +139,7 @@ class Family:
     duplicates: tuple[tuple[str, str], ...] = ()
     base_models: tuple[str, ...] = ()
     is_unet: bool = False
+    text_encoders: Mapping[str, TextEncoder] | None = None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ FAMILY = Family(
     name="vision",
     title="Image encoder of a language model",
     components=("text_encoder", "text_encoder_2"),
-    written={"comfyui": "diffusers"},
     weights=(
         same(diffusers=_BLOCK + "attn.{m:qkv|proj}"),
         same(diffusers=_BLOCK + "mlp.{m:fc1|fc2|linear_fc1|linear_fc2|gate_proj|up_proj|down_proj}"),

@@ -5,7 +5,7 @@ counts the one before cross attention last: ``norm3`` is diffusers' ``norm2``, a
 
 from __future__ import annotations
 
-from .tables import Family, Naming, Weights, rows, same
+from .tables import Family, Naming, TextEncoder, Weights, rows, same
 from .wan_animate import ANIMATE
 from .wan_conditions import CONDITIONS
 
@@ -42,7 +42,7 @@ FAMILY = Family(
     name="wan",
     title="Wan",
     namings=(Naming("extracted", in_models=False),),
-    written={"kohya": "native"},
+    text_encoders={"text_encoder": TextEncoder("t5", "umt5xxl.transformer")},
     weights=(
         *_attention(_SELF, _ATTN1, "to_qkv"),
         *_attention(_CROSS, _ATTN2, "to_kv"),

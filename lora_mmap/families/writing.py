@@ -2,154 +2,176 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from ..errors import ArgumentError
-from .compiled import key_tables
-from .counting import counting
+from .compiled import Tables, key_tables
+from .dialects import DIALECTS, Dialect
+from .module_paths import path_pattern
 from .placement import WHOLE, Placement, placement
 from .tables import Family, Layout, Weights
-
-# Dialect -> (prefix by component, are paths flattened, factor suffixes, the naming they write unless a family says).
-_TEXT = ("text_encoder", "text_encoder_2", "text_encoder_3")
-_KOHYA = {"denoiser": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_", _TEXT[2]: "lora_te3_"}
-_DIFFUSERS = {"denoiser": "transformer.", **{name: f"{name}." for name in _TEXT}}
-_COMFYUI = {
-    "denoiser": "diffusion_model.",
-    "text_encoder": "text_encoders.clip_l.transformer.",
-    "text_encoder_2": "text_encoders.clip_g.transformer.",
-    "text_encoder_3": "text_encoders.t5xxl.transformer.",
-}
-_UP_DOWN = ("lora_down.weight", "lora_up.weight")
-_A_B = ("lora_A.weight", "lora_B.weight")
-_BRACES = re.compile(r"\{([^}]*)\}")
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How one kind of files writes a key: ``prefix`` by component, then the path, then the factor's ending."""
-
-    prefixes: dict[str, str]
-    flattened: bool
-    factors: tuple[str, str]  # of the down factor and of the up factor
-    naming: str  # unless a family says otherwise
-
-    def stem(self, path: str, component: str, family: Family) -> str:
-        """The key's beginning, up to the factor's ending."""
-        prefix = self.prefixes.get(component, "")
-        if prefix == "transformer." and family.is_unet:
-            prefix = "unet."
-        return prefix + (path.replace(".", "_") if self.flattened else path)
-
-
-DIALECTS: dict[str, Dialect] = {
-    "kohya": Dialect(_KOHYA, True, _UP_DOWN, "diffusers"),
-    "diffusers": Dialect(_DIFFUSERS, False, _A_B, "diffusers"),
-    "peft": Dialect(dict.fromkeys(_DIFFUSERS, "base_model.model."), False, _A_B, "diffusers"),
-    "comfyui": Dialect(_COMFYUI, False, _A_B, "native"),
-}
 
 
 @dataclass(frozen=True)
 class Written:
-    """One module in a file. ``placement`` says where the rows (columns) of the module at hand lie in the file's."""
+    """One module in a file: its key up to the factor's ending, and its ``path``, whatever stands before it.
+
+    ``placement`` says where in it the rows (columns) of the module at hand lie: ``target`` is the file's matrix,
+    ``source`` that of the module at hand.
+    """
 
     stem: str
     path: str
     placement: Placement
+    dialect: Dialect
 
-    def key(self, dialect: str, factor: str) -> str:
-        """The key of its ``"down"`` or ``"up"`` factor."""
-        return f"{self.stem}.{DIALECTS[dialect].factors[factor == 'up']}"
+    @property
+    def down(self) -> str:
+        """The key of the down factor (A, [rank, cols])."""
+        return f"{self.stem}.{self.dialect.down}"
+
+    @property
+    def up(self) -> str:
+        """The key of the up factor (B, [rows, rank])."""
+        return f"{self.stem}.{self.dialect.up}"
 
 
-def spell(path: str, dialect: str, family: str, component: str = "denoiser") -> list[Written]:
-    """What files of a dialect call the module that a model of ``family`` calls ``path``, in whatever naming.
+def spell(
+    path: str, dialect: str, family: str, component: str = "denoiser", shape: tuple[int, int] | None = None
+) -> list[Written]:
+    """What files of a dialect call the module that a file or a model of ``family`` calls ``path``, in any naming.
 
-    Several where the files split what the model fuses. ``dialect`` is one of ``kohya``, ``diffusers``, ``peft``,
-    ``comfyui``. Raises ArgumentError for a dialect or family that does not exist and for a path that it does not know.
+    ``path`` is dotted or flattened, without a file's own prefix. ``dialect`` is ``kohya``, ``diffusers``, ``peft`` or
+    ``comfyui``. ``family`` is the whole model's (``sdxl``) and ``component`` a part of its pipeline (``denoiser``,
+    ``text_encoder_2``). ``shape`` is [rows, cols] of the module's matrix (convolutions flattened); needed where one
+    name stands for several things, such as the text's last modulation of Stable Diffusion 3.
+
+    Returns one entry, or several where the files split what the module has together. A module that has no name in the
+    naming that the dialect writes keeps its own. Raises ArgumentError for a dialect, family or component that does not
+    exist, for a path that the family does not have, and where ``shape`` is needed and missing or fits nothing.
     """
-    families = key_tables().families
+    tables = key_tables()
+    style, whole = _look_up(tables, dialect, family)
+    part = _part(tables, whole, component)
+    found = list(_finds(tables, part, path))
+    if not found:
+        raise ArgumentError(f"[spell] {part.title} has no module '{path}'")
+    fitting = [module for module in found if shape is None or module.fits(shape)]
+    if not fitting:
+        raise ArgumentError(
+            f"[spell] {part.title}: '{path}' of shape {list(shape or ())} cannot be cut into its pieces"
+        )
+    namings = _namings(part, style)
+    if namings:
+        answers = list(dict.fromkeys(tuple(module.renamed(namings)) for module in fitting))
+    else:
+        answers = [((fitting[0].as_given(keep_level=style.name in ("diffusers", "peft")), WHOLE),)]
+    if len(answers) > 1:
+        ways = " or ".join(", ".join(name for name, _ in answer) for answer in answers)
+        told = "say which by shape=" if shape is None else f"shape {list(shape)} fits each"
+        raise ArgumentError(f"[spell] {part.title}: '{path}' may be cut in several ways (as {ways}); {told}")
+    return [Written(style.stem(name, component, whole, part), name, place, style) for name, place in answers[0]]
+
+
+def _look_up(tables: Tables, dialect: str, family: str) -> tuple[Dialect, Family]:
     if dialect not in DIALECTS:
         raise ArgumentError(f"[spell] dialect is {dialect!r}, expected one of {', '.join(map(repr, DIALECTS))}")
-    if family not in families:
-        raise ArgumentError(f"[spell] family is {family!r}, expected one of {', '.join(map(repr, families))}")
-    table, style = families[family], DIALECTS[dialect]
-    naming = (table.written or {}).get(dialect, style.naming)
-    for weights, layout, captures in _finds(table, path):
-        written = list(_written(weights, layout, naming))
-        if not written:  # this weight has one naming only
-            written = [(path, WHOLE)]
-        return [
-            Written(style.stem(_filled(name, captures), component, table), _filled(name, captures), place)
-            for name, place in written
-        ]
-    raise ArgumentError(f"[spell] {table.title} has no module '{path}'")
+    if family not in tables.families:
+        raise ArgumentError(f"[spell] family is {family!r}, expected one of {', '.join(map(repr, tables.families))}")
+    return DIALECTS[dialect], tables.families[family]
 
 
-def _finds(family: Family, path: str) -> Iterator[tuple[Weights, Layout, dict[str, str]]]:
-    for weights in family.weights:
-        for paths in weights.names.values():
-            for pattern, layout in paths.items():
-                captures = _captures(pattern, path)
+def _part(tables: Tables, family: Family, component: str) -> Family:
+    """The table of one component of a family's pipeline."""
+    if component in family.components:
+        return family
+    encoders = family.text_encoders or {}
+    if component not in encoders:
+        known = ", ".join(map(repr, (*family.components, *encoders)))
+        raise ArgumentError(f"[spell] component of {family.title} is {component!r}, expected one of {known}")
+    return tables.families[encoders[component].family]
+
+
+def _namings(part: Family, style: Dialect) -> tuple[str, ...]:
+    """The namings to look for, in this order: many weights have a line in one of them only, as all say the same."""
+    wanted = (part.written or {}).get(style.name, style.naming).split()
+    if not wanted:
+        return ()
+    return (*wanted, "diffusers", "native") if "diffusers" in wanted else (*wanted, "native", "diffusers")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a path may be: a weight's line in a table, and what of it the path holds. ``level``: what stands before."""
+
+    weights: Weights
+    layout: Layout
+    path: str
+    captures: dict[str, str]
+    level: str
+
+    def fits(self, shape: tuple[int, int]) -> bool:
+        """True when a matrix of this shape can be cut into the pieces."""
+        units = sum(self.weights.sizes[piece] for piece in self.layout.pieces)
+        along = shape[0] if self.weights.axis == "rows" else shape[1]
+        return along % units == 0 and not (self.weights.square and shape[0] != shape[1] * units)
+
+    def renamed(self, namings: Iterable[str]) -> Iterator[tuple[str, Placement]]:
+        """Its names in the first naming that has names for all of it, or its own."""
+        for naming in namings:
+            cover = self._cover(self.weights.names.get(naming, {}))
+            if cover:
+                for path, there in cover.items():
+                    place = placement(self.weights, self.layout, there)
+                    yield self._filled(path), WHOLE if place.is_whole else place
+                return
+        yield self.as_given(), WHOLE
+
+    def as_given(self, keep_level: bool = False) -> str:
+        """Its own name, dotted."""
+        return (self.level if keep_level and self.level.endswith(".") else "") + self._filled(self.path)
+
+    def _filled(self, path: str) -> str:
+        name = path_pattern(path).filled(self.captures)
+        if name is None:
+            raise ArgumentError(f"[spell] '{path}' has no index for what '{self.path}' counts as {self.captures}")
+        return name
+
+    def _cover(self, paths: Mapping[str, Layout]) -> dict[str, Layout]:
+        """The paths that hold all of it; of two that hold the same, the first. Empty where some piece has no path."""
+        missing = set(self.layout.pieces)
+        cover = {}
+        for path, there in paths.items():
+            if missing.intersection(there.pieces):
+                cover[path] = there
+                missing.difference_update(there.pieces)
+        return {} if missing else cover
+
+
+def _finds(tables: Tables, family: Family, path: str) -> Iterator[_Found]:
+    """What ``path`` may be in this family, as it stands or below levels that models wrap around their parts."""
+    (group,) = tables.grammar.classify([path + ".alpha"]).groups()
+    offsets = sorted({offset for offset, _ in group[2]})
+    numbers = {number for rule in group[4] for name, number in tables.rules[rule].weights if name == family.name}
+    for number in sorted(numbers):
+        weights = family.weights[number]
+        for pattern, layout in _own_paths(family, weights):
+            for offset in offsets:
+                captures = path_pattern(pattern).captures(path[offset:])
                 if captures is not None:
-                    yield weights, layout, captures
+                    yield _Found(weights, layout, pattern, captures, path[:offset])
 
 
-def _written(weights: Weights, layout: Layout, naming: str) -> Iterator[tuple[str, Placement]]:
-    """The names of a naming that hold pieces of ``layout``, each with where those lie in it."""
-    for name, there in weights.names.get(naming, {}).items():
-        if set(there.pieces) & set(layout.pieces):
-            yield name, placement(weights, layout, there)
-
-
-def _captures(pattern: str, path: str) -> dict[str, str] | None:
-    found = _regex(pattern).fullmatch(path)
-    if found is None:
-        return None
-    captures = found.groupdict()
-    for formula in filter(None, map(counting, _BRACES.findall(pattern))):
-        counters = formula.split(int(captures[formula.high]))
-        if counters is None:
-            return None
-        captures |= counters
-    return captures
-
-
-def _filled(pattern: str, captures: dict[str, str]) -> str:
-    def fill(found: re.Match[str]) -> str:
-        formula = counting(found[1])
-        text = formula.join(captures) if formula else captures[found[1].partition(":")[0]]
-        if text is None:
-            raise ArgumentError(f"[spell] '{pattern}' has no index for {captures}")
-        return text
-
-    return _BRACES.sub(fill, pattern)
-
-
-@lru_cache(maxsize=4096)
-def _regex(pattern: str) -> re.Pattern[str]:
-    """The pattern language of the tables as a regular expression over dotted paths."""
-
-    def capture(found: re.Match[str]) -> str:
-        formula = counting(found[1])
-        if formula:
-            return rf"(?P<{formula.high}>\d+)"
-        name, _, kind = found[1].partition(":")
-        if not kind:
-            return rf"(?P<{name}>\d+)"
-        if kind == "*":
-            return rf"(?P<{name}>[^.]+)"
-        return rf"(?P<{name}>{'|'.join(map(re.escape, kind.split('|')))})"
-
-    pieces = re.split(r"(\{[^}]*\}|\[|\])", pattern)
-    text = ""
-    for piece in pieces:
-        if piece.startswith("{"):
-            text += _BRACES.sub(capture, piece)
-        else:
-            text += {"[": "(?:", "]": ")?"}.get(piece, re.escape(piece))
-    return re.compile(text)
+def _own_paths(family: Family, weights: Weights) -> Iterator[tuple[str, Layout]]:
+    """The paths of all namings. One that more than the path tells (a mark of the model, an adapter name in the file)
+    does not count where another naming has the same path."""
+    in_model = {naming.name for naming in family.namings if naming.beside}
+    in_file = {naming.name for naming in family.namings if naming.infix}
+    seen: set[str] = set()
+    for told in (set(weights.names) - in_model - in_file, in_model, in_file):
+        paths = {
+            path: layout for naming in weights.names if naming in told for path, layout in weights.names[naming].items()
+        }
+        yield from ((path, layout) for path, layout in paths.items() if path not in seen)
+        seen |= paths.keys()

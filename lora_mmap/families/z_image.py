@@ -8,7 +8,7 @@ too, with the value (w3) before the gate (w1). Anime-Z writes ``to.q`` and repea
 
 from __future__ import annotations
 
-from .tables import Family, Naming, Weights, rows, same
+from .tables import Family, Naming, TextEncoder, Weights, rows, same
 
 
 def _kept(path: str) -> Weights:
@@ -72,6 +72,7 @@ FAMILY = Family(
     title="Z-Image",
     namings=(Naming("anime_z", in_models=False),),
     written={"kohya": "diffusers", "comfyui": "diffusers"},
+    text_encoders={"text_encoder": TextEncoder("language_model", "qwen3_4b.transformer.model")},
     weights=(
         *_layer("{stack:layers|noise_refiner|context_refiner}"),
         *_layer("siglip_refiner"),
