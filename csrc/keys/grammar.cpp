@@ -71,9 +71,8 @@ bool Grammar::find_suffix(std::string_view key, KeyMatch& match) const {
   if (match.suffix < 0) return false;
   const Suffix& suffix = suffixes_[static_cast<size_t>(match.suffix)];
   if (!suffix.pattern.captures().empty()) {
-    std::vector<std::string_view> values;
-    if (suffix.pattern.match(key.substr(match.stem.size()), Separators::exact, values))
-      match.infix = values.front();
+    if (suffix.pattern.match(key.substr(match.stem.size()), Separators::exact, match.captured))
+      match.infix = match.captured.front();
   }
   match.stem = key.substr(0, match.stem.size() + suffix.keep);
   if (match.stem.size() > 1 && match.stem.back() == '_') match.stem.remove_suffix(1);

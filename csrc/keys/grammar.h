@@ -53,8 +53,9 @@ struct KeyMatch {
   int32_t suffix = -1;     // index into the suffix table; -1: no known suffix, the rest is meaningless
   std::string_view stem;   // the key without its suffix and without a '_' that some trainers leave at the end
   std::string_view infix;  // what the suffix captured, e.g. a PEFT adapter name
-  std::vector<Start> starts;    // ascending; the first is {0, -1}
-  std::vector<uint32_t> rules;  // those the stem fits from one of the starts, ascending
+  std::vector<Start> starts;               // ascending; the first is {0, -1}
+  std::vector<uint32_t> rules;             // those the stem fits from one of the starts, ascending
+  std::vector<std::string_view> captured;  // kept for its memory
 };
 
 class Grammar {
