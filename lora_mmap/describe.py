@@ -12,7 +12,11 @@ from .pairing import Pair, Recognised, pair_up
 
 
 def describe(adapter: Adapter) -> dict[str, Any]:
-    """Format, dialect, family, components, algorithms, scales and, per key, what it is. JSON-serialisable."""
+    """Format, dialect, family, components, algorithms, scales and, per key, what it is. JSON-serialisable.
+
+    ``families`` are all that fit equally well, ``family`` the first of them; ``training`` is what the metadata say of
+    the trainer and the base model.
+    """
     keys = describe_keys(adapter)
     return {
         "label": adapter.label,
@@ -28,6 +32,7 @@ def describe(adapter: Adapter) -> dict[str, Any]:
         "dtypes": sorted(set(adapter.source.dtypes)),
         "scales": scales(adapter),
         "counts": counts(keys),
+        "training": dict(adapter.metadata.facts),
         "metadata": dict(adapter.source.metadata or {}),
         "keys": keys,
     }

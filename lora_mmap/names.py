@@ -16,7 +16,7 @@ from .sharing import lazy
 # How the native core answers: the module that has the name itself, or everything it found.
 Resolution = int | native_types.Resolution
 
-_NUMBERS = re.compile(r"\d+")
+_NUMBERS = re.compile(r"[0-9]+")
 
 
 class Names:

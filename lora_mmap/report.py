@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .describe import scales
+from .describe import algorithms, scales
 from .key_outcomes import counts, key_outcomes, unknown_keys
 from .mapped_memory import file_backed_nbytes
 from .outcomes import (
@@ -177,7 +177,8 @@ def _adapter(entry: EntryPlan) -> dict[str, Any]:
         "dialect": adapter.dialect,
         "family": adapter.family,
         "strength": entry.strength,
-        "scales": scales(adapter),
+        "algorithms": algorithms(adapter),
+        "scales": [{**kind, "effective": entry.strength * kind["scale"]} for kind in scales(adapter)],
         "tensors": len(adapter),
         "bytes": adapter.nbytes,
         "outcomes": {status: entry.count(status) for status in _STATUSES if entry.count(status)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .describe import scales
+from .describe import algorithms, scales
 from .key_outcomes import unknown_keys
 from .outcomes import ABSENT, APPLIED, IGNORED, SKIPPED, UNKNOWN, UNSUPPORTED, EntryPlan
 
@@ -62,6 +62,8 @@ def _entry(entry: EntryPlan) -> list[str]:
         kinds = scales(adapter)
         shown = "; ".join(f"rank {k['rank']}, alpha/rank {k['scale']:g}, {k['alpha']}" for k in kinds[:2])
         lines.append(f"   {shown}" + (f"; and {len(kinds) - 2} more" if len(kinds) > 2 else ""))
+        if (found := algorithms(adapter)) and found.keys() != {"lora"}:
+            lines.append("   " + ", ".join(f"{count} modules of {name}" for name, count in found.items()))
     reasons: dict[str, int] = {}
     for outcome in entry.outcomes:
         if outcome.status in (UNSUPPORTED, ABSENT, UNKNOWN, IGNORED) and outcome.reason:

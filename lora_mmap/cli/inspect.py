@@ -21,6 +21,8 @@ def show(console: Console, description: dict[str, Any]) -> None:
     table.add_row("family", _family(description["families"]))
     table.add_row("algorithms", ", ".join(f"{name} x {count}" for name, count in description["algorithms"].items()))
     table.add_row("components", ", ".join(description["components"]) or "not named")
+    for fact, value in description["training"].items():
+        table.add_row(fact.replace("_", " "), value)
     table.add_row("tensors", f"{description['tensors']} of {', '.join(description['dtypes'])}")
     table.add_row("modules", str(description["modules"]))
     table.add_row("bytes", megabytes(description["bytes"]))
