@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from .outcomes import ABSENT, APPLIED, UNSUPPORTED
+from .outcomes import ABSENT, APPLIED, UNKNOWN, UNSUPPORTED
 
 if TYPE_CHECKING:
     from .adapter import Adapter
@@ -53,9 +53,9 @@ def report(result: Report) -> None:
     if os.environ.get("nunchaku_log") == "1":  # noqa: SIM112 - upstream's name
         for entry in result.entries:
             for position, (group, outcome) in enumerate(zip(entry.adapter.groups, entry.outcomes, strict=True)):
-                if outcome.status in (APPLIED, ABSENT, UNSUPPORTED):
+                if outcome.status in (APPLIED, ABSENT, UNSUPPORTED, UNKNOWN):
                     modules = ", ".join(landing.module for landing in entry.landings(position))
-                    logger.info("%s: %s %s", group.stem, outcome.status, modules or outcome.reason)
+                    logger.info("%s: %s %s", group.stem, outcome.status, outcome.reason or modules)
 
 
 def routed(names: Sequence[tuple[str, str]], seconds: float) -> None:

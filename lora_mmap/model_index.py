@@ -26,7 +26,7 @@ _FUSED_PROJECTIONS = {
 }
 _TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 # What a module may call its only weight besides "weight": BFL's RMSNorm has a scale.
-_WEIGHT_NAMES = ("weight", "scale")
+WEIGHT_NAMES = ("weight", "scale")
 _NOT_A_MATRIX = "its weight has one dimension, expected a matrix"
 
 
@@ -49,6 +49,11 @@ class IndexedWeight:
         """The module's present parameter."""
         return self.parameters.get(self.key)
 
+    @property
+    def is_parameter(self) -> bool:
+        """True where ``name`` is the parameter's own, not its module's."""
+        return self.name == self.key or self.name.endswith(f".{self.key}")
+
 
 class ModelIndex:
     """Finds weights by name; ``names`` is the native table. ``weights`` are the matrices that factors may belong to,
@@ -58,7 +63,8 @@ class ModelIndex:
     def __init__(self, model: nn.Module) -> None:
         self.weights: list[IndexedWeight] = []
         self.others: list[IndexedWeight] = []
-        self._children: list[tuple[dict[str, Any], list[Any]]] = []
+        self._containers: list[dict[str, Any]] = []
+        self._children: list[list[Any]] = []  # of the containers, as they were
         self._fused: list[tuple[weakref.ref[nn.Module], bool]] = []
         self._dead: set[str] = set()
         self._walk(model, "", "", set(), is_root=True)
@@ -79,14 +85,14 @@ class ModelIndex:
 
         Replaced parameters need no new index: every look at a weight takes the module's present one.
         """
-        for modules, children in self._children:
-            if list(modules.values()) != children:
-                return False
+        if list(map(list, map(dict.values, self._containers))) != self._children:
+            return False
         return all(bool(getattr(module(), "fused_projections", False)) == flag for module, flag in self._fused)
 
     def _walk(self, module: nn.Module, raw: str, name: str, seen: set[str], is_root: bool = False) -> None:
         if module._modules:  # a leaf that grows children is a new module to its parent, or parametrized and refused
-            self._children.append((module._modules, list(module._modules.values())))
+            self._containers.append(module._modules)
+            self._children.append(list(module._modules.values()))
         for entry in _entries(module, name, is_root):
             if entry.name and entry.name not in seen:
                 seen.add(entry.name)
@@ -119,7 +125,7 @@ def _entries(module: nn.Module, name: str, is_root: bool) -> Iterator[IndexedWei
         return
     if not parameters and "qweight" not in module._buffers:
         return
-    holder = next((key for key in _WEIGHT_NAMES if parameters.get(key) is not None), None)
+    holder = next((key for key in WEIGHT_NAMES if parameters.get(key) is not None), None)
     if is_root:
         holder = "weight"  # a model without modules is none
     elif holder is not None:

@@ -14,7 +14,7 @@ from torch import nn
 from .cuda import from_torch
 from .errors import ModelError
 from .geometry import Geometry, overlap
-from .model_index import IndexedWeight, ModelIndex
+from .model_index import WEIGHT_NAMES, IndexedWeight, ModelIndex
 from .tensor_source import dtype_name
 
 _FUSABLE = {torch.float16: 2, torch.bfloat16: 2, torch.float32: 4, torch.float64: 8}
@@ -80,8 +80,11 @@ class ModelWeights:
     def extent(self, position: int, parameter: str) -> tuple[int, int] | None:
         """Rows and columns of a parameter of the module with this number, whatever it is; None where there is none."""
         entry = self.index.entry(position)
-        value = entry.weight if parameter in ("weight", entry.key) else entry.parameters.get(parameter)
-        if value is None or (entry.name.endswith(f".{entry.key}") and parameter == "bias"):
+        if entry.is_parameter:  # files of other namings call it otherwise
+            value = None if parameter == "bias" else entry.weight
+        else:
+            value = entry.weight if parameter in WEIGHT_NAMES else entry.parameters.get(parameter)
+        if value is None:
             return None
         shape = value.shape
         if entry.transposed and len(shape) == 2:

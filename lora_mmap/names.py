@@ -50,12 +50,14 @@ class Names:
         return list({tuple(way): way for way in ways}.values())
 
     def child(self, group: int, forms: Iterable[str]) -> Resolution | None:
-        """The resolution of a group whose tensors are all for one parameter of the module's own, by that one's name."""
+        """The resolution of a group whose tensors are all for one parameter of the module's own, by that one's name;
+        None where the model has no parameter of this name."""
         own = [parameter for parameter in forms if parameter not in ("weight", "bias")]
         if len(own) != 1:
             return None
         key = f"{self.adapter.groups[group].stem}.{own[0]}.diff"
-        return self.adapter.tables.grammar.classify([key]).resolve(self.index.names)[0]
+        found = self.adapter.tables.grammar.classify([key]).resolve(self.index.names)[0]
+        return found if isinstance(found, int) or found[1] or found[2] else None
 
     def _missing(self, group: int) -> Outcome:
         """Known names that this model lacks, or names that nobody knows."""

@@ -108,11 +108,13 @@ class _Planner:
         """The outcome of what is no plain pair; where it would go is said if its name and shapes tell."""
         if group.kind == IGNORED:
             return Outcome(IGNORED, group.reason)
-        resolution = names.child(group.group, group.forms) or names.resolutions[group.group]
-        ways = names.ways(group.group, resolution)
+        child = names.child(group.group, group.forms)
+        ways = names.ways(group.group, names.resolutions[group.group] if child is None else child)
         if isinstance(ways, Outcome):
             # A broken file stays broken where the model has no place for it; other algorithms are just absent there.
             return Outcome(group.kind, group.reason) if group.kind != UNSUPPORTED else ways
+        if not group.forms:
+            return Outcome(group.kind, group.reason, _wholes(ways[0]))
         for way in ways:
             landed = self._land(way, group.forms)
             if landed:

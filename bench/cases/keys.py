@@ -56,7 +56,7 @@ def _require_work_done(keys: list[str], *tables: Tables) -> None:
         if found.unknown or sum(bool(group[4]) for group in found.groups()) < len(found) // 2:
             raise AssertionError(f"{len(found.unknown)} keys unknown, or most paths: there is nothing to measure")
     lost = len(sequential_regex.classify(keys).get("", ()))
-    if lost > len(keys) // 20:
+    if lost:
         raise AssertionError(f"{_PEER} does not know {lost} of {len(keys)} keys")
 
 

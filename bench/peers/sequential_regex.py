@@ -48,7 +48,7 @@ _PATHS = tuple(
         (r"^(blocks)[._](\d+)[._](self|cross)_attn[._]([qkvo]|k_img|v_img)$", r"\1.\2.\3_attn.\4"),
         (r"^(blocks)[._](\d+)[._]ffn[._]([02])$", r"\1.\2.ffn.\3"),
         (r"^(input|output)_blocks[._](\d+)[._](\d)[._](\w+)$", r"\1_blocks.\2.\3.\4"),
-        (r"^(down|up)_blocks[._](\d+)[._](attentions|resnets)[._](\d)[._]([\w.]+)$", r"\1_blocks.\2.\3.\4.\5"),
+        (r"^(down|up)_blocks[._](\d+)[._](attentions|resnets)[._](\d+)[._]([\w.]+)$", r"\1_blocks.\2.\3.\4.\5"),
         (r"^lora_te(\d?)[._]text_model[._]encoder[._]layers[._](\d+)[._](\w+)$", r"te\1.layers.\2.\3"),
         (r"^(img_in|txt_in|proj_out|norm_out[._]linear|time_text_embed[._]\w+[._]\w+)$", r"\1"),
     )

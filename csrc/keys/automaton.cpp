@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -10,8 +11,7 @@
 namespace lora_mmap::keys {
 namespace {
 
-// Fifty times what the tables that ship need. Captures that combine in every way would otherwise take all
-// memory.
+// What 16 bits can number. Captures that combine in every way would otherwise take all memory.
 constexpr size_t kMaxStates = 1 << 16;
 
 }  // namespace
@@ -100,8 +100,8 @@ class AutomatonBuilder::Subsets {
     reached_.resize(automaton_.n_classes_);
     state_of({});   // Automaton::kDead
     state_of({0});  // Automaton::kStart
-    automaton_.tag_begin_.push_back(0);
     for (size_t state = 0; state < subsets_.size(); ++state) expand(*subsets_[state]);
+    settle();
   }
 
  private:
@@ -137,10 +137,28 @@ class AutomatonBuilder::Subsets {
       }
     }
     sort_unique(tags);
-    automaton_.tags_.insert(automaton_.tags_.end(), tags.begin(), tags.end());
-    automaton_.tag_begin_.push_back(static_cast<uint32_t>(automaton_.tags_.size()));
-    for (const NodeSet& nodes : reached_)
-      automaton_.next_.push_back(nodes.empty() ? Automaton::kDead : state_of(nodes));
+    tags_.push_back(std::move(tags));
+    for (const NodeSet& nodes : reached_) next_.push_back(nodes.empty() ? Automaton::kDead : state_of(nodes));
+  }
+
+  // Gives the states their final numbers: those without tags first, in the order in which they were found.
+  void settle() {
+    std::vector<Automaton::State> order(tags_.size());
+    std::iota(order.begin(), order.end(), 0);
+    const auto tagged = std::stable_partition(order.begin(), order.end(),
+                                              [&](Automaton::State s) { return tags_[s].empty(); });
+    std::vector<uint16_t> number(order.size());
+    for (size_t i = 0; i < order.size(); ++i) number[order[i]] = static_cast<uint16_t>(i);
+    automaton_.first_tagged_ = static_cast<Automaton::State>(tagged - order.begin());
+    automaton_.next_.reserve(next_.size());
+    for (const Automaton::State state : order)
+      for (size_t c = 0; c < reached_.size(); ++c)
+        automaton_.next_.push_back(number[next_[state * reached_.size() + c]]);
+    automaton_.tag_begin_.push_back(0);
+    for (auto state = tagged; state != order.end(); ++state) {
+      automaton_.tags_.insert(automaton_.tags_.end(), tags_[*state].begin(), tags_[*state].end());
+      automaton_.tag_begin_.push_back(static_cast<uint32_t>(automaton_.tags_.size()));
+    }
   }
 
   void reach(Label label, uint32_t node) {
@@ -153,6 +171,8 @@ class AutomatonBuilder::Subsets {
   std::map<NodeSet, Automaton::State> ids_;
   std::vector<const NodeSet*> subsets_;  // keys of ids_, in order of their states
   std::vector<NodeSet> reached_;         // by byte class
+  std::vector<Automaton::State> next_;   // [state][class], by the numbers of subsets_
+  std::vector<std::vector<uint32_t>> tags_;
 };
 
 Automaton AutomatonBuilder::compile() const {

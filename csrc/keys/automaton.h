@@ -24,18 +24,23 @@ class Automaton {
 
   // Tags of all patterns that end in `state`, in ascending order.
   std::span<const uint32_t> tags(State state) const {
-    return {tags_.data() + tag_begin_[state], tag_begin_[state + 1] - tag_begin_[state]};
+    if (state < first_tagged_) return {};
+    const uint32_t* begin = &tag_begin_[state - first_tagged_];
+    return {tags_.data() + begin[0], begin[1] - begin[0]};
   }
 
-  size_t states() const { return tag_begin_.size() - 1; }
-  size_t nbytes() const { return next_.size() * sizeof(State); }
+  size_t states() const { return first_tagged_ + tag_begin_.size() - 1; }
+  size_t nbytes() const { return next_.size() * sizeof(next_[0]); }
 
  private:
   friend class AutomatonBuilder;
+  // A walk reads `next_` once a byte, so it is kept narrow; states with tags come last, so that most bytes
+  // read nothing else.
   std::array<uint8_t, 256> classes_{};
   uint32_t n_classes_ = 0;
-  std::vector<State> next_;  // [state][class]
-  std::vector<uint32_t> tag_begin_;
+  State first_tagged_ = 0;
+  std::vector<uint16_t> next_;       // [state][class]
+  std::vector<uint32_t> tag_begin_;  // [state - first_tagged_], and the end of the last
   std::vector<uint32_t> tags_;
 };
 

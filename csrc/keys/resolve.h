@@ -22,7 +22,8 @@ struct Choice {
 struct Resolution {
   uint32_t start = 0;             // index into the group's starts
   std::vector<uint32_t> modules;  // that have the name itself; more than one: it is ambiguous
-  std::vector<Choice> choices;    // where no module has it; more than one: shapes have to tell, or it is ambiguous
+  std::vector<Choice>
+      choices;  // where no module has it; more than one: shapes have to tell, or it is ambiguous
 
   bool is_absent() const { return modules.empty() && choices.empty(); }
 };

@@ -16,29 +16,31 @@ if TYPE_CHECKING:
 def likeliest(
     tables: Tables, groups: Iterable[Group], shapes: Sequence[Sequence[int]], base_model: str = ""
 ) -> list[str]:
-    """The families that know the most module paths, less those whose widths disagree with the shapes.
+    """The families that know the most module paths, and no fewer than half of them.
 
     Names that a main model has and no text encoder decide, where there are any: without them the file is for a text
-    encoder. Of equals, one that ``base_model`` names comes first, then the order of the tables.
+    encoder. Of equals, those whose widths agree with the shapes stay, if there are such; one that ``base_model`` names
+    comes first, then the order of the tables.
     """
-    votes: Counter[str] = Counter()
-    against: set[str] = set()
     main_models = {family.name for family in tables.families.values() if "denoiser" in family.components}
+    votes: Counter[str] = Counter()
     deciding: set[str] = set()
+    against: set[str] = set()
+    nobodys = 0
     for group in groups:
         known = {family for rule in group.rules for family, _ in tables.rules[rule].namings}
+        nobodys += not known
         votes.update(known)
         if known <= main_models:
             deciding |= known
-        for family in known:
-            if family not in against and not _width_agrees(tables, family, group, shapes):
-                against.add(family)
+        against.update(family for family in known - against if not _width_agrees(tables, family, group, shapes))
     meant = deciding or votes.keys() - main_models
-    candidates = [family for family in votes if family in meant and family not in against]
-    most = max((votes[family] for family in candidates), default=0)
+    most = max((votes[family] for family in meant), default=0)
+    if most == 0 or most < nobodys:
+        return []
+    best = {family for family in meant if votes[family] == most}
     order = list(tables.families)
-    named = [family for family in candidates if votes[family] == most]
-    return sorted(named, key=lambda family: (not _is_named(tables, family, base_model), order.index(family)))
+    return sorted(best - against or best, key=lambda name: (not _is_named(tables, name, base_model), order.index(name)))
 
 
 def _width_agrees(tables: Tables, family: str, group: Group, shapes: Sequence[Sequence[int]]) -> bool:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import test_hostile_names
 import test_patterns
 import test_suffixes
 from header_bytes import file_of
@@ -64,6 +65,11 @@ def key_seeds() -> Iterable[bytes]:
     lists.append(["model." * count + PATH + ".lora_A.weight" for count in (2, 15, 16, 17)])
     lists += [[PATH + row[0]] for row in parametrized(test_suffixes.test_spellings)]
     lists.append([row[0] for row in parametrized(test_suffixes.test_no_adapter_keys)])
+    # Longer ones than the fuzzer mutates are the tests' own.
+    hostile = [stem for stem in test_hostile_names.HOSTILE.values() if len(stem) < 100]
+    lists += [
+        [f"{stem}.lora_A.weight", f"{PATH}.{stem}.alpha", f"lora_unet_{stem}_.lora_up.weight"] for stem in hostile
+    ]
     for keys in lists:
         yield "\n".join(keys).encode()
 
@@ -90,6 +96,7 @@ def table_seeds() -> Iterable[bytes]:
 def key_words() -> list[str]:
     tables = key_tables()
     words = [text for entry in (*tables.suffixes, *tables.prefixes) for text in examples(entry.pattern)]
+    words += ["..", "__", ".00.", ".4294967296.", ".18446744073709551616.", "lora_unet_lora_unet_", "_.", "._"]
     return list(dict.fromkeys(words + [path for rule in tables.rules for path in examples(rule.pattern)]))
 
 

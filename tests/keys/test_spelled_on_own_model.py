@@ -2,7 +2,15 @@
 
 import pytest
 from spelled import trainers
-from spelled.published import DENOISERS, LANGUAGE_MODELS, TEXT_ENCODERS, matrices, published
+from spelled.published import (
+    DENOISERS,
+    LANGUAGE_MODELS,
+    OTHER_CLASSES,
+    TEXT_ENCODERS,
+    matrices,
+    other,
+    published,
+)
 from spelled.verdicts import Target, require_applied, verdicts
 
 
@@ -15,6 +23,15 @@ def whole(meant):
 @pytest.mark.parametrize("name", DENOISERS)
 def test_denoisers(tmp_path, name, dialect):
     model = published(name)
+    tensors, meant = trainers.spell(trainers.DENOISER[dialect], matrices(model))
+    require_applied(verdicts(tmp_path, model, tensors), whole(meant))
+
+
+@pytest.mark.parametrize("dialect", ["kohya", "peft", "diffusers_transformer", "comfyui"])
+@pytest.mark.parametrize("name", OTHER_CLASSES)
+def test_other_denoisers(tmp_path, name, dialect):
+    """A model's own names need no table, and no table that knows equal names stands in their way."""
+    model = other(name)
     tensors, meant = trainers.spell(trainers.DENOISER[dialect], matrices(model))
     require_applied(verdicts(tmp_path, model, tensors), whole(meant))
 

@@ -3,6 +3,7 @@
 A depth of two blocks shows every kind of module; the UNets keep their layout, in which block numbers say what is there.
 """
 
+import inspect
 import warnings
 from functools import cache
 
@@ -90,6 +91,26 @@ LANGUAGE_MODELS = {
     ),
     "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(num_hidden_layers=2)),
 }
+# More classes, small ones of any width: some have a family table, some have none and need none.
+OTHER_CLASSES = (
+    "BriaTransformer2DModel",
+    "CogVideoXTransformer3DModel",
+    "CogView4Transformer2DModel",
+    "CosmosTransformer3DModel",
+    "ErnieImageTransformer2DModel",
+    "GlmImageTransformer2DModel",
+    "HunyuanImageTransformer2DModel",
+    "HunyuanVideo15Transformer3DModel",
+    "Ideogram4Transformer2DModel",
+    "Kandinsky5Transformer3DModel",
+    "Krea2Transformer2DModel",
+    "LTX2VideoTransformer3DModel",
+    "MiniMaxH3Transformer3DModel",
+    "MochiTransformer3DModel",
+    "QwenImage21Transformer2DModel",
+    "SanaTransformer2DModel",
+)
+_DEPTHS = ("num_layers", "num_single_layers", "num_refiner_layers", "num_visual_blocks", "num_text_blocks")
 _ALL = {**DENOISERS, **TEXT_ENCODERS, **LANGUAGE_MODELS}
 
 
@@ -99,6 +120,18 @@ def published(name: str) -> nn.Module:
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about models that want other dtypes, or classes that were renamed
         return _ALL[name]()
+
+
+@cache
+def other(class_name: str) -> nn.Module:
+    """A class of diffusers' with its own defaults and two blocks of each kind; skips where this version lacks it."""
+    kind = getattr(diffusers, class_name, None)
+    if kind is None:
+        pytest.skip(f"diffusers {diffusers.__version__} has no {class_name}")
+    depths = {name: 2 for name in inspect.signature(kind.__init__).parameters if name in _DEPTHS}
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return kind(**depths)
 
 
 def matrices(model: nn.Module) -> dict[str, tuple[int, ...]]:
