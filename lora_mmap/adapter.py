@@ -83,6 +83,12 @@ class Adapter:
         """The tensors gathered by module, in order of first appearance."""
         return [Group(*group) for group in self.classification.groups()]
 
+    @lazy
+    def named_groups(self) -> dict[str, int]:
+        """Per stem with tensors under an adapter's name (``lora_A.default.weight``): the first such group."""
+        named = [(group.stem, position) for position, group in enumerate(self.groups) if group.infix]
+        return dict(reversed(named))
+
     def role(self, suffix: int) -> str:
         return self.tables.suffixes[suffix].role
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from .adapter import Adapter, Group
-from .key_outcomes import RECOGNISED, counts, foreign_keys, target
+from .key_outcomes import RECOGNISED, counts, foreign_keys, scaled_group, target
 from .outcomes import KEY_OUTCOMES, Landing
 from .pairing import Pair, Recognised, pair_up
 
@@ -37,7 +37,9 @@ def describe_keys(adapter: Adapter) -> dict[str, Any]:
     """Per key its target and outcome: ``recognised``, ``unsupported``, ``ignored`` (with the reason) or ``unknown``."""
     names = adapter.source.names
     keys = foreign_keys(adapter)
-    for group, pair in zip(adapter.groups, pair_up(adapter), strict=True):
+    pairs = pair_up(adapter)
+    for position, group in enumerate(adapter.groups):
+        pair = pairs[scaled_group(adapter, position)]
         outcome, reason = RECOGNISED, ""
         if isinstance(pair, Recognised):
             outcome, reason = KEY_OUTCOMES[pair.kind], pair.reason
@@ -58,7 +60,8 @@ def own_name(group: Group) -> str:
 
 def algorithms(adapter: Adapter) -> dict[str, int]:
     """How many modules each algorithm has."""
-    found = Counter("lora" if isinstance(pair, Pair) else pair.algorithm or pair.kind for pair in pair_up(adapter))
+    own = [pair for i, pair in enumerate(pair_up(adapter)) if scaled_group(adapter, i) == i]
+    found = Counter("lora" if isinstance(pair, Pair) else pair.algorithm or pair.kind for pair in own)
     return dict(found.most_common())
 
 

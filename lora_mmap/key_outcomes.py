@@ -21,8 +21,9 @@ def key_outcomes(entry: EntryPlan, nearest: Nearest) -> dict[str, dict[str, Any]
     adapter = entry.adapter
     names = adapter.source.names
     result = foreign_keys(adapter)
-    for position, (group, outcome) in enumerate(zip(adapter.groups, entry.outcomes, strict=True)):
-        landings = entry.landings(position)
+    for position, group in enumerate(adapter.groups):
+        scaled = scaled_group(adapter, position)
+        outcome, landings = entry.outcomes[scaled], entry.landings(scaled)
         reason = with_nearest(outcome.reason, nearest.get(group.stem, ()))
         for suffix, tensor in group.members:
             role, parameter = adapter.role(suffix), adapter.tables.suffixes[suffix].parameter
@@ -35,6 +36,16 @@ def key_outcomes(entry: EntryPlan, nearest: Nearest) -> dict[str, dict[str, Any]
         if found["outcome"] == UNKNOWN:
             found["reason"] = with_nearest(found["reason"], nearest.get(key, ()))
     return result
+
+
+def scaled_group(adapter: Adapter, position: int) -> int:
+    """The group that these tensors are part of: their own, or, for an alpha that is written without the adapter's name
+    that the factors have, the factors'."""
+    group = adapter.groups[position]
+    if group.infix or group.stem not in adapter.named_groups:
+        return position
+    is_alpha = all(adapter.role(suffix) == "alpha" for suffix, _ in group.members)
+    return adapter.named_groups[group.stem] if is_alpha else position
 
 
 def with_nearest(reason: str, names: Sequence[str]) -> str:

@@ -121,28 +121,41 @@ class _Planner:
                 return Outcome(group.kind, group.reason, tuple(landed))
         partly = {name: self._land(ways[0], {name: form}) for name, form in group.forms.items()}
         modules = ", ".join(f"'{target.module}'" for target in ways[0])
-        missing = " and no ".join(f"{name} {list(group.forms[name])}" for name, here in partly.items() if not here)
+        missing = " and no ".join(
+            self._lacking(ways[0], name, group.forms[name]) for name, here in partly.items() if not here
+        )
         return Outcome(
             group.kind,
             f"{group.reason}; and module {modules} has no {missing}",
             tuple(landing for here in partly.values() for landing in here),
         )
 
+    def _lacking(self, way: list[Target], parameter: str, form: tuple[int | None, int | None]) -> str:
+        there = [self.weights.extent(target.number, parameter) for target in way]
+        shapes = " and ".join(str(list(extent)) for extent in there if extent)
+        return f"{parameter} {list(form)}" + (f", expected {shapes}" if shapes else "")
+
     def _land(self, way: list[Target], forms: dict[str, tuple[int | None, int | None]]) -> list[Landing]:
         """Where each parameter of ``forms`` lands in the modules of ``way``; empty where something does not fit."""
         landed: list[Landing] = []
         for parameter, form in forms.items():
-            for target in way:
+            for target in self._bearers(way, parameter):
                 extent = self.weights.extent(target.number, parameter)
                 if extent is None:
                     return []
-                if parameter == "bias" and target.placement.axis == "cols":
-                    target = target._replace(placement=WHOLE)
                 here = landings(target, extent, form)
                 if here is None:
                     return []
                 landed += [landing._replace(parameter=parameter) for landing in here]
         return landed
+
+    def _bearers(self, way: list[Target], parameter: str) -> list[Target]:
+        """The modules of ``way`` that take a parameter. Those that share the columns of a matrix add up to one bias,
+        which the first that has any takes whole."""
+        if parameter != "bias" or way[0].placement.axis == "rows":
+            return way
+        having = [target for target in way if self.weights.extent(target.number, "bias")] or way
+        return [having[0]._replace(placement=WHOLE)]
 
     def _writable(self, target: Target) -> Geometry | str:
         geometry = self.weights.look(target.number)

@@ -70,7 +70,7 @@ def _alone(scaling: Scaling, index: int, group: Group, members: Members) -> Reco
 
 
 def _only_alpha(scaling: Scaling, index: int, group: Group, members: Members) -> Recognised:
-    if group.stem in scaling.loose_alphas and group.stem in scaling.named_stems:
+    if group.stem in scaling.loose_alphas and group.stem in scaling.adapter.named_groups:
         return Recognised(index, "ignored", "alpha of the module's named adapters")
     raise Malformed(f"'{members.all[0].name}' has neither a down nor an up factor beside it")
 

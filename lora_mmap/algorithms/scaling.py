@@ -37,11 +37,6 @@ class Scaling:
         return finite(*((config.scale(path(group), rank) if config else None) or (1.0, ASSUMED)))
 
     @lazy
-    def named_stems(self) -> set[str]:
-        """Stems of which the file holds an adapter under a name."""
-        return {group.stem for group in self.adapter.groups if group.infix}
-
-    @lazy
     def flags(self) -> dict[int, float]:
         """The values of (IA)3's ``on_input``, by tensor; read together."""
         source, suffixes = self.adapter.source, self.adapter.tables.suffixes

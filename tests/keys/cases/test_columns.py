@@ -3,7 +3,7 @@
 import pytest
 import torch
 from file_tensors import factors, kohya
-from small_models import H, composed, model_of, same, where
+from small_models import H, composed, model_of, same, told, where
 
 SINGLE = "single_transformer_blocks.0."
 NUNCHAKU = {f"{SINGLE}out_proj": (H, H), f"{SINGLE}mlp_fc2": (H, 4 * H), "transformer_blocks.0.qkv_proj": (3 * H, H)}
@@ -68,3 +68,23 @@ def test_nunchakus_halves_on_a_model_that_has_them_together(module):
     same(added[module], torch.cat([attention.delta, mlp.delta], 1))
     assert where(keys[f"{stems[0]}.lora_down.weight"]) == [(module, None, [0, H], None)]
     assert where(keys[f"{stems[1]}.lora_down.weight"]) == [(module, None, [H, 5 * H], None)]
+
+
+@pytest.mark.parametrize("with_bias", [["out_proj", "mlp_fc2"], ["mlp_fc2"]], ids=["both", "the second"])
+def test_case_04_the_bias_is_added_once(with_bias):
+    """The two products are summed: a bias beside the factors belongs to one of the halves, not to each."""
+    biases = {f"single_transformer_blocks__0__{name}__bias": (H,) for name in with_bias}
+    stem = "transformer.single_transformer_blocks.0.proj_out"
+    tensors = factors(H, 5 * H).keyed(stem) | {f"{stem}.lora_B.bias": torch.ones(H)}
+    keys = told(model_of(NUNCHAKU, **biases), tensors)
+    assert where(keys[f"{stem}.lora_B.bias"]) == [(SINGLE + with_bias[0], None, None, None)]
+    assert [target["module"] for target in keys[f"{stem}.lora_B.weight"]["targets"]] == list(NUNCHAKU)[:2]
+
+
+def test_nunchakus_halves_share_the_bias_of_the_whole():
+    stem = f"transformer.{SINGLE}mlp_fc2"
+    module = "single_blocks.0.linear2"
+    model = model_of({module: (H, 5 * H)}, single_blocks__0__linear2__bias=(H,))
+    keys = told(model, factors(H, 4 * H).keyed(stem) | {f"{stem}.lora_B.bias": torch.ones(H)})
+    assert where(keys[f"{stem}.lora_B.bias"]) == [(module, None, None, None)]
+    assert where(keys[f"{stem}.lora_A.weight"]) == [(module, None, [H, 5 * H], None)]

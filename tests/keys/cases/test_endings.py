@@ -53,8 +53,15 @@ def test_case_31_two_adapters_in_one_file_are_two_adapters():
     added, _ = composed(model, tensors)
     same(added[stem], one.delta + two.delta)
     before = model.get_submodule(stem).weight - added[stem]
-    lora_mmap.compose(model, [(tensors | {f"{stem}.alpha": torch.tensor(2.0)}, 1.0)])
+    tensors[f"{stem}.alpha"] = torch.tensor(2.0)
+    report = lora_mmap.compose(model, [(tensors, 1.0)], strict=True)
     same(model.get_submodule(stem).weight - before, 2.0 * one.delta + 0.5 * two.delta)
+    assert report.applied == 2
+    assert where(report.to_dict()["keys"][f"{stem}.alpha"]) == [(stem, None, None, None)]
+    with lora_mmap.open_adapter(tensors) as adapter:
+        described = adapter.describe()
+    assert described["algorithms"] == {"lora": 2}
+    assert described["counts"] == {"recognised": 5}
 
 
 UNET = "down_blocks.1.attentions.0.transformer_blocks.0.attn1"
@@ -90,6 +97,8 @@ def test_case_32_and_its_other_three(part):
         (".lora.down.weight", ".lora.up.weight"),
         (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight"),
         (".lora_A", ".lora_B"),
+        (".lora_A.default.weight", ".lora_B.default.weight"),
+        (".lora_down.default.weight", ".lora_up.default.weight"),
     ],
 )
 @pytest.mark.parametrize("alpha", [".alpha", ".lora_alpha"])

@@ -137,6 +137,18 @@ def test_case_07_w1_is_the_second_half_and_w3_the_first(stem, module):
     assert where(keys[f"{stem.format('w3')}.lora_up.weight"]) == [(module, [0, 2 * H], None, None)]
 
 
+def test_case_07_refiners_keep_split_attention_beside_a_fused_mlp():
+    """Nunchaku's checkpoints may leave the refiners unquantised, with diffusers' q, k and v, and convert their MLP all
+    the same."""
+    stack = "noise_refiner.0."
+    model = model_of({f"{stack}feed_forward.net.0.proj": (4 * H, H), f"{stack}attention.to_q": (H, H)})
+    w1, q = factors(2 * H, H, alpha=1), factors(H, H, alpha=1)
+    stem = f"diffusion_model.{stack}"
+    added, _ = composed(model, kohya(f"{stem}feed_forward.w1", w1) | kohya(f"{stem}attention.to_q", q))
+    same(added[f"{stack}feed_forward.net.0.proj"], torch.cat([torch.zeros(2 * H, H), w1.delta]))
+    same(added[f"{stack}attention.to_q"], q.delta)
+
+
 def test_case_07_w1_alone():
     w1 = factors(2 * H, H, alpha=1)
     added, _ = composed(

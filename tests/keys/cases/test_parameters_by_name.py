@@ -171,6 +171,21 @@ def test_case_28_a_control_lora_for_a_wider_img_in_is_refused(model_name, stem, 
     assert told(model, tensors)[f"{stem}.lora_A.weight"]["outcome"] == "unsupported"
 
 
+@pytest.mark.parametrize(
+    "extra", [{"img_in.lora_B.bias": torch.ones(H)}, {"img_in.reshape_weight": torch.tensor([H, 128])}]
+)
+def test_case_28_with_all_that_a_control_lora_has(extra, sha256):
+    """Its bias, or the shape that ComfyUI's converter writes beside it: refused all the same, both shapes named."""
+    model = model_of({"img_in": (H, 64)}, img_in__bias=(H,))
+    before = sha256(model)
+    tensors = factors(H, 128, rank=128).keyed("img_in") | extra
+    with pytest.raises(UnmatchedKeysError, match=rf"'img_in' has no weight \[{H}, 128\], expected \[{H}, 64\]"):
+        lora_mmap.compose(model, [(tensors, 1.0)], strict=True)
+    assert not lora_mmap.compose(model, [(tensors, 1.0)])
+    assert sha256(model) == before
+    assert {verdict["outcome"] for verdict in told(model, tensors).values()} == {"unsupported"}
+
+
 def test_case_28_on_the_widened_model():
     model = model_of({"img_in": (H, 128)})
     before = model.img_in.weight.clone()
