@@ -32,8 +32,20 @@ def foreign_groups(
     return {
         group: f"it belongs to {there}, this model is {here}"
         for group, there in enumerate(components)
-        if there not in (None, here)
+        if there not in (None, here) and not _same_encoder(adapter, group, there, here)
     }
+
+
+def _same_encoder(adapter: Adapter, group: int, there: str, here: str) -> bool:
+    """True for a text encoder that pipelines have once: its names tell it, whatever number trainers give it.
+
+    kohya's third one is T5 also for Flux.1, where diffusers has two.
+    """
+    if not (there.startswith("text_encoder") and here.startswith("text_encoder")):
+        return False
+    tables = adapter.tables
+    families = {family for rule in adapter.groups[group].rules for family, _ in tables.rules[rule].namings}
+    return bool(families) and all(tables.families[family].once for family in families)
 
 
 def _by_shape(

@@ -2,6 +2,7 @@
 
 from .compiled import key_tables, register_family
 from .tables import Family, Naming, Prefix, Suffix, TextEncoder, Weights, cols, rows, same
+from .writing import Written, spell
 
 __all__ = [
     "Family",
@@ -10,9 +11,11 @@ __all__ = [
     "Suffix",
     "TextEncoder",
     "Weights",
+    "Written",
     "cols",
     "key_tables",
     "register_family",
     "rows",
     "same",
+    "spell",
 ]

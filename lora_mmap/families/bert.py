@@ -10,6 +10,7 @@ FAMILY = Family(
     name="bert",
     title="BERT text encoder",
     components=("text_encoder",),
+    once=True,
     weights=(
         same(diffusers=_LAYER + "attention.self.{m:query|key|value}"),
         same(diffusers=_LAYER + "{m:attention.output|output}.{n:dense|LayerNorm}"),

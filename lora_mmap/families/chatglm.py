@@ -11,6 +11,7 @@ FAMILY = Family(
     name="chatglm",
     title="ChatGLM text encoder",
     components=("text_encoder",),
+    once=True,
     weights=(
         same(diffusers=_LAYER + "self_attention.{m:query_key_value|dense}"),
         same(diffusers=_LAYER + "mlp.{m:dense_h_to_4h|dense_4h_to_h}"),

@@ -51,7 +51,7 @@ def _kohya_prefix(component: str, family: Family, part: Family) -> str:
         return "lora_unet_"
     if part.name == "t5":
         return "lora_te3_"
-    return "lora_te_" if len(family.text_encoders or ()) == 1 else _KOHYA_ENCODERS[component]
+    return "lora_te_" if list(family.text_encoders or ()) == ["text_encoder"] else _KOHYA_ENCODERS[component]
 
 
 def _diffusers_prefix(component: str, family: Family) -> str:

@@ -39,6 +39,7 @@ FAMILY = Family(
     name="language_model",
     title="Language model",
     components=("text_encoder", "text_encoder_2", "text_encoder_3"),
+    once=True,
     written=dict.fromkeys(("kohya", "diffusers", "peft", "comfyui"), ""),
     weights=(
         *(_attention(heads) for heads in _HEADS_PER_KEY),

@@ -13,6 +13,7 @@ FAMILY = Family(
     name="t5",
     title="T5 text encoder",
     components=("text_encoder", "text_encoder_2", "text_encoder_3"),
+    once=True,
     weights=(
         same(diffusers=_LAYER + "{attention:SelfAttention|EncDecAttention}.{m:q|k|v|o|relative_attention_bias}"),
         same(diffusers=_LAYER + "DenseReluDense.{m:wi|wi_0|wi_1|wo}"),

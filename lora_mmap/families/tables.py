@@ -122,6 +122,7 @@ class Family:
     ``widths`` tell apart families of equal names: columns of the weight at a path. ``components`` are the pipeline
     components that the weights belong to. ``duplicates`` are pairs of namings: where one file carries both, what the
     second one names again is left out. ``base_models`` are parts of what trainers call the model in a file's metadata.
+    ``once``: no pipeline has two of this text encoder, so its number in a file does not matter.
 
     For writing (:func:`lora_mmap.families.writing.spell`): ``written`` says which naming a dialect writes, several in
     order of preference, ``""`` for the names that a model has itself (``{"kohya": "tencent_split tencent"}``); unsaid,
@@ -138,6 +139,7 @@ class Family:
     components: tuple[str, ...] = ("denoiser",)
     duplicates: tuple[tuple[str, str], ...] = ()
     base_models: tuple[str, ...] = ()
+    once: bool = False
     is_unet: bool = False
     text_encoders: Mapping[str, TextEncoder] | None = None
 

@@ -100,3 +100,20 @@ def test_encoder_keys_do_not_land_in_a_denoiser_of_the_same_names():
         lora_mmap.compose(model, [(tensors, 1.0)])
     lora_mmap.compose(model, [(tensors, 1.0)], component="denoiser")
     assert_one_rounding(model.proj.weight, pristine.proj.weight, [(*unet, 1.0)])
+
+
+@pytest.mark.parametrize("prefix", ["lora_te2_", "lora_te3_", "text_encoder_2.", "text_encoder_3."])
+@pytest.mark.parametrize("component", ["text_encoder_2", "text_encoder_3"])
+def test_t5_is_t5_whatever_its_number(prefix, component):
+    """kohya and OneTrainer number the text encoders of Flux.1 differently; no pipeline has two T5."""
+    path = "encoder.block.0.layer.0.SelfAttention.q"
+    model = nn.Module()
+    parent = model
+    for level in path.split(".")[:-1]:
+        parent.add_module(level, nn.Module())
+        parent = parent.get_submodule(level)
+    parent.add_module("q", nn.Linear(8, 8, bias=False))
+    written = path.replace(".", "_") if prefix.endswith("_") else path
+    tensors = keyed({prefix + written: factors(8, 8)}, words=KOHYA)
+    assert lora_mmap.check(model, tensors, component=component)
+    assert not lora_mmap.check(model, tensors, component="denoiser")

@@ -38,7 +38,7 @@ def shared(shapes: Mapping[str, tuple[int, ...]], homes: Homes) -> Adapter:
     rank, alpha = _SHARED
     for seed, (module, shape) in enumerate(shapes.items()):
         first = next(other for other in shapes if homes[other].module == homes[module].module)
-        down, up = factors(shape[0], _inner(shape), rank, seed)
+        down, up = factors(shape[0], _inner(shape), rank, seed, torch.bfloat16)
         adapter[module] = Pair(adapter[first].down if first != module else down, up, alpha)
     return adapter
 

@@ -3,6 +3,7 @@ published (ComfyUI's) module tree; all three hold the same weights."""
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import NamedTuple
 
 import diffusers
@@ -32,9 +33,13 @@ class Home(NamedTuple):
     rows: int
     swapped: bool = False
 
-    def of(self, model: nn.Module) -> torch.Tensor:
-        """Its rows of the weight, in diffusers' order."""
-        section = model.get_submodule(self.module).weight.detach()[self.begin : self.begin + self.rows]
+    @property
+    def weight(self) -> str:
+        return f"{self.module}.weight"
+
+    def of(self, state: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Its rows among a model's parameters, in diffusers' order."""
+        section = state[self.weight][self.begin : self.begin + self.rows]
         return section.roll(self.rows // 2, 0) if self.swapped else section
 
 
@@ -121,8 +126,9 @@ FORMS = {  # of Z-Image, diffusers fuses nothing; of Qwen-Image, the published n
 }
 
 
-def build(name: str, form: str) -> tuple[nn.Module, Homes]:
-    """The model, with the same weights in every form, and where in it diffusers' modules are."""
+@cache
+def built(name: str, form: str) -> tuple[nn.Module, Homes]:
+    """The model, with the same weights in every form, and where in it diffusers' modules are. Made once: copy it."""
     torch.manual_seed(3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -132,12 +138,11 @@ def build(name: str, form: str) -> tuple[nn.Module, Homes]:
         return model, {module: Home(module, 0, shape[0]) for module, shape in shapes.items()}
     if form == "fused":
         return _fused(model), {module: _fused_home(module, shape[0]) for module, shape in shapes.items()}
-    homes = published_homes(name, model)
+    homes = _published_homes(name, model)
     return _published(model, homes), homes
 
 
-def published_homes(name: str, model: nn.Module) -> Homes:
-    """Where the published model has the modules of ``model``."""
+def _published_homes(name: str, model: nn.Module) -> Homes:
     family = FAMILIES[name]
     places = family.places(model)
     return {

@@ -2,6 +2,7 @@
 models with projections apart and together, and the right ones."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -56,18 +57,26 @@ SPELLINGS = {
 CASES = [(name, form) for name, forms in reduced_models.FORMS.items() for form in forms]
 
 
-def written(folder, name, trained):
-    """The adapter's files, and the adapter by diffusers' modules."""
-    split, _ = reduced_models.build(name, "split")
-    together = "fused" if name == "qwen_image" else "published"
-    stacks = reduced_models.build(name, together)[1]
-    adapter = trained(matrices(split), stacks)
-    homes = {form: reduced_models.build(name, form)[1] for form in {"split", *reduced_models.FORMS[name]}}
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The adapter's files of a family by spelling, and the adapter by diffusers' modules."""
+    return cache(lambda name, trained: _written(tmp_path_factory.mktemp(name), name, trained))
+
+
+def _written(folder, name, trained):
+    homes = {form: reduced_models.built(name, form)[1] for form in reduced_models.FORMS[name]}
+    stacks = homes.get("published") or homes["fused"]
+    adapter = trained(matrices(reduced_models.built(name, "split")[0]), stacks)
     files = {}
     for dialect, names in SPELLINGS[name]:
         modules = adapter if names == "split" else one_adapter.stacked(adapter, homes[names])
         files[dialect, names] = one_adapter.write(folder / f"{dialect}_{names}", dialect, modules)
     return files, adapter
+
+
+def model_of(name, form, dtype):
+    model, homes = reduced_models.built(name, form)
+    return copy.deepcopy(model).to(dtype), homes
 
 
 def state(model):
@@ -77,45 +86,36 @@ def state(model):
 @pytest.mark.parametrize("trained", [one_adapter.shared, one_adapter.own], ids=["shared", "own"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize(("name", "form"), CASES)
-def test_same_bits(tmp_path, name, form, dtype, trained, sha256):
-    files, adapter = written(tmp_path, name, trained)
-    model, homes = reduced_models.build(name, form)
-    model.to(dtype)
-    pristine, before = copy.deepcopy(model), sha256(model)
-    results = {}
+def test_same_bits(written, name, form, dtype, trained, sha256):
+    files, adapter = written(name, trained)
+    model, homes = model_of(name, form, dtype)
+    pristine, before = state(model), sha256(model)
+    first = None
     for spelling, path in files.items():
-        report = lora_mmap.compose(model, [(path, STRENGTH)], strict=True)
-        assert report
-        results[spelling] = state(model)
+        assert lora_mmap.compose(model, [(path, STRENGTH)], strict=True)
+        found = state(model)
         assert lora_mmap.reset(model) is True
         assert sha256(model) == before
-    first, *others = results.values()
-    for spelling, other in zip(list(results)[1:], others, strict=True):
-        differing = [key for key in first if not torch.equal(first[key], other[key])]
-        assert not differing, spelling
-    model.load_state_dict(first)
+        first = first or found
+        assert [key for key in first if not torch.equal(first[key], found[key])] == [], spelling
     for module, home in homes.items():
+        fused, original = home.of(first), home.of(pristine)
+        assert not torch.equal(fused, original), module
         pair = adapter[module]
-        assert not torch.equal(home.of(model), home.of(pristine)), module
-        terms = [(pair.down, pair.up, STRENGTH * pair.scale)]
-        assert_one_rounding(home.of(model), home.of(pristine), terms, module)
-    used = {f"{home.module}.weight" for home in homes.values()}
-    assert all(torch.equal(first[key], value) for key, value in pristine.state_dict().items() if key not in used)
+        assert_one_rounding(fused, original, [(pair.down, pair.up, STRENGTH * pair.scale)], module)
+    used = {home.weight for home in homes.values()}
+    assert [key for key in first if key not in used and not torch.equal(first[key], pristine[key])] == []
 
 
 @pytest.mark.parametrize("trained", [one_adapter.shared, one_adapter.own], ids=["shared", "own"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", reduced_models.FORMS)
-def test_same_bits_in_every_form_of_the_model(tmp_path, name, dtype, trained):
-    """Row by row, a weight gets the same whether its model has it alone or in a stack."""
-    files, _ = written(tmp_path, name, trained)
+def test_same_bits_in_every_form_of_the_model(written, name, trained):
+    """Row by row, a weight becomes the same whether its model has it alone or in a stack."""
+    path = next(iter(written(name, trained)[0].values()))
     found = []
     for form in reduced_models.FORMS[name]:
-        model, homes = reduced_models.build(name, form)
-        model.to(dtype)
-        for path in files.values():
-            lora_mmap.compose(model, [(path, STRENGTH)], strict=True)
-            found.append({module: home.of(model).clone() for module, home in homes.items()})
-            lora_mmap.reset(model)
+        model, homes = model_of(name, form, torch.bfloat16)
+        lora_mmap.compose(model, [(path, STRENGTH)], strict=True)
+        found.append({module: home.of(state(model)) for module, home in homes.items()})
     for other in found[1:]:
         assert [module for module in other if not torch.equal(other[module], found[0][module])] == []

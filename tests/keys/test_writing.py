@@ -1,7 +1,10 @@
 """What files of a dialect call a module, family by family; and what cannot be said."""
 
 import pytest
+import torch
+from spelled.stand_ins import stand_in
 
+import lora_mmap
 from lora_mmap.errors import ArgumentError
 from lora_mmap.families import key_tables
 from lora_mmap.families.dialects import DIALECTS
@@ -115,6 +118,33 @@ def test_text_encoders(family, component, path, dialect, expected):
     """T5 is kohya's third text encoder, also where diffusers has two."""
     expected = expected or "lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_up.weight"
     assert up_keys(path, dialect, family, component) == [expected]
+
+
+# A module of each text encoder, as transformers' models of today have it.
+OF_AN_ENCODER = {
+    "clip": "text_model.encoder.layers.0.mlp.fc1",
+    "t5": "encoder.block.0.layer.1.DenseReluDense.wo",
+    "language_model": "model.layers.0.mlp.up_proj",
+}
+PIPELINES = [
+    (family.name, component, dialect)
+    for family in key_tables().families.values()
+    for component in family.text_encoders or ()
+    for dialect in DIALECTS
+]
+
+
+@pytest.mark.parametrize(("family", "component", "dialect"), PIPELINES)
+def test_text_encoders_read_back(family, component, dialect):
+    """On the encoder by itself, also when it is said which one it is (ComfyUI says CLIP-L, not the number)."""
+    encoder = key_tables().families[family].text_encoders[component].family
+    path = OF_AN_ENCODER[encoder]
+    (name,) = spell(path, dialect, family, component)
+    tensors = {name.up: torch.zeros(8, 2), name.down: torch.zeros(2, 8)}
+    model = stand_in({f"{path}.weight": (8, 8)})
+    for said in (None, component) if dialect != "comfyui" else (None,):
+        (target,) = lora_mmap.check(model, tensors, component=said).to_dict()["keys"][name.up]["targets"]
+        assert target["module"] == path
 
 
 def test_what_a_file_has_apart():
