@@ -44,5 +44,5 @@ def test_twice_the_families_are_twice_the_rules(tmp_path, monkeypatch):
     result = keys_case.run(Settings(quick=True, repeats=1, warm_allocator=False, scratch=tmp_path))
     assert {row.contender for row in result.rows} == {"lora_mmap", "lora_mmap, families doubled", "sequential-regex"}
     assert {row.variant for row in result.rows} == {"in file order", "shuffled"}
-    assert len(result.goals) == 6
+    assert len(result.goals) == 4
     assert Path(keys_case.__file__).stem == result.name
