@@ -13,6 +13,7 @@ from .adapter_metadata import AdapterMetadata, read_metadata
 from .errors import ClosedError
 from .families import key_tables
 from .families.evidence import likeliest
+from .families.prefixes import components
 from .sharing import ForkSafeLock, lazy
 from .tensor_source import FileTensors, MemoryTensors
 
@@ -100,10 +101,10 @@ class Adapter:
                 self._alphas = dict(zip(indices, self.source.scalars(indices), strict=True))
             return self._alphas
 
-    def component(self, group: Group, start: int | None = None) -> str | None:
-        """The pipeline component that the prefixes up to ``start`` (all of them by default) name, if any."""
+    def component(self, group: Group) -> str | None:
+        """The pipeline component that the prefixes of a group name, if any."""
         found = None
-        for _, prefix in group.starts[: None if start is None else start + 1]:
+        for _, prefix in group.starts:
             if prefix >= 0:
                 found = self.tables.prefixes[prefix].component or found
         return found
@@ -111,7 +112,9 @@ class Adapter:
     @lazy
     def group_components(self) -> list[str | None]:
         """The pipeline component that each group's prefixes name, or None where they do not tell."""
-        return [self.component(group) for group in self.groups]
+        known = components()
+        meanings = [known.index(prefix.component) if prefix.component else -1 for prefix in self.tables.prefixes]
+        return [None if of < 0 else known[of] for of in self.classification.meanings_of_prefixes(meanings)]
 
     @lazy
     def mixes_components(self) -> bool:

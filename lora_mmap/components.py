@@ -10,23 +10,19 @@ from .errors import AmbiguousKeyError
 from .model_weights import ModelWeights
 from .names import Names
 from .outcomes import Outcome
-from .pairing import Pair, Recognised
+from .pairing import Pair, pair_up
 from .placing import Target, landings
 
 
-def foreign_groups(
-    adapter: Adapter,
-    pairs: Sequence[Pair | Recognised],
-    names: Names,
-    weights: ModelWeights,
-    component: str | None,
-) -> dict[int, str]:
+def foreign_groups(adapter: Adapter, names: Names, weights: ModelWeights, component: str | None) -> dict[int, str]:
     """Groups whose prefix names another pipeline component than the one this model is, with what to say of them.
 
     Text encoders share module names: which of them a bare model is follows from ``component`` or from the shapes.
     """
+    if component is None and not adapter.mixes_components:
+        return {}
     components = adapter.group_components
-    here = component or _by_shape(components, pairs, names, weights)
+    here = component or _by_name(components, names) or _by_shape(adapter, names, weights)
     if here is None:
         return {}
     return {
@@ -48,12 +44,21 @@ def _same_encoder(adapter: Adapter, group: int, there: str, here: str) -> bool:
     return bool(families) and all(tables.families[family].once for family in families)
 
 
-def _by_shape(
-    components: Sequence[str | None], pairs: Sequence[Pair | Recognised], names: Names, weights: ModelWeights
-) -> str | None:
+def _by_name(components: Sequence[str | None], names: Names) -> str | None:
+    """The component whose names alone lead to modules of the model, if it is only one."""
+    hits = {
+        component
+        for component, found in zip(components, names.resolutions, strict=True)
+        if component is not None and (isinstance(found, int) or found[1] or found[2])
+    }
+    return hits.pop() if len(hits) == 1 else None
+
+
+def _by_shape(adapter: Adapter, names: Names, weights: ModelWeights) -> str | None:
     hits: Counter[str] = Counter()
     misfits: Counter[str] = Counter()
-    for group, (component, pair, found) in enumerate(zip(components, pairs, names.resolutions, strict=True)):
+    found_of = zip(adapter.group_components, pair_up(adapter), names.resolutions, strict=True)
+    for group, (component, pair, found) in enumerate(found_of):
         if component is None or (not isinstance(found, int) and not found[2]):
             continue
         ways = names.ways(group, found)

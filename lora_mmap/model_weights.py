@@ -44,12 +44,9 @@ class ModelWeights:
 
     def _announce(self) -> None:
         """Tells the native core which weights are plain matrices, and whether any two share bytes."""
-        rows, cols = [0] * len(self._looks), [0] * len(self._looks)
-        for position, geometry in enumerate(map(self._writable, range(len(self._looks)))):
-            if geometry is not None and len(geometry.shape) == 2:
-                rows[position], cols[position] = geometry.rows, geometry.cols
-        self.index.names.set_forms(rows, cols)
-        geometries = self._geometries()
+        looks = list(map(self._writable, range(len(self._looks))))
+        self.index.names.set_forms([() if geometry is None else _form(geometry) for geometry in looks])
+        geometries = [geometry for geometry in looks if geometry is not None]
         within_reach = [geometry for geometry in geometries if geometry.within_reach]
         self.all_within_reach = len(within_reach) == len(geometries)
         self.has_overlaps = overlap(within_reach) is not None
@@ -99,6 +96,11 @@ class ModelWeights:
                 continue
             places.setdefault(geometry.address, []).append(geometry)
         return places
+
+
+def _form(geometry: Geometry) -> tuple[int, ...]:
+    """The shape as an adapter sees it: transformers' Conv1D keeps the transpose."""
+    return (geometry.rows, geometry.cols) if len(geometry.shape) == 2 else tuple(geometry.shape)
 
 
 def _forms(tensors: list[torch.Tensor]) -> list[list[Any]]:

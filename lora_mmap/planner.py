@@ -57,25 +57,22 @@ class _Planner:
             skipped = Outcome(SKIPPED, f"strength {strength:g} is negligible")
             return EntryPlan(adapter, strength, [skipped] * groups, self.modules)
         entry = EntryPlan(adapter, strength, [DIRECT] * groups, self.modules)
-        # The name says the module and the pair is all of it: nearly every pair of nearly every file.
-        one_component = self.component is None and not adapter.mixes_components
-        quick = one_component and adapter.is_plain and self.all_here
+        # The pair is all of the module that its name means: nearly every pair of nearly every file.
+        quick = adapter.is_plain and self.all_here
         entry.direct = adapter.classification.fit(self.index.names) if quick else [-1] * groups
-        others = [group for group, module in enumerate(entry.direct) if module < 0]
-        if others:
-            self._place_others(entry, others, one_component)
+        if -1 in entry.direct or self.component is not None or adapter.mixes_components:
+            self._place_others(entry)
         settle_overlaps(entry, self.weights)
         return entry
 
-    def _place_others(self, entry: EntryPlan, groups: list[int], one_component: bool) -> None:
-        pairs = pair_up(entry.adapter)
+    def _place_others(self, entry: EntryPlan) -> None:
         names = Names(entry.adapter, self.index)
-        foreign = {} if one_component else foreign_groups(entry.adapter, pairs, names, self.weights, self.component)
-        for group in groups:
-            pair = pairs[group]
-            if group in foreign:
-                entry.outcomes[group] = Outcome(ABSENT, foreign[group])
-            elif isinstance(pair, Recognised):
+        foreign = foreign_groups(entry.adapter, names, self.weights, self.component)
+        for group, why in foreign.items():
+            entry.outcomes[group], entry.direct[group] = Outcome(ABSENT, why), -1
+        for group in [group for group, module in enumerate(entry.direct) if module < 0 and group not in foreign]:
+            pair = pair_up(entry.adapter)[group]
+            if isinstance(pair, Recognised):
                 entry.outcomes[group] = self._explain(pair, names)
             else:
                 entry.outcomes[group] = self._place(entry, pair, names)

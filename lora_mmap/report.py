@@ -105,11 +105,11 @@ class Report:
 
     @lazy
     def nearest(self) -> dict[str, list[str]]:
-        """For the first unmatched module paths and unknown keys: the model's modules with the most similar names."""
+        """For the first module paths and keys that nobody knows: the model's modules with the most similar names."""
         found: dict[str, list[str]] = {}
         for entry in self.entries:
             for group, outcome in zip(entry.adapter.groups, entry.outcomes, strict=True):
-                if outcome.status in (ABSENT, UNKNOWN) and len(found) < _NEAREST_LIMIT:
+                if outcome.status in (ABSENT, UNKNOWN) and not group.rules and len(found) < _NEAREST_LIMIT:
                     found.setdefault(group.stem, self._like(group.stem[group.starts[-1][0] :]))
             for key in unknown_keys(entry.adapter)[: _NEAREST_LIMIT - len(found)]:
                 found.setdefault(key, self._like(key))

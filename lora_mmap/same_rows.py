@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 from .geometry import Geometry
 from .model_weights import ModelWeights
 from .outcomes import AMBIGUOUS, IGNORED, EntryPlan, Outcome
@@ -19,22 +17,33 @@ def settle_overlaps(entry: EntryPlan, weights: ModelWeights) -> None:
     taken = [module for module in entry.direct if module >= 0]
     if not entry.placed and len(set(taken)) == len(taken):
         return
-    by_weight: dict[int, list[tuple[int, list[Cut]]]] = defaultdict(list)
-    for group, module in enumerate(entry.direct):
-        placed = _cuts(entry, group, module, weights)
-        for weight in {id(cut.geometry) for cut in placed}:
-            by_weight[weight].append((group, placed))
-    for groups in by_weight.values():
-        for position, (group, placed) in enumerate(groups):
-            for other, theirs in groups[:position]:
-                if _same_adapter(entry, group, other) and overlapping(placed, theirs):
+    for groups in _sharing(entry, weights):
+        for position, group in enumerate(groups):
+            for other in groups[:position]:
+                if _same_adapter(entry, group, other) and _meet(entry, group, other, weights):
                     _settle(entry, group, other)
 
 
-def _cuts(entry: EntryPlan, group: int, module: int, weights: ModelWeights) -> list[Cut]:
-    if module < 0:
+def _sharing(entry: EntryPlan, weights: ModelWeights) -> list[list[int]]:
+    """The groups that have a weight in common, by weight."""
+    by_weight: dict[int, list[int]] = {}
+    for group, module in enumerate(entry.direct):
+        if module >= 0:
+            by_weight.setdefault(id(weights.look(module)), []).append(group)
+    for group, placed in entry.placed.items():
+        for weight in {id(cut.geometry) for cut in placed} if len(placed) > 1 else (id(placed[0].geometry),):
+            by_weight.setdefault(weight, []).append(group)
+    return [sorted(groups) for groups in by_weight.values() if len(groups) > 1]
+
+
+def _meet(entry: EntryPlan, one: int, other: int, weights: ModelWeights) -> bool:
+    return overlapping(_cuts(entry, one, weights), _cuts(entry, other, weights))
+
+
+def _cuts(entry: EntryPlan, group: int, weights: ModelWeights) -> list[Cut]:
+    if entry.direct[group] < 0:
         return entry.placed.get(group, [])
-    geometry = weights.look(module)
+    geometry = weights.look(entry.direct[group])
     assert isinstance(geometry, Geometry)
     return [Cut(geometry, (0, geometry.rows), (0, geometry.cols))]
 

@@ -18,8 +18,8 @@ namespace {
 using namespace lora_mmap::keys;
 
 using SuffixTable = std::vector<std::tuple<std::string, std::string, uint32_t>>;  // pattern, role, keep
-// Paths, beside, infix.
-using AlternativeTable = std::vector<std::tuple<std::vector<std::string>, std::string, std::string>>;
+// Paths, beside, infix, whether it is whole.
+using AlternativeTable = std::vector<std::tuple<std::vector<std::string>, std::string, std::string, bool>>;
 using RuleTable = std::vector<std::pair<std::string, AlternativeTable>>;
 
 std::vector<Pattern> parse_all(const std::vector<std::string>& texts) {
@@ -43,8 +43,8 @@ std::shared_ptr<Grammar> make_grammar(const SuffixTable& suffix_table,
   std::vector<Rule> rules;
   for (const auto& [text, alternatives] : table) {
     Rule rule{Pattern::parse(text), {}};
-    for (const auto& [paths, beside, infix] : alternatives) {
-      Alternative alternative{{}, beside, infix};
+    for (const auto& [paths, beside, infix, is_whole] : alternatives) {
+      Alternative alternative{{}, beside, infix, is_whole};
       for (const std::string& path : paths) alternative.paths.push_back(Template::parse(path, rule.pattern));
       rule.alternatives.push_back(std::move(alternative));
     }
@@ -158,6 +158,33 @@ std::vector<int32_t> fit_all(const Classification& self, const ModelNames& names
   return modules;
 }
 
+// One shape per name: [rows, columns, kernel extents ...] as an adapter sees it; empty for what is no matrix.
+void set_forms(ModelNames& names, const std::vector<std::vector<uint64_t>>& shapes) {
+  std::vector<MatrixForm> forms;
+  forms.reserve(shapes.size());
+  for (const std::vector<uint64_t>& shape : shapes) {
+    uint64_t cols = 1;
+    for (size_t dim = 1; dim < shape.size(); ++dim) cols *= shape[dim];
+    forms.push_back(shape.size() < 2 ? MatrixForm{} : MatrixForm{shape[0], cols, kernel_of(shape)});
+  }
+  names.set_forms(std::move(forms));
+}
+
+// One item per group: what its last prefix means that means anything, by the prefixes' `meanings`; -1: none
+// does.
+std::vector<int32_t> meanings_of_prefixes(const Classification& self, const std::vector<int32_t>& meanings) {
+  std::vector<int32_t> found;
+  found.reserve(self.groups.groups.size());
+  for (const Group& group : self.groups.groups) {
+    int32_t last = -1;
+    for (const Start& start : group.starts)
+      if (start.prefix >= 0 && meanings.at(static_cast<size_t>(start.prefix)) >= 0)
+        last = meanings[static_cast<size_t>(start.prefix)];
+    found.push_back(last);
+  }
+  return found;
+}
+
 // The suffixes that end some key of the file.
 std::vector<uint32_t> suffixes_used(const Classification& self) {
   std::set<uint32_t> used;
@@ -218,6 +245,7 @@ void register_keys(py::module_& m) {
       .def("fit", &fit_all, py::arg("names"))
       .def_property_readonly("alphas", [](const Classification& self) { return self.groups.alphas; })
       .def_property_readonly("unknown", [](const Classification& self) { return self.groups.unknown; })
+      .def("meanings_of_prefixes", &meanings_of_prefixes, py::arg("meanings"))
       .def_property_readonly("suffixes", &suffixes_used)
       .def_property_readonly("prefixes", &prefixes_used)
       .def("resolve", &resolve_to_python, py::arg("names"));
@@ -226,7 +254,7 @@ void register_keys(py::module_& m) {
                     std::vector<std::pair<uint32_t, std::string>>>(),
            py::arg("names"), py::arg("alive"),
            py::arg("aliases") = std::vector<std::pair<uint32_t, std::string>>())
-      .def("set_forms", &ModelNames::set_forms, py::arg("rows"), py::arg("cols"))
+      .def("set_forms", &set_forms, py::arg("shapes"))
       .def("__len__", &ModelNames::size);
 }
 

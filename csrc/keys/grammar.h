@@ -33,6 +33,7 @@ struct Alternative {
   std::vector<Template> paths;
   std::string beside;
   std::string infix;
+  bool is_whole = false;  // one path, and the weight there is the same matrix
 
   Mark mark() const { return !infix.empty() ? Mark::file : !beside.empty() ? Mark::model : Mark::none; }
 };

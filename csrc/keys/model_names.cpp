@@ -10,6 +10,13 @@ std::string flatten(std::string_view path) {
   return flat;
 }
 
+// Extents of 2^21 and more are no kernel's; what becomes of them only has to be the same for the same shape.
+uint64_t kernel_of(std::span<const uint64_t> shape) {
+  uint64_t kernel = 0;
+  for (size_t dim = 2; dim < shape.size(); ++dim) kernel = kernel << 21 | shape[dim];
+  return kernel;
+}
+
 namespace {
 
 void add_once(std::vector<uint32_t>& ids, uint32_t id) {
@@ -51,11 +58,6 @@ std::span<const uint32_t> ModelNames::exact(std::string_view name) const {
 
 std::span<const uint32_t> ModelNames::flattened(std::string_view name_with_underscores) const {
   return find(flattened_, name_with_underscores);
-}
-
-void ModelNames::set_forms(std::vector<uint64_t> rows, std::vector<uint64_t> cols) {
-  rows_ = std::move(rows);
-  cols_ = std::move(cols);
 }
 
 }  // namespace lora_mmap::keys

@@ -10,6 +10,16 @@
 
 namespace lora_mmap::keys {
 
+// A weight or a factor pair as a matrix, convolutions flattened. `kernel` is kernel_of() its shape.
+struct MatrixForm {
+  uint64_t rows;
+  uint64_t cols;
+  uint64_t kernel;
+};
+
+// The kernel's extents as one number: those of a shape after its first two, 0 where it has no more.
+uint64_t kernel_of(std::span<const uint64_t> shape);
+
 class ModelNames {
  public:
   // Names are identified by their position. Those with `alive[i]` false are known but never found: the module
@@ -28,11 +38,16 @@ class ModelNames {
 
   size_t size() const { return size_; }
 
-  // The weights as matrices, by name id: rows and columns, 0 and 0 for what is none. Not to be called while
-  // another thread resolves against these names.
-  void set_forms(std::vector<uint64_t> rows, std::vector<uint64_t> cols);
-  bool has_form(uint32_t id, uint64_t rows, uint64_t cols) const {
-    return id < rows_.size() && rows_[id] == rows && cols_[id] == cols;
+  // The weights by name id; what is no matrix has no rows. Not to be called while another thread resolves
+  // against these names.
+  void set_forms(std::vector<MatrixForm> forms) { forms_ = std::move(forms); }
+
+  // A kernel has to be the same where both sides tell it.
+  bool has_form(uint32_t id, const MatrixForm& form) const {
+    if (id >= forms_.size()) return false;
+    const MatrixForm& own = forms_[id];
+    return own.rows == form.rows && own.cols == form.cols &&
+           (own.kernel == form.kernel || own.kernel == 0 || form.kernel == 0);
   }
 
  private:
@@ -46,7 +61,7 @@ class ModelNames {
   static std::span<const uint32_t> find(const Index& index, std::string_view name);
 
   size_t size_ = 0;
-  std::vector<uint64_t> rows_, cols_;
+  std::vector<MatrixForm> forms_;
   Index exact_, flattened_;
 };
 

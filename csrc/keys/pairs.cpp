@@ -36,7 +36,8 @@ std::optional<PlainPair> plain_pair(const Group& group, const Grammar& grammar, 
   const uint64_t rank = a.shape[0];
   if (rank == 0 || flattened(b.shape) != rank) return std::nullopt;
   return PlainPair{
-      static_cast<uint32_t>(down), static_cast<uint32_t>(up), alpha, b.shape[0], flattened(a.shape), rank};
+      static_cast<uint32_t>(down), static_cast<uint32_t>(up), alpha, b.shape[0], flattened(a.shape), rank,
+      kernel_of(a.shape)};
 }
 
 }  // namespace lora_mmap::keys

@@ -9,6 +9,7 @@
 
 #include "base/dtype.h"
 #include "keys/groups.h"
+#include "keys/model_names.h"
 
 namespace lora_mmap::keys {
 
@@ -27,6 +28,7 @@ struct PlainPair {
   uint64_t rows;
   uint64_t cols;
   uint64_t rank;
+  uint64_t kernel;  // kernel_of() the down factor
 };
 
 // The pair that `group` is made of, if it holds one down factor, one up factor, at most one alpha and nothing

@@ -86,11 +86,27 @@ Resolution resolve(const Group& group, const Grammar& grammar, const ModelNames&
   return result;
 }
 
+namespace {
+
+// The one module that a resolution leads to, all of it; -1 otherwise.
+int32_t whole_module(const Resolution& found, const Grammar& grammar) {
+  if (found.modules.size() == 1) return static_cast<int32_t>(found.modules.front());
+  if (found.choices.empty()) return -1;
+  const uint32_t module = found.choices.front().modules.front();
+  for (const Choice& choice : found.choices)
+    if (!grammar.rule(choice.rule).alternatives[choice.alternative].is_whole ||
+        choice.modules.front() != module)
+      return -1;
+  return static_cast<int32_t>(module);
+}
+
+}  // namespace
+
 int32_t fit(const Group& group, const Grammar& grammar, const PlainPair& pair, const ModelNames& names) {
-  const Resolution found = resolve(group, grammar, names);
-  if (found.modules.size() != 1) return -1;
-  const uint32_t module = found.modules.front();
-  return names.has_form(module, pair.rows, pair.cols) ? static_cast<int32_t>(module) : -1;
+  const int32_t module = whole_module(resolve(group, grammar, names), grammar);
+  const bool fits =
+      module >= 0 && names.has_form(static_cast<uint32_t>(module), {pair.rows, pair.cols, pair.kernel});
+  return fits ? module : -1;
 }
 
 }  // namespace lora_mmap::keys

@@ -30,8 +30,8 @@ struct Resolution {
 
 Resolution resolve(const Group& group, const Grammar& grammar, const ModelNames& names);
 
-// The module whose whole weight `pair` is, under the name that the file itself gives it; -1 where it takes a
-// rule, a section or an explanation.
+// The module whose whole weight `pair` is, under the name that the file itself gives it or one that means the
+// same; -1 where it takes a section or an explanation.
 int32_t fit(const Group& group, const Grammar& grammar, const PlainPair& pair, const ModelNames& names);
 
 }  // namespace lora_mmap::keys

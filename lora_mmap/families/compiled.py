@@ -25,7 +25,7 @@ class Tables:
             [(suffix.pattern, suffix.role, len(suffix.keep)) for suffix in SUFFIXES],
             [prefix.pattern for prefix in PREFIXES],
             [
-                (rule.pattern, [(list(way.paths), way.beside, way.infix) for way in rule.alternatives])
+                (rule.pattern, [(list(way.paths), way.beside, way.infix, way.is_whole) for way in rule.alternatives])
                 for rule in self.rules
             ],
         )

@@ -76,6 +76,16 @@ class Placement:
     def scaled(self, target: int, source: int) -> tuple[Run, ...] | None:
         """The runs in rows (columns) of a weight with ``target`` and a pair with ``source`` of them; None where they do
         not fit."""
+        known = self._scaled
+        if (target, source) not in known:
+            known[target, source] = self._scale(target, source)
+        return known[target, source]
+
+    @cached_property
+    def _scaled(self) -> dict[tuple[int, int], tuple[Run, ...] | None]:
+        return {}  # a model has many blocks of few shapes
+
+    def _scale(self, target: int, source: int) -> tuple[Run, ...] | None:
         unit, rest = divmod(target, self.target_units)
         if rest or unit * self.source_units != source:
             return None

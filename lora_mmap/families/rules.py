@@ -22,6 +22,11 @@ class RuleAlternative:
     beside: str = ""
     infix: str = ""
 
+    @property
+    def is_whole(self) -> bool:
+        """True when it is another name of the same matrix, whatever its shape."""
+        return self.placements == (WHOLE,)
+
 
 @dataclass(slots=True)
 class RuleMeaning:

@@ -8,7 +8,7 @@ from lora_mmap.errors import PatternError
 
 def resolve(pattern: str, target: str, stem: str, model: str) -> bool:
     """True when ``pattern -> target`` leads from ``stem`` to the module ``model``."""
-    grammar = _C.Grammar([(".up", "up", 0)], [], [(pattern, [([target], "", "")])])
+    grammar = _C.Grammar([(".up", "up", 0)], [], [(pattern, [([target], "", "", False)])])
     (found,) = grammar.classify([stem + ".up"]).resolve(_C.ModelNames([model], [True]))
     return isinstance(found, tuple) and found[2] == ((0, 0, (0,)),)
 
@@ -76,7 +76,7 @@ def test_literal_digits_beside_an_index():
     grammar = _C.Grammar(
         [(".up", "up", 0)],
         [],
-        [("net.0.proj", [(["first"], "", "")]), ("net.{i}.out", [(["out.{i}"], "", "")])],
+        [("net.0.proj", [(["first"], "", "", False)]), ("net.{i}.out", [(["out.{i}"], "", "", False)])],
     )
     names = _C.ModelNames(["first", "out.0", "out.10"], [True] * 3)
     results = grammar.classify(["net.0.proj.up", "net.0.out.up", "net.10.out.up"]).resolve(names)
@@ -117,7 +117,7 @@ def test_malformed_patterns_say_why(pattern, reason):
 
 def test_a_template_needs_captures_that_exist():
     with pytest.raises(PatternError, match="captures no 'k'"):
-        _C.Grammar([], [], [("a.{i}", [(["b.{k}"], "", "")])])
+        _C.Grammar([], [], [("a.{i}", [(["b.{k}"], "", "", False)])])
 
 
 def test_a_suffix_listed_twice():
