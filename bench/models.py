@@ -120,6 +120,23 @@ _QWEN_IMAGE_BLOCK = (
 )
 
 
+_WAN_BLOCK = {
+    **{f"self_attn.{piece}": f"attn1.to_{piece}" for piece in "qkv"},
+    "self_attn.o": "attn1.to_out.0",
+    **{f"cross_attn.{piece}": f"attn2.to_{piece}" for piece in "qkv"},
+    "cross_attn.o": "attn2.to_out.0",
+    "ffn.0": "ffn.net.0.proj",
+    "ffn.2": "ffn.net.2",
+}
+
+
+def wan_names(count: int) -> dict[str, str]:
+    """The first ``count`` module paths of a Wan transformer with enough blocks: published name -> diffusers' name."""
+    blocks = range(-(-count // len(_WAN_BLOCK)))
+    pairs = [(f"blocks.{i}.{native}", f"blocks.{i}.{own}") for i in blocks for native, own in _WAN_BLOCK.items()]
+    return dict(pairs[:count])
+
+
 def qwen_image_names(count: int) -> list[str]:
     """The first ``count`` module paths of a Qwen-Image transformer with enough blocks (its own 60 have 840)."""
     blocks = -(-count // len(_QWEN_IMAGE_BLOCK))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -64,7 +65,8 @@ class ModelIndex:
         self.weights: list[IndexedWeight] = []
         self.others: list[IndexedWeight] = []
         self._containers: list[dict[str, Any]] = []
-        self._children: list[list[Any]] = []  # of the containers, as they were
+        self._counts: list[int] = []  # of the containers' children, as they were
+        self._children: list[Any] = []  # all of them, container by container
         self._fused: list[tuple[weakref.ref[nn.Module], bool]] = []
         self._dead: set[str] = set()
         self._walk(model, "", "", set(), is_root=True)
@@ -85,14 +87,17 @@ class ModelIndex:
 
         Replaced parameters need no new index: every look at a weight takes the module's present one.
         """
-        if list(map(list, map(dict.values, self._containers))) != self._children:
+        if list(map(len, self._containers)) != self._counts:
+            return False
+        if list(chain.from_iterable(map(dict.values, self._containers))) != self._children:
             return False
         return all(bool(getattr(module(), "fused_projections", False)) == flag for module, flag in self._fused)
 
     def _walk(self, module: nn.Module, raw: str, name: str, seen: set[str], is_root: bool = False) -> None:
         if module._modules:  # a leaf that grows children is a new module to its parent, or parametrized and refused
             self._containers.append(module._modules)
-            self._children.append(list(module._modules.values()))
+            self._counts.append(len(module._modules))
+            self._children += module._modules.values()
         for entry in _entries(module, name, is_root):
             if entry.name and entry.name not in seen:
                 seen.add(entry.name)

@@ -15,7 +15,7 @@ from lora_mmap.planner import make_plan
 from lora_mmap.tensor_source import FileTensors
 
 from ..adapters import write_kohya
-from ..models import qwen_image_names, tree
+from ..models import qwen_image_names, tree, wan_names
 from ..peers import python_regex, safetensors_files
 from ..registry import Settings, case
 from ..results import OURS, CaseResult, Goal
@@ -31,25 +31,25 @@ _BY_STAGE = f"{OURS} by stage"
 def run(settings: Settings) -> CaseResult:
     result = CaseResult(
         "plan",
-        f"Open, parse, classify and plan an adapter file of {3 * _MODULES} keys (Qwen-Image's module names, "
+        f"Open, parse, classify and plan an adapter file of {3 * _MODULES} keys (Qwen-Image's or Wan's module names, "
         f"lora_down / lora_up / alpha). {OURS} is `lora_mmap.check(model, path)`; file in the page cache.",
         notes=[
             "safetensors header: `safe_open` and `keys()`, which parses the header and does nothing else",
             f"python-regex: {python_regex.RULES} expressions tried in turn for every key, written here in the usual "
             "style of Python loaders; it classifies a list of names and neither opens a file nor plans",
+            "renamed: Wan's published names, flattened, in the file, diffusers' names in the model",
             "index: the model's names, once per model and not part of the figures beside it",
         ],
     )
-    names = qwen_image_names(_MODULES)
-    model = tree(names, _ROWS, _COLS)
-    dialects = {
-        "dotted": write_kohya(settings.scratch / "dotted.safetensors", names, "transformer.", _ROWS, _COLS),
-        "flattened": write_kohya(
-            settings.scratch / "flat.safetensors", [n.replace(".", "_") for n in names], "lora_unet_", _ROWS, _COLS
-        ),
+    qwen_image, wan = qwen_image_names(_MODULES), wan_names(_MODULES)
+    variants = {
+        "dotted": (qwen_image, qwen_image, "transformer."),
+        "flattened": (qwen_image, [name.replace(".", "_") for name in qwen_image], "lora_unet_"),
+        "renamed": (list(wan.values()), [name.replace(".", "_") for name in wan], "lora_unet_"),
     }
-    for dialect, path in dialects.items():
-        _measure(result, settings, model, dialect, path)
+    for variant, (in_model, in_file, prefix) in variants.items():
+        path = write_kohya(settings.scratch / f"{variant}.safetensors", in_file, prefix, _ROWS, _COLS)
+        _measure(result, settings, tree(in_model, _ROWS, _COLS), variant, path)
     return result
 
 
