@@ -16,6 +16,15 @@ using keys::Groups;
 using keys::KeyMatch;
 using keys::Start;
 
+// True for a pattern with an index that counts through several levels, as in `in.{i*3+j+1}`.
+bool counts(const std::string& pattern) {
+  for (size_t at = pattern.find('{'); at != pattern.npos; at = pattern.find('{', at + 1)) {
+    const std::string capture = pattern.substr(at, pattern.find('}', at) - at);
+    if (capture.find(':') == capture.npos && capture.find_first_of("*+") != capture.npos) return true;
+  }
+  return false;
+}
+
 bool same_starts(std::span<const Start> a, std::span<const Start> b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                     [](Start x, Start y) { return x.offset == y.offset && x.prefix == y.prefix; });
@@ -94,9 +103,11 @@ class Checker {
       });
       if (any) captured.push_back(rule);
     }
-    if (group.starts.size() < kMaxStarts)
+    const bool counting = std::ranges::any_of(
+        group.rules, [this](uint32_t rule) { return counts(tables_.slow.rules[rule].pattern()); });
+    if (group.starts.size() < kMaxStarts && !counting)
       require(std::ranges::equal(captured, group.rules), "rules are those whose pattern matches", group.stem);
-    else  // a rule may fit after a start that was not kept
+    else  // a rule may fit after a start that was not kept, or but for a number that nothing counts to
       require(std::includes(group.rules.begin(), group.rules.end(), captured.begin(), captured.end()),
               "a rule whose pattern matches is listed", group.stem);
   }
@@ -134,13 +145,16 @@ class Checker {
     require(tables_.slow.find_suffix(key, slow), "a suffix, by trying all of them", key);
     require(slow.suffix == used_.suffix, "the longest suffix, the first of equals", key);
     require(slow.stem == used_.stem, "the stem before it", key);
-    size_t end = slow.stem.size();
+    const size_t end = slow.stem.size(), keep = tables_.slow.keep[member.suffix];
     const std::string& suffix = tables_.slow.suffixes[member.suffix].pattern();
-    const auto fits = [&] { return reads_as(suffix, key.substr(end), keys::Separators::exact, used_.infix); };
+    const auto fits = [&](size_t begin) {
+      return reads_as(suffix, key.substr(begin - keep), keys::Separators::exact, used_.infix);
+    };
     if (suffix.find('{') == suffix.npos)
       require(used_.infix.empty(), "no capture, no infix", key);
-    else
-      require(fits() || (key[end++] == '_' && fits()), "the infix is what the suffix captures", key);
+    else  // after a '_' that was left at the stem's end, it begins one character later
+      require((end >= keep && fits(end)) || (key[end] == '_' && fits(end + 1)),
+              "the infix is what the suffix captures", key);
   }
 
   const TableText& tables_;
