@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from .adapter import Adapter
 from .components import foreign_groups
 from .errors import ModelError
 from .families.placement import WHOLE
 from .geometry import FUSABLE_DEVICES, Geometry
+from .misfits import lacking, misfit, several, wholes
 from .model_weights import ModelWeights
 from .names import Names
 from .outcomes import (
     ABSENT,
-    AMBIGUOUS,
     APPLIED,
     DIRECT,
     IGNORED,
-    MISFIT,
     SKIPPED,
     UNSUPPORTED,
     EntryPlan,
@@ -88,9 +87,9 @@ class _Planner:
             if found and all(self._same_kernel(entry.adapter, pair, target) for target in way):
                 fitting.append((way, found))
         if not fitting:
-            return self._misfit(entry.adapter, pair, ways[0])
+            return misfit(entry.adapter, pair, ways[0], self.weights)
         if len(fitting) > 1:
-            return _several(landed for _, landed in fitting)
+            return several(landed for _, landed in fitting)
         way, landed = fitting[0]
         placed: list[Cut] = []
         for target in way:
@@ -111,7 +110,7 @@ class _Planner:
             # A broken file stays broken where the model has no place for it; other algorithms are just absent there.
             return Outcome(group.kind, group.reason) if group.kind != UNSUPPORTED else ways
         if not group.forms:
-            return Outcome(group.kind, group.reason, _wholes(ways[0]))
+            return Outcome(group.kind, group.reason, wholes(ways[0]))
         for way in ways:
             landed = self._land(way, group.forms)
             if landed:
@@ -119,18 +118,13 @@ class _Planner:
         partly = {name: self._land(ways[0], {name: form}) for name, form in group.forms.items()}
         modules = ", ".join(f"'{target.module}'" for target in ways[0])
         missing = " and no ".join(
-            self._lacking(ways[0], name, group.forms[name]) for name, here in partly.items() if not here
+            lacking(ways[0], name, group.forms[name], self.weights) for name, here in partly.items() if not here
         )
         return Outcome(
             group.kind,
             f"{group.reason}; and module {modules} has no {missing}",
             tuple(landing for here in partly.values() for landing in here),
         )
-
-    def _lacking(self, way: list[Target], parameter: str, form: tuple[int | None, int | None]) -> str:
-        there = [self.weights.extent(target.number, parameter) for target in way]
-        shapes = " and ".join(str(list(extent)) for extent in there if extent)
-        return f"{parameter} {list(form)}" + (f", expected {shapes}" if shapes else "")
 
     def _land(self, way: list[Target], forms: dict[str, tuple[int | None, int | None]]) -> list[Landing]:
         """Where each parameter of ``forms`` lands in the modules of ``way``; empty where something does not fit."""
@@ -174,41 +168,3 @@ class _Planner:
         down = adapter.source.shapes[pair.down]
         weight = self.index.entry(target.number).weight
         return weight is None or len(down) == 2 or weight.dim() == 2 or tuple(weight.shape[1:]) == down[1:]
-
-    def _misfit(self, adapter: Adapter, pair: Pair, way: list[Target]) -> Outcome:
-        """Why no way fits, said of the first."""
-        for target in way:
-            look = self.weights.look(target.number)
-            if isinstance(look, str) and look:
-                return Outcome(UNSUPPORTED, f"module '{target.module}': {look}", _wholes(way))
-        names, shapes = adapter.source.names, adapter.source.shapes
-        expected = " and ".join(self._expected(target, pair) for target in way)
-        return Outcome(
-            MISFIT,
-            f"'{names[pair.up]}' {list(shapes[pair.up])} x '{names[pair.down]}' {list(shapes[pair.down])} make "
-            f"[{pair.rows}, {pair.cols}], expected {expected}; is the adapter made for another model?",
-            _wholes(way),
-        )
-
-    def _expected(self, target: Target, pair: Pair) -> str:
-        extent = self.weights.extent(target.number, "weight") or (0, 0)
-        text = f"[{extent[0]}, {extent[1]}] as module '{target.module}' has"
-        placement = target.placement
-        if not placement.is_whole:
-            units = f"{sum(run.size for run in placement.runs)} of {placement.target_units}"
-            text += f", {placement.source_units} parts for {units} parts of its {placement.axis}"
-        elif extent[0] == pair.rows and extent[1] < pair.cols:
-            text += f" (a control adapter needs it widened to {pair.cols} columns first)"
-        return text
-
-
-def _wholes(way: list[Target]) -> tuple[Landing, ...]:
-    return tuple(Landing(target.module) for target in way)
-
-
-def _several(landed: Iterable[list[Landing]]) -> Outcome:
-    ways = " or ".join(
-        ", ".join(f"'{landing.module}'" + (f" rows {list(landing.rows)}" if landing.rows else "") for landing in way)
-        for way in landed
-    )
-    return Outcome(AMBIGUOUS, f"it fits several places: {ways}")
