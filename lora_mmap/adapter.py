@@ -29,6 +29,11 @@ class Group(NamedTuple):
     members: tuple[tuple[int, int], ...]
     rules: tuple[int, ...]
 
+    @property
+    def path(self) -> str:
+        """The module's path as the file has it, without prefixes; PEFT's patterns are meant for it."""
+        return self.stem[self.starts[-1][0] :]
+
 
 class Adapter:
     """One LoRA: format, dialect, family, ranks, alphas and byte counts, with tensors read on demand.
@@ -100,10 +105,10 @@ class Adapter:
                 self._alphas = dict(zip(indices, self.source.scalars(indices), strict=True))
             return self._alphas
 
-    def component(self, group: Group, start: int | None = None) -> str | None:
-        """The pipeline component that the prefixes up to ``start`` (all of them by default) name, if any."""
+    def component(self, group: Group) -> str | None:
+        """The pipeline component that the group's prefixes name; None where they do not tell."""
         found = None
-        for _, prefix in group.starts[: None if start is None else start + 1]:
+        for _, prefix in group.starts:
             if prefix >= 0:
                 found = self.tables.prefixes[prefix].component or found
         return found
