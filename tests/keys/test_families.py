@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from stand_ins import holding
 from torch import nn
 
 import lora_mmap
@@ -32,17 +33,10 @@ def keyed(parts, prefix=""):
 
 
 def model_of(**linears: tuple[int, int]) -> nn.Module:
-    """Linear modules without bias by their dotted names (``__`` for a dot), of (out, in) features, in float64."""
-    model = nn.Module()
-    for name, (out_features, in_features) in linears.items():
-        *levels, leaf = name.split("__")
-        parent = model
-        for level in levels:
-            if level not in parent._modules:
-                parent.add_module(level, nn.Module())
-            parent = parent._modules[level]
-        parent.add_module(leaf, nn.Linear(in_features, out_features, bias=False, dtype=torch.float64))
-    return model
+    """Weights of (out, in) features in float64, by their modules' dotted names (``__`` for a dot)."""
+    return holding(
+        {f"{name.replace('__', '.')}.weight": torch.randn(shape).double() for name, shape in linears.items()}
+    )
 
 
 def delta(model, tensors):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from spelled.stand_ins import stand_in
+from stand_ins import stand_in
 
 import lora_mmap
 from lora_mmap.errors import ArgumentError
