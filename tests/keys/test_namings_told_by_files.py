@@ -58,7 +58,9 @@ def test_heads_that_are_no_multiple_of_128_rows_do_not_fit():
     up, down = pair(3 * 96, WIDTH)
     key = "blocks.0.attn.qkv_proj.lora_"
     report = lora_mmap.check(model, {f"{key}A.default.weight": down, f"{key}B.default.weight": up})
-    assert not report
+    verdict = report.to_dict()["keys"][f"{key}B.default.weight"]
+    assert verdict["outcome"] == "unsupported"
+    assert f"make [{3 * 96}, {WIDTH}], expected" in verdict["reason"]
 
 
 @pytest.mark.parametrize("apart", [False, True])
