@@ -36,9 +36,9 @@ def test_inspect_shows_names_and_metadata_as_they_are(tmp_path):
     path = tmp_path / "style[bold].safetensors"
     save_file({"m.alpha": torch.tensor(2.0)}, path, {"ss_network_module": "[bold]x[/i]"})
     result = run("inspect", path)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 1  # an alpha alone is nothing to use
     assert "[bold]x[/i]" in result.stdout
-    assert "style[bold].safetensors" in result.stdout
+    assert "style[bold].safetensors" in result.stdout.replace("\n", "")  # as long as the table is wide
 
 
 def test_inspect_as_json_is_the_description(adapter):
