@@ -40,3 +40,19 @@ def test_a_text_encoder_beside_a_unet_does_not_count():
 def test_names_that_nobody_knows():
     assert families(("towers.0.bell", 8)) == []
     assert families((DIFFUSERS, 768), *((f"towers.{i}.bell", 8) for i in range(2))) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "columns", "first"),
+    [
+        ("transformer_blocks.0.attn.to_q", 1536, "sd3"),
+        ("transformer_blocks.0.attn.to_q", 3072, "flux1"),
+        ("transformer_blocks.0.attn.to_q", 3584, "hunyuan_image"),
+        ("double_blocks.0.img_attn.qkv", 4096, "flux2"),
+        ("single_blocks.0.linear2", 12288, "flux2"),
+        ("single_blocks.0.linear2", 15360, "flux1"),
+    ],
+)
+def test_the_width_of_the_blocks_comes_before_the_order_of_the_tables(path, columns, first):
+    """With keys of one kind alone, models that share their names have nothing else to be told by."""
+    assert families((path, columns))[0] == first
