@@ -30,6 +30,11 @@ class Group(NamedTuple):
     members: tuple[tuple[int, int], ...]
     rules: tuple[int, ...]
 
+    @property
+    def path(self) -> str:
+        """The module's path as the file has it, without prefixes; PEFT's patterns are meant for it."""
+        return self.stem[self.starts[-1][0] :]
+
 
 class Adapter:
     """One LoRA: format, dialect, family, ranks, alphas and byte counts, with tensors read on demand.
@@ -102,7 +107,7 @@ class Adapter:
             return self._alphas
 
     def component(self, group: Group) -> str | None:
-        """The pipeline component that the prefixes of a group name, if any."""
+        """The pipeline component that the group's prefixes name; None where they do not tell."""
         found = None
         for _, prefix in group.starts:
             if prefix >= 0:

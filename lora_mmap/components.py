@@ -72,7 +72,7 @@ def _by_shape(adapter: Adapter, names: Names, weights: ModelWeights) -> str | No
     fitting = [component for component in hits if not misfits[component]]
     if len(fitting) != 1:
         raise AmbiguousKeyError(
-            f"[compose] the adapter has keys for {', '.join(sorted(hits))} and the model could be "
+            f"[compose] {adapter.label} has keys for {', '.join(sorted(hits))} and the model could be "
             f"{'any' if fitting else 'none'} of them by its shapes: say which with component="
         )
     return fitting[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from .adapter import Adapter, Group
+from .adapter import Adapter
 from .key_outcomes import RECOGNISED, counts, foreign_keys, scaled_group, target
 from .outcomes import KEY_OUTCOMES, Landing
 from .pairing import Pair, Recognised, pair_up
@@ -49,18 +49,13 @@ def describe_keys(adapter: Adapter) -> dict[str, Any]:
         if isinstance(pair, Recognised):
             outcome, reason = KEY_OUTCOMES[pair.kind], pair.reason
         for suffix, tensor in group.members:
-            landing = Landing(own_name(group))
+            landing = Landing(group.path)
             keys[names[tensor]] = {
                 "outcome": outcome,
                 "targets": [target(landing, adapter.role(suffix))],
                 "reason": reason,
             }
     return keys
-
-
-def own_name(group: Group) -> str:
-    """The module's path as the file has it, without prefixes."""
-    return group.stem[group.starts[-1][0] :]
 
 
 def algorithms(adapter: Adapter) -> dict[str, int]:

@@ -110,7 +110,7 @@ class Report:
         for entry in self.entries:
             for group, outcome in zip(entry.adapter.groups, entry.outcomes, strict=True):
                 if outcome.status in (ABSENT, UNKNOWN) and not group.rules and len(found) < _NEAREST_LIMIT:
-                    found.setdefault(group.stem, self._like(group.stem[group.starts[-1][0] :]))
+                    found.setdefault(group.stem, self._like(group.path))
             for key in unknown_keys(entry.adapter)[: _NEAREST_LIMIT - len(found)]:
                 found.setdefault(key, self._like(key))
         return found
@@ -118,8 +118,11 @@ class Report:
     def _like(self, path: str) -> list[str]:
         if len(path) > _NEAREST_LENGTH:
             return []
-        flat = {name.replace(".", "_"): name for name in self.module_names}
-        return [flat[name] for name in difflib.get_close_matches(path.replace(".", "_"), flat, n=3)]
+        return [self._flat[name] for name in difflib.get_close_matches(path.replace(".", "_"), self._flat, n=3)]
+
+    @lazy
+    def _flat(self) -> dict[str, str]:
+        return {name.replace(".", "_"): name for name in self.module_names}
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain data, JSON-serialisable. Built on demand."""

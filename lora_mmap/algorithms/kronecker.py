@@ -5,7 +5,7 @@ from __future__ import annotations
 from .hadamard import tucker
 from .members import Malformed, Members, floats, same
 from .part import Part
-from .scaling import GroupScale, finite, path
+from .scaling import GroupScale, finite
 
 _DIMS = (2, 3, 4, 5)
 
@@ -23,7 +23,7 @@ def _scale(rank: int | None, scale: GroupScale) -> tuple[float, str]:
     if rank is not None:
         return scale.of(rank)
     config = scale.config
-    own = path(scale.group)
+    own = scale.group.path
     if scale.value is None and config is not None and (rank := config.rank(own)):
         return finite(*(config.scale(own, rank) or (1.0, config.source)))
     return 1.0, "1 for whole factors"

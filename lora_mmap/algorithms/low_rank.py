@@ -77,8 +77,7 @@ def _factors(members: Members) -> tuple[Member, Member]:
     if down is None or up is None:
         present = up if down is None else down
         if present is None:
-            name = next((m for m in members.all if m.suffix.algorithm), members.all[0]).name
-            raise Malformed(f"'{name}' has neither a down nor an up factor beside it")
+            raise members.without_factors()
         missing = "down" if down is None else "up"
         raise Malformed(f"'{present.name}' has no {missing} factor beside it")
     return floats(down, *_DIMS), floats(up, *_DIMS)

@@ -67,9 +67,17 @@ class Members:
         """The tensor of a role, which must be there: a float of one of the given numbers of dimensions."""
         member = self._by_role.get(role)
         if member is None:
-            others = (other for other in self.all if other.suffix.algorithm)
-            raise Malformed(f"'{next(others, self.all[0]).name}' has no {role} beside it")
+            raise Malformed(f"'{self._spokesman.name}' has no {role} beside it")
         return floats(member, *dims)
+
+    def without_factors(self) -> Malformed:
+        """What is wrong with tensors that belong beside factors, and there are none."""
+        return Malformed(f"'{self._spokesman.name}' has neither a down nor an up factor beside it")
+
+    @property
+    def _spokesman(self) -> Member:
+        """Whose name tells most of what the group would be: not an alpha, where there is something else."""
+        return next((member for member in self.all if member.suffix.algorithm), self.all[0])
 
     def __contains__(self, role: str) -> bool:
         return role in self._by_role

@@ -72,7 +72,7 @@ def _alone(scaling: Scaling, index: int, group: Group, members: Members) -> Reco
 def _only_alpha(scaling: Scaling, index: int, group: Group, members: Members) -> Recognised:
     if group.stem in scaling.loose_alphas and group.stem in scaling.adapter.named_groups:
         return Recognised(index, "ignored", "alpha of the module's named adapters")
-    raise Malformed(f"'{members.all[0].name}' has neither a down nor an up factor beside it")
+    raise members.without_factors()
 
 
 def _whole_weight(scaling: Scaling, index: int, members: Members) -> Recognised:
@@ -104,14 +104,14 @@ def _trained(scaling: Scaling, index: int, group: Group, members: Members) -> Re
     if weight is not None:
         parts[_weight_parameter(members)] = weight
     rows = weight.form[0] if weight is not None else None
-    bias = whole.bias(members, rows, scale, weight)
+    bias = whole.bias(members, rows, weight)
     if bias is not None:
         parts["bias"] = bias
     modulation = members.get("diff_modulation")
     if modulation is not None:
         parts["modulation"] = Part("modulation", whole.form(modulation), None, 1.0, whole.ADDED)
     if not parts:
-        raise Malformed(f"'{members.all[0].name}' has neither a down nor an up factor beside it")
+        raise members.without_factors()
     return _together(index, parts, members)
 
 
@@ -128,7 +128,7 @@ def _weight(members: Members, scale: GroupScale) -> Part | None:
     elif algorithms:
         part = _WEIGHTS[algorithms[0]](members, scale)
     elif "magnitude" in members or "scalar" in members:
-        raise Malformed(f"'{members.all[0].name}' has neither a down nor an up factor beside it")
+        raise members.without_factors()
     else:
         return None
     if "magnitude" in members:

@@ -34,7 +34,7 @@ class Scaling:
         if alpha >= 0:
             return finite(self.alphas[alpha] / rank, ALPHA_KEY)
         config = self.config(group)
-        return finite(*((config.scale(path(group), rank) if config else None) or (1.0, ASSUMED)))
+        return finite(*((config.scale(group.path, rank) if config else None) or (1.0, ASSUMED)))
 
     @lazy
     def flags(self) -> dict[int, float]:
@@ -94,8 +94,3 @@ def finite(scale: float, source: str) -> tuple[float, str]:
     if not math.isfinite(scale):
         raise Malformed(f"alpha / rank is {scale} ({source}), expected a finite number")
     return scale, source
-
-
-def path(group: Group) -> str:
-    """The group's module path without its prefixes, as the configuration's patterns mean it."""
-    return group.stem[group.starts[-1][0] :]

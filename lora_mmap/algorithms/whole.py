@@ -38,9 +38,9 @@ def reshaped(members: Members, scale: GroupScale) -> Part:
     return Part("reshape", (None, None), detail="pads the weight")
 
 
-def bias(members: Members, rows: int | None, scale: GroupScale, weight: Part | None) -> Part | None:
+def bias(members: Members, rows: int | None, weight: Part | None) -> Part | None:
     """What changes the module's bias, [out]; ``rows`` is out where the weight's tensors tell it."""
-    found = _bias(members, scale, weight)
+    found = _bias(members, weight)
     if found is None:
         return None
     member, part = found
@@ -49,7 +49,7 @@ def bias(members: Members, rows: int | None, scale: GroupScale, weight: Part | N
     return part
 
 
-def _bias(members: Members, scale: GroupScale, weight: Part | None) -> tuple[Member, Part] | None:
+def _bias(members: Members, weight: Part | None) -> tuple[Member, Part] | None:
     for role, algorithm in (("up_bias", "lora_bias"), ("diff_bias", ""), ("whole_bias", "whole")):
         member = members.get(role)
         if member is None:
@@ -57,7 +57,7 @@ def _bias(members: Members, scale: GroupScale, weight: Part | None) -> tuple[Mem
         size: Form = (math.prod(floats(member, 1).shape), 1)
         if role == "up_bias":
             if weight is None:
-                raise Malformed(f"'{member.name}' has neither a down nor an up factor beside it")
+                raise members.without_factors()
             return member, Part(algorithm, size, None, weight.scale, weight.scale_source)
         if role == "diff_bias":
             return member, Part(member.suffix.algorithm, size, None, 1.0, ADDED)

@@ -41,6 +41,7 @@ _NAMES = {
 FAMILY = Family(
     name="ace_step",
     title="ACE-Step",
+    widths={_V1 + "attn.{m:to_q|to_k|to_v|to_out.0}": (2560,)},
     written={"peft": "decoder"},
     base_models=("ace-step", "acestep"),
     weights=(

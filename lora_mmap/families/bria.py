@@ -11,6 +11,7 @@ _PERCEIVER = "perceiver.layers.{i}."
 FAMILY = Family(
     name="bria",
     title="Bria",
+    widths={_BLOCK + "attn.to_q": (3072,)},
     weights=(
         rows(
             "q k v",

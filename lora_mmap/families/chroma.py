@@ -27,6 +27,7 @@ FAMILY = Family(
     name="chroma",
     title="Chroma",
     namings=flux1.NAMINGS,
+    widths=flux1.WIDTHS,
     text_encoders={"text_encoder": TextEncoder("t5", "t5xxl.transformer")},
     weights=(*flux1.DOUBLE_BLOCKS, *flux1.SINGLE_BLOCKS, *_DISTILLED_GUIDANCE, *flux1.ENDS, *_RADIANCE),
 )

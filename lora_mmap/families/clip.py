@@ -2,8 +2,8 @@
 
 ``diffusers`` is what files of their pipelines say: transformers' names below ``text_model``. Some classes and versions
 of transformers lack that level (``bare``). OpenCLIP's own (``native``, in checkpoints of Stability) have q, k and v in
-one parameter, ``in_proj_weight`` of torch's attention. OpenCLIP's projection is the transpose of transformers', so it
-has no name here.
+one parameter, ``in_proj_weight`` of torch's attention; ``torch`` is what files call it that say the parameter's whole
+name, or the attention's, as PEFT does. OpenCLIP's projection is the transpose of transformers', so it has no name here.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from ..errors import PatternError
 from ..sharing import ForkSafeLock
 from .known import FAMILIES
 from .prefixes import PREFIXES
-from .rules import make_rules
-from .soundness import require_unambiguous
+from .rules import flattened, make_rules
+from .soundness import require_known_names, require_unambiguous
 from .suffixes import SUFFIXES
 from .tables import Family
 
@@ -18,8 +18,14 @@ class Tables:
 
     def __init__(self, families: tuple[Family, ...]) -> None:
         self.families = {family.name: family for family in families}
+        self.widths = {
+            family.name: {flattened(path): widths for path, widths in (family.widths or {}).items()}
+            for family in families
+        }
         self.suffixes = SUFFIXES
         self.prefixes = PREFIXES
+        for family in families:
+            require_known_names(family, self.families)
         self.rules = make_rules(families)
         self.grammar = _C.Grammar(
             [(suffix.pattern, suffix.role, len(suffix.keep)) for suffix in SUFFIXES],

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .compiled import Tables
+from .rules import flattened
 
 if TYPE_CHECKING:
     from ..adapter import Group
@@ -44,11 +45,11 @@ def likeliest(
 
 
 def _width_agrees(tables: Tables, family: str, group: Group, shapes: Sequence[Sequence[int]]) -> bool:
-    widths = tables.families[family].widths
+    widths = tables.widths[family]
     if not widths:
         return True
     for rule in group.rules:
-        expected = widths.get(tables.rules[rule].pattern)
+        expected = widths.get(flattened(tables.rules[rule].pattern))
         if expected is None:
             continue
         for suffix, tensor in group.members:

@@ -189,10 +189,18 @@ _ADDITIONS = (
     same(diffusers="{m:controlnet_blocks|controlnet_single_blocks}.{i}"),
 )
 
+# Chroma's too; Flux.2 has the same names, and its single blocks' MLPs are narrower for their width.
+WIDTHS = {
+    DOUBLE + "img_attn.qkv": (3072,),
+    BLOCK + "attn.to_q": (3072,),
+    SINGLE + "linear2": (15360,),
+}
+
 FAMILY = Family(
     name="flux1",
     title="Flux.1",
     namings=NAMINGS,
+    widths=WIDTHS,
     text_encoders={
         "text_encoder": TextEncoder("clip", "clip_l.transformer"),
         "text_encoder_2": TextEncoder("t5", "t5xxl.transformer"),

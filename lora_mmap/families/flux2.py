@@ -106,5 +106,10 @@ FAMILY = Family(
     name="flux2",
     title="Flux.2",
     namings=(Naming("onetrainer", in_models=False), Naming("cut", in_models=False)),
+    widths={
+        _DOUBLE + "img_attn.qkv": (3072, 4096, 6144),
+        _BLOCK + "attn.to_q": (3072, 4096, 6144),
+        _SINGLE + "linear2": (12288, 16384, 24576),
+    },
     weights=(*_DOUBLE_BLOCKS, *_SINGLE_BLOCKS, *_MODULATION, *_ENDS),
 )

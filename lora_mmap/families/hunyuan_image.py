@@ -4,12 +4,18 @@ refiner, and glyphs (ByT5) as in HunyuanVideo 1.5. The distilled model embeds gu
 from __future__ import annotations
 
 from . import hunyuan_video
+from .flux1 import BLOCK, DOUBLE, SINGLE
 from .hunyuan_video15 import GLYPHS
 from .tables import Family
 
 FAMILY = Family(
     name="hunyuan_image",
     title="HunyuanImage 2.1",
+    widths={
+        DOUBLE + "img_attn.qkv": (3584,),
+        BLOCK + "attn.to_q": (3584,),
+        SINGLE + "linear2": (17920,),
+    },
     written={"kohya": "tencent"},
     weights=(
         *hunyuan_video.double_blocks(),

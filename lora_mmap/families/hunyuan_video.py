@@ -169,6 +169,7 @@ _FRAMEPACK = (
 FAMILY = Family(
     name="hunyuan_video",
     title="HunyuanVideo",
+    widths={DOUBLE + "img_attn.qkv": (3072,), BLOCK + "attn.to_q": (3072,), SINGLE + "linear2": (15360,)},
     written={"kohya": "tencent"},
     text_encoders={
         "text_encoder": TextEncoder("language_model", "llama.transformer.model"),

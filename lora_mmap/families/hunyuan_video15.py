@@ -4,6 +4,7 @@ Tencent's names. It also reads glyphs (ByT5) and an image (SigLIP), and marks ea
 from __future__ import annotations
 
 from . import hunyuan_video
+from .flux1 import BLOCK
 from .hunyuan_video import kept
 from .tables import Family
 
@@ -25,6 +26,7 @@ _IMAGE = (
 FAMILY = Family(
     name="hunyuan_video15",
     title="HunyuanVideo 1.5",
+    widths={BLOCK + "attn.to_q": (2048,)},
     written={"kohya": "tencent"},
     weights=(
         *hunyuan_video.double_blocks(apart=True),

@@ -32,6 +32,7 @@ def _block(native: str, diffusers: str, sizes: str) -> tuple[Weights, ...]:
 FAMILY = Family(
     name="krea2",
     title="Krea 2",
+    widths={_DIFFUSERS_BLOCK + "attn.to_q": (6144,)},
     weights=(
         *_block(_BLOCK, _DIFFUSERS_BLOCK, "q:4 k v"),
         *_block(_TEXT, _DIFFUSERS_TEXT, "q k v"),

@@ -35,6 +35,7 @@ def _block(native: str, diffusers: str) -> tuple[Weights, ...]:
 FAMILY = Family(
     name="minimax_h3",
     title="MiniMax-H3",
+    widths={"transformer_blocks.{i}.attn.to_q": (5376,)},
     # PixArt has the same names with the MLP's halves in place.
     namings=(
         Naming("diffusers", beside="transformer_blocks.0.adaln_proj.linear"),

@@ -15,6 +15,7 @@ FAMILY = Family(
     title="Qwen-Image",
     text_encoders={"text_encoder": TextEncoder("language_model", "qwen25_7b.transformer.model")},
     namings=(Naming("nunchaku", beside="transformer_blocks.0.img_mod.1.qweight"),),
+    widths={_ATTENTION + "to_q": (3072,)},
     written={"comfyui": "diffusers"},
     weights=(
         rows(

@@ -11,6 +11,7 @@ _ATTENTION = _BLOCK + "attn."
 FAMILY = Family(
     name="qwen_image21",
     title="Qwen-Image 2.1",
+    widths={_ATTENTION + "to_q": (4096,)},
     written={"comfyui": "diffusers"},
     weights=(
         rows(

@@ -61,9 +61,14 @@ def make_rules(families: Iterable[Family]) -> list[RuleMeaning]:
     return list(rules.values())
 
 
+def flattened(path: str) -> str:
+    """What paths that trainers flatten alike have in common."""
+    return path.replace(".", "_")
+
+
 def _rule(rules: dict[str, RuleMeaning], path: str) -> RuleMeaning:
     """The rule for ``path`` and for what trainers flatten to the same text (``attention.to.q``, ``attention.to_q``)."""
-    flat = path.replace(".", "_")
+    flat = flattened(path)
     rule = rules.get(flat)
     if rule is None:
         rule = rules[flat] = RuleMeaning(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .tables import Family, TextEncoder
-from .unet import NAMINGS, UNET, upsamplers
+from .unet import NAMINGS, UNET, text_width, upsamplers
 
 FAMILY = Family(
     name="sd15",
@@ -12,9 +12,6 @@ FAMILY = Family(
     written={"kohya": "diffusers"},
     is_unet=True,
     text_encoders={"text_encoder": TextEncoder("clip", "clip_l.transformer")},
-    widths={
-        "input_blocks.1.1.transformer_blocks.0.attn2.to_k": (768,),
-        "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (768,),
-    },
+    widths=text_width(768),
     weights=(*UNET, *upsamplers((False, True, True))),
 )

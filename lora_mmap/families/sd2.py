@@ -4,7 +4,7 @@ embedding, its upscaler a noise level."""
 from __future__ import annotations
 
 from .tables import Family, TextEncoder, same
-from .unet import NAMINGS, UNET, upsamplers
+from .unet import NAMINGS, UNET, text_width, upsamplers
 
 FAMILY = Family(
     name="sd2",
@@ -13,10 +13,7 @@ FAMILY = Family(
     written={"kohya": "diffusers"},
     is_unet=True,
     text_encoders={"text_encoder": TextEncoder("clip", "clip_h.transformer")},
-    widths={
-        "input_blocks.1.1.transformer_blocks.0.attn2.to_k": (1024,),
-        "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k": (1024,),
-    },
+    widths=text_width(1024),
     weights=(
         *UNET,
         *upsamplers((False, True, True)),

@@ -28,6 +28,7 @@ def _attention(native: str, parts: tuple[str, str, str], fused: str) -> Weights:
 FAMILY = Family(
     name="sd3",
     title="Stable Diffusion 3",
+    widths={_BLOCK + "attn.to_q": (1536, 2432)},
     text_encoders={
         "text_encoder": TextEncoder("clip", "clip_l.transformer"),
         "text_encoder_2": TextEncoder("clip", "clip_g.transformer"),

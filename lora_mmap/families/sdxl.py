@@ -4,7 +4,7 @@ the image's sizes embedded."""
 from __future__ import annotations
 
 from .tables import Family, TextEncoder, same
-from .unet import NAMINGS, UNET, upsamplers
+from .unet import NAMINGS, UNET, text_width, upsamplers
 
 FAMILY = Family(
     name="sdxl",
@@ -15,10 +15,7 @@ FAMILY = Family(
         "text_encoder_2": TextEncoder("clip", "clip_g.transformer"),
     },
     is_unet=True,
-    widths={
-        "input_blocks.4.1.transformer_blocks.0.attn2.to_k": (2048,),
-        "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k": (2048,),
-    },
+    widths=text_width(2048),
     weights=(
         *UNET,
         *upsamplers((True, True)),

@@ -4,7 +4,7 @@ wide), and the image's sizes embedded."""
 from __future__ import annotations
 
 from .tables import Family, TextEncoder, same
-from .unet import NAMINGS, UNET, upsamplers
+from .unet import NAMINGS, UNET, text_width, upsamplers
 
 FAMILY = Family(
     name="sdxl_refiner",
@@ -12,10 +12,7 @@ FAMILY = Family(
     namings=NAMINGS,
     text_encoders={"text_encoder_2": TextEncoder("clip", "clip_g.transformer")},
     is_unet=True,
-    widths={
-        "input_blocks.4.1.transformer_blocks.0.attn2.to_k": (1280,),
-        "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k": (1280,),
-    },
+    widths=text_width(1280),
     weights=(
         *UNET,
         *upsamplers((False, True, True)),

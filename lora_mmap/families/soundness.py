@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import PatternError
+from .dialects import DIALECTS
 from .tables import Family, Layout, Weights
 
 if TYPE_CHECKING:
@@ -28,6 +29,28 @@ def require_sound(family: Family, weights: Weights) -> None:
         if not naming.in_models and set(weights.names) == {naming.name}:
             path = next(iter(weights.names[naming.name]))
             raise PatternError(f"{where}: '{path}' leads nowhere: only files are named so")
+
+
+def require_known_names(family: Family, families: Iterable[str]) -> None:
+    """Raises PatternError for namings, paths, dialects and text encoders that the table mentions and nobody has."""
+    namings = {naming for weights in family.weights for naming in weights.names}
+    paths = {path for weights in family.weights for naming in weights.names.values() for path in naming}
+    written = family.written or {}
+    encoders = family.text_encoders or {}
+    mentioned = {
+        "namings": ({naming.name for naming in family.namings}, namings),
+        "duplicates": ({naming for pair in family.duplicates for naming in pair}, namings),
+        "written": ({naming for order in written.values() for naming in order.split()}, namings),
+        "written's dialects": (set(written), set(DIALECTS)),
+        "widths": (set(family.widths or ()), paths),
+        "text_encoders": ({encoder.family for encoder in encoders.values()}, {family.name, *families}),
+    }
+    for where, (names, known) in mentioned.items():
+        if unknown := sorted(names - known):
+            listed = ", ".join(map(repr, sorted(known))) if len(known) < 20 else "one that the table has"
+            raise PatternError(
+                f"[register_family] family {family.name!r}: {where} mentions {unknown[0]!r}, expected {listed}"
+            )
 
 
 def require_unambiguous(rules: Sequence[RuleMeaning], overlaps: Sequence[tuple[int, int]]) -> None:

@@ -1,8 +1,9 @@
 """Stable Cascade: the prior (stage C) and the decoder (stage B). Blocks of several kinds are counted through within a
 level.
 
-Stability's checkpoints (``original``) have q, k and v in one parameter, ``in_proj_weight`` of torch's attention;
-ComfyUI (``native``, and trainers who follow it) and diffusers have them apart, at two different places.
+Stability's checkpoints (``original``) have q, k and v in one parameter, ``in_proj_weight`` of torch's attention, which
+files may name in full (``torch``). ComfyUI (``native``, and trainers who follow it) and diffusers have them apart, at
+two different places.
 """
 
 from __future__ import annotations

@@ -17,6 +17,10 @@ _BLOCKS = (
     ("input_blocks.{i*3+j+1}.", "down_blocks.{i}."),
     ("output_blocks.{i*3+j}.", "up_blocks.{i}."),
 )
+_TRANSFORMERS = (
+    *((native + "1.", diffusers + "attentions.{j}.") for native, diffusers in _BLOCKS),
+    ("middle_block.1.", "mid_block.attentions.0."),
+)
 _RESNET = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
@@ -64,10 +68,10 @@ def _transformer(native: str, diffusers: str) -> Iterator[Weights]:
     )
 
 
-def _levels() -> Iterator[Weights]:
-    for native, diffusers in _BLOCKS:
-        yield from _resnet(native + "0.", diffusers + "resnets.{j}.")
-        yield from _transformer(native + "1.", diffusers + "attentions.{j}.")
+def text_width(columns: int) -> dict[str, tuple[int, ...]]:
+    """The ``widths`` of a UNet whose text is so wide: its keys' projections in all blocks, under both names."""
+    places = (place for names in _TRANSFORMERS for place in names)
+    return {place + "transformer_blocks.{n}.attn2.to_k": (columns,) for place in places}
 
 
 def upsamplers(attention: Sequence[bool]) -> Iterator[Weights]:
@@ -82,10 +86,10 @@ UNET: tuple[Weights, ...] = (
     same(native="time_embed.2", diffusers="time_embedding.linear_2"),
     same(native="time_embed.cond_proj", diffusers="time_embedding.cond_proj"),
     same(native="input_blocks.0.0", diffusers="conv_in"),
-    *_levels(),
+    *(weights for ours, theirs in _BLOCKS for weights in _resnet(ours + "0.", theirs + "resnets.{j}.")),
+    *(weights for ours, theirs in _TRANSFORMERS for weights in _transformer(ours, theirs)),
     same(native="input_blocks.{i*3+3}.0.op", diffusers="down_blocks.{i}.downsamplers.0.conv"),
     *_resnet("middle_block.0.", "mid_block.resnets.0."),
-    *_transformer("middle_block.1.", "mid_block.attentions.0."),
     *_resnet("middle_block.2.", "mid_block.resnets.1."),
     same(native="out.0", diffusers="conv_norm_out"),
     same(native="out.2", diffusers="conv_out"),

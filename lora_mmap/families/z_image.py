@@ -2,8 +2,8 @@
 
 ComfyUI keeps the published names: q, k and v in one matrix. diffusers has them apart and numbers its embedder and last
 layer by patch size (``2-1``: 2 pixels, 1 frame). Nunchaku fuses q, k and v, and the two first matrices of the gated MLP
-too, with the value (w3) before the gate (w1). Anime-Z writes ``to.q`` and repeats q, k, v and the output as
-``qkv`` and ``out``.
+too, with the value (w3) before the gate (w1); in ComfyUI it calls them ``w13``. Anime-Z writes ``to.q`` and repeats q,
+k, v and the output as ``qkv`` and ``out``.
 """
 
 from __future__ import annotations

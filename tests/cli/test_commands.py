@@ -31,6 +31,16 @@ def test_inspect_prints_what_the_keys_tell(adapter):
         assert word in result.stdout, word
 
 
+def test_inspect_shows_names_and_metadata_as_they_are(tmp_path):
+    """Brackets in a file are no markup of ours."""
+    path = tmp_path / "style[bold].safetensors"
+    save_file({"m.alpha": torch.tensor(2.0)}, path, {"ss_network_module": "[bold]x[/i]"})
+    result = run("inspect", path)
+    assert result.exit_code == 1  # an alpha alone is nothing to use
+    assert "[bold]x[/i]" in result.stdout
+    assert "style[bold].safetensors" in result.stdout.replace("\n", "")  # as long as the table is wide
+
+
 def test_inspect_as_json_is_the_description(adapter):
     result = run("inspect", adapter, "--json")
     with lora_mmap.open_adapter(adapter) as opened:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spelled.stand_ins import stand_in
+from stand_ins import stand_in
 from torch import nn
 
 ROOT = Path(os.environ.get("LORA_MMAP_CORPUS") or Path(__file__).parents[3] / "shared" / "corpus")

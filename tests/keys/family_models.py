@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from spelled.stand_ins import stand_in
+from stand_ins import holding
 from torch import nn
 
 from lora_mmap.families import Family, Weights
@@ -70,10 +70,7 @@ def modules(family: Family, naming: str, others: tuple[str, ...] = (), spelling:
 
 
 def model(parts: list[Module]) -> nn.Module:
-    made = stand_in({f"{part.path}.weight": part.shape for part in parts}).to_empty(device="cpu")
-    for parameter in made.parameters():
-        parameter.zero_()
-    return made
+    return holding({f"{part.path}.weight": torch.zeros(part.shape) for part in parts})
 
 
 def factors(parts: list[Module]) -> dict[Module, tuple[torch.Tensor, torch.Tensor]]:

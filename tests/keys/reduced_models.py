@@ -11,6 +11,7 @@ import torch
 from spelled.native_transformers import NATIVE, Place
 from spelled.native_unets import native_unet
 from spelled.published import matrices
+from stand_ins import holding
 from torch import nn
 
 WIDTH = 16
@@ -174,28 +175,16 @@ def _fused_home(module: str, rows: int) -> Home:
 
 
 def _published(model: nn.Module, homes: Homes) -> nn.Module:
-    """A tree of Linears and convolutions under the published names, with the weights of ``model``."""
+    """The weights of ``model`` under the published names."""
     stacked: dict[str, list[tuple[int, torch.Tensor]]] = {}
     for module, home in homes.items():
         weight = model.get_submodule(module).weight.detach()
         stacked.setdefault(home.module, []).append(
             (home.begin, weight.roll(home.rows // 2, 0) if home.swapped else weight)
         )
-    root = nn.Module()
-    for name, parts in stacked.items():
-        weight = torch.cat([part for _, part in sorted(parts, key=lambda part: part[0])])
-        *levels, leaf = name.split(".")
-        parent = root
-        for level in levels:
-            if level not in parent._modules:
-                parent.add_module(level, nn.Module())
-            parent = parent._modules[level]
-        parent.add_module(leaf, _layer(weight))
-    return root
-
-
-def _layer(weight: torch.Tensor) -> nn.Module:
-    rows, cols, *kernel = weight.shape
-    layer = nn.Conv2d(cols, rows, kernel, bias=False) if kernel else nn.Linear(cols, rows, bias=False)
-    layer.weight.data.copy_(weight)
-    return layer
+    return holding(
+        {
+            f"{name}.weight": torch.cat([part for _, part in sorted(parts, key=lambda part: part[0])])
+            for name, parts in stacked.items()
+        }
+    )

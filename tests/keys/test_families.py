@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from stand_ins import holding
 from torch import nn
 
 import lora_mmap
 from lora_mmap.errors import PatternError
-from lora_mmap.families import Family, Naming, Weights, cols, compiled, key_tables, rows, same
+from lora_mmap.families import Family, Naming, TextEncoder, Weights, cols, compiled, key_tables, rows, same
 
 
 @pytest.fixture(autouse=True)
@@ -32,17 +33,10 @@ def keyed(parts, prefix=""):
 
 
 def model_of(**linears: tuple[int, int]) -> nn.Module:
-    """Linear modules without bias by their dotted names (``__`` for a dot), of (out, in) features, in float64."""
-    model = nn.Module()
-    for name, (out_features, in_features) in linears.items():
-        *levels, leaf = name.split("__")
-        parent = model
-        for level in levels:
-            if level not in parent._modules:
-                parent.add_module(level, nn.Module())
-            parent = parent._modules[level]
-        parent.add_module(leaf, nn.Linear(in_features, out_features, bias=False, dtype=torch.float64))
-    return model
+    """Weights of (out, in) features in float64, by their modules' dotted names (``__`` for a dot)."""
+    return holding(
+        {f"{name.replace('__', '.')}.weight": torch.randn(shape).double() for name, shape in linears.items()}
+    )
 
 
 def delta(model, tensors):
@@ -254,6 +248,28 @@ def test_names_are_taken_once():
     lora_mmap.register_family(family())
     with pytest.raises(PatternError, match="'toy' is registered already"):
         lora_mmap.register_family(family())
+
+
+@pytest.mark.parametrize(
+    ("mention", "message"),
+    [
+        (
+            {"namings": (Naming("ntaive", in_models=False),)},
+            "namings mentions 'ntaive', expected 'diffusers', 'native'",
+        ),
+        ({"duplicates": (("native", "difusers"),)}, "duplicates mentions 'difusers'"),
+        ({"written": {"kohya": "nativ"}}, "written mentions 'nativ'"),
+        ({"written": {"khoya": "native"}}, "written's dialects mentions 'khoya', expected 'comfyui'"),
+        ({"widths": {"towers.{i}.dor": (5,)}}, "widths mentions 'towers.{i}.dor'"),
+        ({"text_encoders": {"text_encoder": TextEncoder("klip", "clip_l")}}, "text_encoders mentions 'klip'"),
+    ],
+)
+def test_a_slip_in_what_a_table_mentions_is_refused(mention, message):
+    before = len(key_tables().rules)
+    door = same(native="towers.{i}.door", diffusers="gates.{i}.wing")
+    with pytest.raises(PatternError, match=message):
+        lora_mmap.register_family(family(door, **mention))
+    assert len(key_tables().rules) == before
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 from spelled import trainers
 from spelled.native_transformers import NATIVE
 from spelled.published import matrices, published
-from spelled.stand_ins import stand_in
 from spelled.verdicts import Target, require_applied, verdicts
+from stand_ins import stand_in
 
 H, MLP = 3072, 12288
 Z, Z_MLP = 3840, 10240

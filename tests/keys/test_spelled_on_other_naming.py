@@ -5,8 +5,8 @@ from spelled import flux_specials, trainers
 from spelled.native_transformers import NATIVE, Place
 from spelled.native_unets import native_unet
 from spelled.published import matrices, published
-from spelled.stand_ins import stand_in
 from spelled.verdicts import Target, require_applied, verdicts
+from stand_ins import stand_in
 
 PREFIXES = {"comfyui_model": "diffusion_model.", "original_model": ""}  # what the native model's own names begin with
 FROM_DIFFUSERS = ["diffusers_transformer", "kohya", "peft", "peft_default", "lycoris", "onetrainer", "comfyui"]

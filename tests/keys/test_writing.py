@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from spelled.stand_ins import stand_in
+from stand_ins import stand_in
 
 import lora_mmap
 from lora_mmap.errors import ArgumentError
@@ -198,14 +198,3 @@ def test_shapes_tell_what_one_name_stands_for():
 def test_what_cannot_be_written(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         spell(*arguments)
-
-
-def test_tables_say_what_exists():
-    """Dialects, namings and text encoders that tables mention."""
-    families = key_tables().families
-    for family in families.values():
-        namings = {naming for weights in family.weights for naming in weights.names}
-        for dialect, wanted in (family.written or {}).items():
-            assert dialect in DIALECTS, family.name
-            assert set(wanted.split()) <= namings, family.name
-        assert {encoder.family for encoder in (family.text_encoders or {}).values()} <= families.keys()

@@ -22,7 +22,7 @@ def unet():
     )
 
 
-def flux():
+def flux(guidance_embeds=False):
     return diffusers.FluxTransformer2DModel(
         patch_size=1,
         in_channels=4,
@@ -32,6 +32,7 @@ def flux():
         num_attention_heads=2,
         joint_attention_dim=12,
         pooled_projection_dim=12,
+        guidance_embeds=guidance_embeds,
         axes_dims_rope=(2, 2, 4),
     )
 

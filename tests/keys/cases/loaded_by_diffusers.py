@@ -4,31 +4,13 @@ import copy
 import inspect
 from collections.abc import Mapping
 
-import pytest
 import torch
+from tiny_diffusers import diffusers
 from torch import nn
 
 import lora_mmap
 
-diffusers = pytest.importorskip("diffusers")
-pytest.importorskip("peft")
-
 W = 16  # the width of every model here: two heads of 8
-
-
-def flux() -> nn.Module:
-    return diffusers.FluxTransformer2DModel(
-        patch_size=1,
-        in_channels=4,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=12,
-        pooled_projection_dim=12,
-        guidance_embeds=True,
-        axes_dims_rope=(2, 2, 4),
-    )
 
 
 def flux2() -> nn.Module:
@@ -72,20 +54,6 @@ def z_image() -> nn.Module:
         cap_feat_dim=12,
         axes_dims=[2, 2, 4],
         axes_lens=[8, 8, 8],
-    )
-
-
-def sd3() -> nn.Module:
-    return diffusers.SD3Transformer2DModel(
-        sample_size=8,
-        patch_size=1,
-        in_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=16,
-        caption_projection_dim=16,
-        pooled_projection_dim=12,
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+from stand_ins import holding
 from torch import nn
 
 import lora_mmap
@@ -14,19 +15,11 @@ def model_of(shapes: Mapping[str, tuple[int, ...]], **parameters: tuple[int, ...
     """A model in float64. A path with (out, in) is a Linear without bias, one with (n,) a norm's weight; a shape of
     more than two dimensions is a convolution's. ``parameters`` (``__`` for a dot) are parameters of their own."""
     generator = torch.Generator().manual_seed(len(shapes))
-    model = nn.Module()
     named = {f"{path}.weight": shape for path, shape in shapes.items()}
     named |= {path.replace("__", "."): shape for path, shape in parameters.items()}
-    for name, shape in named.items():
-        *levels, own = name.split(".")
-        module = model
-        for level in levels:
-            if level not in module._modules:
-                module.add_module(level, nn.Module())
-            module = module._modules[level]
-        values = torch.randn(*shape, generator=generator, dtype=torch.float64)
-        module.register_parameter(own, nn.Parameter(values, requires_grad=False))
-    return model
+    return holding(
+        {name: torch.randn(*shape, generator=generator, dtype=torch.float64) for name, shape in named.items()}
+    )
 
 
 def composed(model: nn.Module, tensors: Mapping[str, torch.Tensor], strength: float = 1.0, **options: object):

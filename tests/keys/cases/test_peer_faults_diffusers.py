@@ -6,8 +6,9 @@ A peer's fault that is gone shows here as a failure: then the assertion about th
 import pytest
 import torch
 from file_tensors import Factors, factors, kohya
-from loaded_by_diffusers import W, added_by_diffusers, added_by_us, flux, flux2, hunyuan_video, ltx, sd3, wan, z_image
+from loaded_by_diffusers import W, added_by_diffusers, added_by_us, flux2, hunyuan_video, ltx, wan, z_image
 from small_models import told
+from tiny_diffusers import flux, sd3
 
 # Peers about each other.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers", "ignore::FutureWarning:peft")
@@ -38,7 +39,7 @@ def test_kohya_keys_of_flux_outside_the_blocks_are_applied():
     final layer it also leaves the alpha out."""
     pairs = {stem: factors(*shape, alpha=1) for stem, (_, shape) in FLUX_KOHYA.items()}
     tensors = {key: value for stem, pair in pairs.items() for key, value in kohya(stem, pair).items()}
-    model = flux()
+    model = flux(guidance_embeds=True)
     ours = added_by_us(model, tensors)
     assert ours.keys() == {module for module, _ in FLUX_KOHYA.values()}
     for stem, (module, _) in FLUX_KOHYA.items():
