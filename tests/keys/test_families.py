@@ -289,8 +289,9 @@ def test_a_slip_in_what_a_table_mentions_is_refused(mention, message):
 def test_tables_that_cannot_be_meant_are_refused(weights, message):
     before = len(key_tables().rules)
     table = weights if isinstance(weights, tuple) else (weights,)
+    namings = (Naming("odd", in_models=False),) if "odd" in table[0].names else ()
     with pytest.raises(PatternError, match=message):
-        lora_mmap.register_family(family(*table, namings=(Naming("odd", in_models=False),)))
+        lora_mmap.register_family(family(*table, namings=namings))
     assert len(key_tables().rules) == before
 
 
