@@ -18,10 +18,21 @@ def settle_overlaps(entry: EntryPlan, weights: ModelWeights) -> None:
     if not entry.placed and len(set(taken)) == len(taken):
         return
     for groups in _sharing(entry, weights):
-        for position, group in enumerate(groups):
-            for other in groups[:position]:
-                if _same_adapter(entry, group, other) and _meet(entry, group, other, weights):
-                    _settle(entry, group, other)
+        kept: dict[str, list[int]] = {}  # by the adapter's name: few, since no two of them meet
+        for group in groups:
+            _add(entry, group, kept.setdefault(entry.adapter.groups[group].infix, []), weights)
+
+
+def _add(entry: EntryPlan, group: int, kept: list[int], weights: ModelWeights) -> None:
+    """Puts ``group`` to those that are ``kept``, or leaves out whichever should not be there."""
+    for other in list(kept):
+        if _meet(entry, group, other, weights):
+            left = _settle(entry, group, other)
+            if left == group:
+                return
+            kept.remove(left)
+    if _cuts(entry, group, weights):  # another weight may have left it out before
+        kept.append(group)
 
 
 def _sharing(entry: EntryPlan, weights: ModelWeights) -> list[list[int]]:
@@ -48,19 +59,16 @@ def _cuts(entry: EntryPlan, group: int, weights: ModelWeights) -> list[Cut]:
     return [Cut(geometry, (0, geometry.rows), (0, geometry.cols))]
 
 
-def _same_adapter(entry: EntryPlan, one: int, other: int) -> bool:
-    groups = entry.adapter.groups
-    return groups[one].infix == groups[other].infix
-
-
-def _settle(entry: EntryPlan, group: int, other: int) -> None:
+def _settle(entry: EntryPlan, group: int, other: int) -> int:
+    """Leaves out one of two groups that meet, and returns it."""
     stems = entry.adapter.groups[group].stem, entry.adapter.groups[other].stem
     for kept, left in ((group, other), (other, group)):
         if _is_duplicate(entry, kept, left):
             _leave_out(entry, left, Outcome(IGNORED, f"'{entry.adapter.groups[kept].stem}' says the same again"))
-            return
+            return left
     outcome = Outcome(AMBIGUOUS, f"'{stems[0]}' and '{stems[1]}' are for the same elements of one weight")
     _leave_out(entry, group, outcome)
+    return group
 
 
 def _is_duplicate(entry: EntryPlan, kept: int, left: int) -> bool:

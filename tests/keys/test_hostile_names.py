@@ -1,5 +1,6 @@
 """Names that nobody means well with: a clear outcome for each, the wrong module for none, and work that is linear."""
 
+import itertools
 import json
 import sys
 
@@ -168,6 +169,7 @@ def adversarial_keys(count):
 
 def calls_to_check(path, model):
     """How many functions Python enters, its own and native ones, from the file to the finished report."""
+    lora_mmap.check(model, {"x.alpha": torch.ones(1)})  # what is made once, whatever the keys
     count = 0
 
     def on_event(frame, event, argument):
@@ -194,6 +196,23 @@ def test_the_work_grows_with_the_keys_and_no_faster(tmp_path):
         sizes.append(len(json.dumps(report["keys"])))
     assert calls[2] - calls[1] < 2.2 * (calls[1] - calls[0])
     assert sizes[2] < 2.2 * sizes[1]
+
+
+@pytest.mark.parametrize("spelling", ["{prefixes}blocks.0.q.{factor}.weight", "blocks.0.q.{factor}.a{number}.weight"])
+def test_one_module_named_again_and_again(tmp_path, spelling):
+    """Prefixes nest in any order, and adapters have any name: all of these are for the same elements."""
+    model, calls = Blocks(), []
+    prefixes = ("module.", "transformer.", "unet.", "base_model.model.")
+    for digits in (4, 5, 6):
+        orders = map("".join, itertools.product(prefixes, repeat=digits))
+        tensors = {
+            spelling.format(prefixes=order, factor=factor, number=number): ("F16", shape)
+            for number, order in enumerate(itertools.islice(orders, 2 ** (digits + 4)))
+            for factor, shape in (("lora_A", (2, 8)), ("lora_B", (8, 2)))
+        }
+        path = hollow_file.write(tmp_path / f"{digits}.safetensors", tensors)
+        calls.append(calls_to_check(path, model)[0])
+    assert calls[2] - calls[1] < 2.2 * (calls[1] - calls[0])
 
 
 def test_200_000_keys(tmp_path):
