@@ -8,16 +8,22 @@
 namespace lora_mmap::keys {
 namespace {
 
-[[noreturn]] void fail_twice(const char* what, const Pattern& pattern) {
+[[noreturn]] void fail(const char* what, const Pattern& pattern, const char* problem) {
   throw Error(Fault::pattern,
-              std::string("[register_family] ") + what + " '" + pattern.text() + "' is listed twice");
+              std::string("[register_family] ") + what + " '" + pattern.text() + "' " + problem);
+}
+
+// Only a rule can do without a path; a suffix or a prefix that fits has been read.
+void require_usable(const char* what, const Pattern& pattern, std::set<std::string>& seen) {
+  if (!seen.insert(pattern.text()).second) fail(what, pattern, "is listed twice");
+  if (pattern.has_counting()) fail(what, pattern, "counts through levels, which only paths of modules do");
 }
 
 Automaton compile_suffixes(const std::vector<Suffix>& suffixes) {
   AutomatonBuilder builder;
   std::set<std::string> seen;
   for (uint32_t i = 0; i < suffixes.size(); ++i) {
-    if (!seen.insert(suffixes[i].pattern.text()).second) fail_twice("suffix", suffixes[i].pattern);
+    require_usable("suffix", suffixes[i].pattern, seen);
     builder.add_reversed(suffixes[i].pattern, Separators::exact, i);
   }
   return builder.compile();
@@ -28,7 +34,7 @@ Automaton compile_stems(const std::vector<Pattern>& prefixes, const std::vector<
   std::set<std::string> seen;
   uint32_t tag = 0;
   for (const Pattern& prefix : prefixes) {
-    if (!seen.insert(prefix.text()).second) fail_twice("prefix", prefix);
+    require_usable("prefix", prefix, seen);
     builder.add(prefix, Separators::exact, tag++, true);
   }
   for (const Rule& rule : rules) builder.add(rule.pattern, Separators::either, tag++);

@@ -186,6 +186,12 @@ Pattern Pattern::parse(std::string_view text) {
   return pattern;
 }
 
+bool Pattern::has_counting() const {
+  const auto counts = [](const Token& token) { return token.counting.has_value(); };
+  return std::ranges::any_of(
+      branches_, [&](const Branch& branch) { return std::ranges::any_of(branch.tokens, counts); });
+}
+
 bool Pattern::match(std::string_view key, Separators separators,
                     std::vector<std::string_view>& values) const {
   for (const Branch& branch : branches_) {

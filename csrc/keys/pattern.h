@@ -3,7 +3,8 @@
 //   text          itself; in a path pattern '.' also matches '_', because trainers flatten module paths
 //                 (not right after a segment, which may hold '_' itself)
 //   {i}           a decimal index, captured
-//   {i*3+j+1}     an index that counts two levels through (keys/counting.h): i and j are captured
+//   {i*3+j+1}     an index that counts two levels through (keys/counting.h): i and j are captured; in rules
+//                 only, where an index that no counters stand for leads to no module
 //   {x:*}         one segment: a non-empty run without '.', captured
 //   {x:a|b|c}     one of the listed texts, captured
 //   [text]        text or nothing (may hold captures, does not nest)
@@ -48,6 +49,7 @@ class Pattern {
   const std::string& text() const { return text_; }
   const std::vector<std::string>& captures() const { return captures_; }
   const std::vector<Branch>& branches() const { return branches_; }
+  bool has_counting() const;
 
   // True when the whole of `key` matches; `values` then holds one view per capture, into `key` or into this
   // pattern.

@@ -61,6 +61,7 @@ class Compiler {
   void add_suffix(std::string_view entry, Role role) {
     const auto fields = split(entry, '\t');
     Pattern pattern = Pattern::parse(fields[0]);
+    if (pattern.has_counting()) return;  // refused, and all other lines with it
     const size_t keep = fields.size() > 1 ? plain_begin(pattern, fields[1].size()) : 0;
     result.slow.add_suffix(pattern.text(), keep);
     suffixes_.push_back({std::move(pattern), role, static_cast<uint32_t>(keep)});

@@ -125,6 +125,12 @@ def test_a_suffix_listed_twice():
         _C.Grammar([(".up", "up", 0), (".up", "up", 0)], [], [])
 
 
+@pytest.mark.parametrize("tables", [([("{i*3}.up", "up", 0)], []), ([(".up", "up", 0)], ["in.{i*3+j}."])])
+def test_only_rules_count_through_levels(tables):
+    with pytest.raises(PatternError, match="counts through levels, which only paths of modules do"):
+        _C.Grammar(*tables, [])
+
+
 def test_a_segment_ends_at_a_dot_where_other_dots_may_be_underscores():
     """What the automaton lists is what the pattern matches: '_' is part of a segment."""
     grammar = _C.Grammar([(".up", "up", 0)], [], [("a.{name:*}.b.c", [])])
