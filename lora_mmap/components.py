@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from .adapter import Adapter
+from .algorithms.recognised import Form
 from .errors import AmbiguousKeyError
 from .model_weights import ModelWeights
 from .names import Names
@@ -65,7 +66,8 @@ def _by_shape(adapter: Adapter, names: Names, weights: ModelWeights) -> str | No
         if isinstance(ways, Outcome):
             continue
         hits[component] += 1
-        if isinstance(pair, Pair) and not any(_fits(pair, way, weights) for way in ways):
+        form = (pair.rows, pair.cols) if isinstance(pair, Pair) else pair.forms.get("weight")
+        if form is not None and not any(_fits(form, way, weights) for way in ways):
             misfits[component] += 1
     if len(hits) < 2:
         return next(iter(hits), None)
@@ -78,9 +80,9 @@ def _by_shape(adapter: Adapter, names: Names, weights: ModelWeights) -> str | No
     return fitting[0]
 
 
-def _fits(pair: Pair, way: Sequence[Target], weights: ModelWeights) -> bool:
+def _fits(form: Form, way: Sequence[Target], weights: ModelWeights) -> bool:
     for target in way:
         extent = weights.extent(target.number, "weight")
-        if extent is None or landings(target, extent, (pair.rows, pair.cols)) is None:
+        if extent is None or landings(target, extent, form) is None:
             return False
     return True

@@ -96,7 +96,7 @@ def reset(model: nn.Module, *, force: bool = False) -> bool:
         composition = state.composition
         if not composition.pristine and not composition.entries:
             return False
-        current = state.weights(root).by_address()
+        current = state.weights(root).by_address(composition.pristine)
         if not force:
             require_in_place("reset", composition.pristine.values(), current)
         reachable = [saved for saved in composition.pristine.values() if saved.geometry.address in current]

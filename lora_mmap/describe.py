@@ -47,7 +47,7 @@ def describe_keys(adapter: Adapter) -> dict[str, Any]:
         pair = pairs[scaled_group(adapter, position)]
         outcome, reason = RECOGNISED, ""
         if isinstance(pair, Recognised):
-            outcome, reason = KEY_OUTCOMES[pair.kind], pair.reason
+            outcome, reason = KEY_OUTCOMES.get(pair.kind, RECOGNISED), pair.reason
         for suffix, tensor in group.members:
             landing = Landing(group.path)
             keys[names[tensor]] = {

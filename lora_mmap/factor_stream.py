@@ -57,6 +57,14 @@ class FactorStream(ABC):
         """Address of a row or column map of the window that was loaded last."""
 
     @abstractmethod
+    def scratch(self, nbytes: int) -> int:
+        """Address of memory of zeros beside the factors of the window that was loaded last, good as long as those."""
+
+    @abstractmethod
+    def gains(self, jobs: list[native_types.Gains]) -> None:
+        """Computes DoRA's magnitudes over norms."""
+
+    @abstractmethod
     def fuse(self, jobs: list[native_types.Job]) -> list[int]:
         """Fuses; returns the indices of those jobs that are known to have overflowed by now."""
 
@@ -97,6 +105,7 @@ class FactorStream(ABC):
         for cluster in self._clusters(weights):
             factors = {factor: None for weight in cluster for factor in self._factors(weight)}
             nbytes = sum(self.adapters[adapter].source.nbytes[tensor] for adapter, tensor in factors)
+            nbytes += sum(term.formula.scratch_nbytes for weight in cluster for term in weight.terms)
             if window.weights and window.nbytes + nbytes > budget:
                 yield window
                 window = Window()
@@ -128,4 +137,4 @@ class FactorStream(ABC):
 
     def _factors(self, weight: WeightPlan) -> set[Factor]:
         position = self._adapter_of
-        return {(position[term.entry], tensor) for term in weight.terms for tensor in (term.pair.down, term.pair.up)}
+        return {(position[term.entry], tensor) for term in weight.terms for tensor in term.formula.tensors}

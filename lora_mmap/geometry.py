@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -31,11 +32,22 @@ class Geometry:
     shape: torch.Size
     device: torch.device
     column_map: npt.NDArray[np.int32] | None = None
+    parameter: str = "weight"  # empty where `name` is the parameter's own
     end: int = field(init=False)  # one past the last byte it may touch
 
     def __post_init__(self) -> None:
         last = (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride
         self.end = self.address + (last + 1) * self.itemsize
+
+    @property
+    def path(self) -> str:
+        """The parameter's name in the model."""
+        return f"{self.name}.{self.parameter}" if self.parameter else self.name
+
+    @property
+    def kernel(self) -> int:
+        """Columns of each input channel."""
+        return math.prod(self.shape[2:])
 
     @property
     def within_reach(self) -> bool:

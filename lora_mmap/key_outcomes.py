@@ -8,7 +8,7 @@ from typing import Any
 
 from .adapter import Adapter
 from .families.riders import rider
-from .outcomes import IGNORED, KEY_OUTCOMES, UNKNOWN, EntryPlan, Landing
+from .outcomes import ABSENT, IGNORED, KEY_OUTCOMES, UNKNOWN, EntryPlan, Landing
 
 # By module path or key.
 Nearest = Mapping[str, Sequence[str]]
@@ -27,6 +27,9 @@ def key_outcomes(entry: EntryPlan, nearest: Nearest) -> dict[str, dict[str, Any]
         reason = with_nearest(outcome.reason, nearest.get(group.stem, ()))
         for suffix, tensor in group.members:
             role, parameter = adapter.role(suffix), adapter.tables.suffixes[suffix].parameter
+            if parameter in outcome.missing:
+                result[names[tensor]] = {"outcome": ABSENT, "targets": [], "reason": outcome.missing[parameter]}
+                continue
             result[names[tensor]] = {
                 "outcome": KEY_OUTCOMES[outcome.status],
                 "targets": [target(landing, role) for landing in _for(landings, parameter)],

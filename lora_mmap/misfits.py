@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .adapter import Adapter
+from .algorithms.recognised import Form
 from .model_weights import ModelWeights
 from .outcomes import AMBIGUOUS, MISFIT, UNSUPPORTED, Landing, Outcome
 from .pairing import Pair
@@ -18,24 +19,26 @@ def misfit(adapter: Adapter, pair: Pair, way: Sequence[Target], weights: ModelWe
         if isinstance(look, str) and look:
             return Outcome(UNSUPPORTED, f"module '{target.module}': {look}", wholes(way))
     names, shapes = adapter.source.names, adapter.source.shapes
-    expected = " and ".join(_expected(target, pair, weights) for target in way)
+    form = (pair.rows, pair.cols)
+    wanted = " and ".join(expected(target, form, "weight", weights) for target in way)
     return Outcome(
         MISFIT,
         f"'{names[pair.up]}' {list(shapes[pair.up])} x '{names[pair.down]}' {list(shapes[pair.down])} make "
-        f"[{pair.rows}, {pair.cols}], expected {expected}; is the adapter made for another model?",
+        f"[{pair.rows}, {pair.cols}], expected {wanted}; is the adapter made for another model?",
         wholes(way),
     )
 
 
-def _expected(target: Target, pair: Pair, weights: ModelWeights) -> str:
-    extent = weights.extent(target.number, "weight") or (0, 0)
+def expected(target: Target, form: Form, parameter: str, weights: ModelWeights) -> str:
+    """The matrix that a module would take for one of its parameters, where one of ``form`` does not fit."""
+    extent = weights.extent(target.number, parameter) or (0, 0)
     text = f"[{extent[0]}, {extent[1]}] as module '{target.module}' has"
     placement = target.placement
     if not placement.is_whole:
         units = f"{sum(run.size for run in placement.runs)} of {placement.target_units}"
         text += f", {placement.source_units} parts for {units} parts of its {placement.axis}"
-    elif extent[0] == pair.rows and extent[1] < pair.cols:
-        text += f" (a control adapter needs it widened to {pair.cols} columns first)"
+    elif extent[0] == form[0] and form[1] is not None and extent[1] < form[1]:
+        text += f" (a control adapter needs it widened to {form[1]} columns first)"
     return text
 
 

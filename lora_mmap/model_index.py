@@ -149,7 +149,7 @@ def _entries(module: nn.Module, name: str, is_root: bool) -> Iterator[IndexedWei
 def _describe(module: nn.Module, name: str, parameters: dict[str, Any], key: str) -> IndexedWeight:
     if parameters[key].dim() < 2:
         return IndexedWeight(name, parameters, key, refusal=_NOT_A_MATRIX)
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag, *_TRANSPOSED_CONVOLUTIONS)):
+    if isinstance(module, _TRANSPOSED_CONVOLUTIONS):
         return IndexedWeight(name, parameters, key, refusal=f"{type(module).__name__} is not supported yet")
     # transformers.pytorch_utils.Conv1D: a Linear that keeps its weight as [in, out].
     is_conv1d = type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers.")

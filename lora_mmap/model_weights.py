@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Any
 
@@ -26,6 +27,7 @@ class ModelWeights:
     def __init__(self, model: nn.Module) -> None:
         self.index = ModelIndex(model)
         self._looks: list[Geometry | str | None] = [None] * len(self.index.weights)
+        self._places: dict[tuple[int, str], Geometry | str | None] = {}  # of all other parameters, for one plan
         self._parameters = [entry.parameters for entry in self.index.weights]
         self._keys = [entry.key for entry in self.index.weights]
         self._forms: list[list[Any]] = []
@@ -34,6 +36,7 @@ class ModelWeights:
 
     def refresh(self) -> None:
         """Forgets what was known if some weight was moved, converted, replaced or viewed differently since."""
+        self._places.clear()
         weights = list(map(dict.get, self._parameters, self._keys))
         forms = _forms([weight for weight in weights if weight is not None])
         forms.append(list(map(id, weights)))
@@ -74,13 +77,28 @@ class ModelWeights:
             known = self._looks[position] = refusal(entry) or geometry_of(entry)
         return known
 
+    def place(self, position: int, parameter: str) -> Geometry | str | None:
+        """As :meth:`look`, for any parameter of the module with this number, biases and vectors too; None where it has
+        none of this name. Until the next :meth:`refresh` the same answer is the same object."""
+        entry = self.index.entry(position)
+        key = _key(entry, parameter)
+        if key is None:
+            return None
+        if key == entry.key and position < len(self._looks):
+            return self.look(position)
+        if (position, key) not in self._places:
+            value = entry.parameters.get(key)
+            known: Geometry | str | None = None
+            if value is not None:
+                known = _refusal_of(value) or geometry_of(entry, key)
+            self._places[position, key] = known
+        return self._places[position, key]
+
     def extent(self, position: int, parameter: str) -> tuple[int, int] | None:
         """Rows and columns of a parameter of the module with this number, whatever it is; None where there is none."""
         entry = self.index.entry(position)
-        if entry.is_parameter:  # files of other namings call it otherwise
-            value = None if parameter == "bias" else entry.weight
-        else:
-            value = entry.weight if parameter in WEIGHT_NAMES else entry.parameters.get(parameter)
+        key = _key(entry, parameter)
+        value = None if key is None else entry.parameters.get(key)
         if value is None:
             return None
         shape = value.shape
@@ -88,14 +106,28 @@ class ModelWeights:
             return shape[1], shape[0]
         return (shape[0] if shape else 1), math.prod(shape[1:])
 
-    def by_address(self) -> dict[int, list[Geometry]]:
-        """The fusable weights by their present address; views of one storage may share it."""
+    def by_address(self, wanted: Iterable[int]) -> dict[int, list[Geometry]]:
+        """The fusable weights by their present address, and what else there is while some ``wanted`` address is not
+        among them; views of one storage may share it."""
         places: dict[int, list[Geometry]] = {}
         for geometry in self._geometries():
-            if not geometry.within_reach:
-                continue
-            places.setdefault(geometry.address, []).append(geometry)
+            if geometry.within_reach:
+                places.setdefault(geometry.address, []).append(geometry)
+        if any(address not in places for address in wanted):
+            for geometry in self._other_geometries():
+                places.setdefault(geometry.address, []).append(geometry)
         return places
+
+    def _other_geometries(self) -> Iterator[Geometry]:
+        """Biases, vectors and parameters of their own."""
+        for position in range(len(self.index.module_names)):
+            for key in self.index.entry(position).parameters:
+                try:
+                    found = self.place(position, key)
+                except ModelError:
+                    continue
+                if isinstance(found, Geometry) and found.within_reach:
+                    yield found
 
 
 def _form(geometry: Geometry) -> tuple[int, ...]:
@@ -123,11 +155,22 @@ def _place(tensor: torch.Tensor) -> tuple[object, object]:
         return None, None
 
 
+def _key(entry: IndexedWeight, parameter: str) -> str | None:
+    """The place in the module's parameters that a file means by ``parameter``: other namings call some otherwise."""
+    if entry.is_parameter:
+        return None if parameter == "bias" else entry.key
+    return entry.key if parameter in WEIGHT_NAMES else parameter
+
+
 def refusal(entry: IndexedWeight) -> str | None:
     """Why this weight cannot be fused into, whatever the factors; None if it can."""
     weight = entry.weight
     if entry.refusal or weight is None:
         return entry.refusal or "it has no weight now"
+    return _refusal_of(weight)
+
+
+def _refusal_of(weight: torch.Tensor) -> str | None:
     data = weight.data
     if type(data) is not torch.Tensor or data.layout is not torch.strided:
         return f"its weight is a {type(data).__name__} of layout {data.layout}, expected a plain dense tensor"
@@ -140,19 +183,24 @@ def refusal(entry: IndexedWeight) -> str | None:
     return None
 
 
-def geometry_of(entry: IndexedWeight) -> Geometry:
-    """Describes a weight for which :func:`refusal` found nothing."""
-    weight = entry.weight
-    assert weight is not None
+def geometry_of(entry: IndexedWeight, key: str | None = None) -> Geometry:
+    """Describes a weight for which :func:`refusal` found nothing, or another parameter of its module. A vector is one
+    column."""
+    weight = entry.parameters[key or entry.key]
+    parameter = "" if entry.is_parameter else key or entry.key
     shape, strides = weight.shape, weight.stride()
     dtype = dtype_name(weight.dtype)
     assert dtype is not None
     itemsize = _FUSABLE[weight.dtype]
     address = weight.data_ptr()
     device = from_torch.device_of(weight)
+    place = (entry.name, weight, address)
+    if len(shape) < 2:
+        rows, stride = (shape[0], strides[0]) if shape else (1, 1)
+        return Geometry(*place, rows, 1, stride, 1, itemsize, dtype, shape, device, parameter=parameter)
     if weight.is_contiguous() and not entry.transposed:
         cols = math.prod(shape[1:])
-        return Geometry(entry.name, weight, address, shape[0], cols, cols, 1, itemsize, dtype, shape, device)
+        return Geometry(*place, shape[0], cols, cols, 1, itemsize, dtype, shape, device, parameter=parameter)
     if len(shape) == 2:
         rows, cols = shape
         row_stride, col_stride = strides
@@ -164,9 +212,7 @@ def geometry_of(entry: IndexedWeight) -> Geometry:
         row_stride, col_stride = strides[0], 1
         column_map = _memory_order(entry, weight)
     result = Geometry(
-        entry.name,
-        weight,
-        address,
+        *place,
         rows,
         cols,
         row_stride,
@@ -176,6 +222,7 @@ def geometry_of(entry: IndexedWeight) -> Geometry:
         shape,
         device,
         column_map,
+        parameter,
     )
     _refuse_self_overlap(result)
     return result
@@ -189,7 +236,7 @@ def _memory_order(entry: IndexedWeight, weight: torch.Tensor) -> npt.NDArray[np.
     for dim in reversed(order):
         if weight.stride(dim) != expected:
             raise ModelError(
-                f"[compose] weight '{entry.name}.weight' of shape {list(weight.shape)} has strides "
+                f"[compose] weight '{entry.name}' of shape {list(weight.shape)} has strides "
                 f"{list(weight.stride())}, expected each output channel to be one dense block"
             )
         expected *= weight.shape[dim]
@@ -202,6 +249,6 @@ def _refuse_self_overlap(geometry: Geometry) -> None:
     (small, count), (large, outer) = sorted(axes, key=lambda axis: axis[0])
     if (small == 0 and count > 1) or (outer > 1 and large <= small * (count - 1)):
         raise ModelError(
-            f"[compose] weight '{geometry.name}.weight': rows {geometry.rows} with stride {geometry.row_stride}, "
+            f"[compose] weight '{geometry.path}': rows {geometry.rows} with stride {geometry.row_stride}, "
             f"columns {geometry.cols} with stride {geometry.col_stride} share elements, expected one place per element"
         )

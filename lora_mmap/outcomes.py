@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from .adapter import Adapter
+from .algorithms.formula import Formula
 from .terms import Cut, Range
 
 APPLIED, ABSENT, UNSUPPORTED, IGNORED, UNKNOWN, SKIPPED = (
@@ -47,11 +50,13 @@ class Landing(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What becomes of one group of an adapter's tensors. ``landings`` is filled unless its name alone says it."""
+    """What becomes of one group of an adapter's tensors. ``landings`` is filled unless its name alone says it.
+    ``missing`` are those of its parameters that the module does not have, and what to say of them."""
 
     status: str
     reason: str = ""
     landings: tuple[Landing, ...] = ()
+    missing: Mapping[str, str] = MappingProxyType({})
 
 
 # The pair is the whole of the module that its name says.
@@ -62,7 +67,8 @@ DIRECT = Outcome(APPLIED)
 class EntryPlan:
     """One (adapter, strength) of the composition, and the outcome of each of its groups.
 
-    ``direct`` holds, per group, the module that the pair is the whole of, or -1; ``placed`` where the others land.
+    ``direct`` holds, per group, the module that the pair is the whole of, or -1; ``placed`` where the others land, and
+    ``formulas``, by parameter, what those that are no plain pairs do there.
     """
 
     adapter: Adapter
@@ -71,6 +77,7 @@ class EntryPlan:
     modules: list[str]  # the model's, by number
     direct: list[int] = field(default_factory=list)
     placed: dict[int, list[Cut]] = field(default_factory=dict)
+    formulas: dict[int, Mapping[str, Formula]] = field(default_factory=dict)
 
     def landings(self, group: int) -> tuple[Landing, ...]:
         """Where the group goes, or would go if it were supported; empty where nobody knows."""

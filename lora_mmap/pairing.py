@@ -29,6 +29,20 @@ class Pair(NamedTuple):
     scale: float
     scale_source: str
 
+    @property
+    def tensors(self) -> tuple[int, int]:
+        """The tensors of the file that it takes."""
+        return self.down, self.up
+
+    @property
+    def is_nothing(self) -> bool:
+        """True when it changes no weight, whatever its tensors hold."""
+        return self.scale == 0
+
+    @property
+    def scratch_nbytes(self) -> int:
+        return 0
+
 
 def pair_up(adapter: Adapter) -> list[Pair | Recognised]:
     """One entry per group of ``adapter``, in the same order. Of tensors, reads alphas and (IA)3's flags."""

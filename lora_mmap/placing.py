@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from .algorithms.recognised import Form
 from .families.placement import Placement, row_map
 from .geometry import Geometry
 from .outcomes import Landing
-from .pairing import Pair
 from .terms import Cut, Range
 
 
@@ -20,7 +20,7 @@ class Target(NamedTuple):
     placement: Placement
 
 
-def landings(target: Target, extent: tuple[int, int], form: tuple[int | None, int | None]) -> list[Landing] | None:
+def landings(target: Target, extent: tuple[int, int], form: Form) -> list[Landing] | None:
     """The sections of a weight of ``extent`` (rows, columns) that a matrix of ``form`` lands on, or None where it does
     not fit. An unknown side of ``form`` fits everything."""
     placement = target.placement
@@ -49,16 +49,21 @@ def landings(target: Target, extent: tuple[int, int], form: tuple[int | None, in
     return found
 
 
-def cuts(pair: Pair, placement: Placement, geometry: Geometry) -> list[Cut]:
-    """What :func:`landings` says, for the kernels: the rectangles of a weight that the pair falls on."""
+def cuts(form: Form, placement: Placement, geometry: Geometry, together: bool = False) -> list[Cut]:
+    """What :func:`landings` says, for the kernels: the rectangles of a weight that a matrix of ``form`` falls on. Rows
+    that are merely permuted are one rectangle if they are to stay ``together``."""
     rows, cols = (0, geometry.rows), (0, geometry.cols)
     if placement.is_whole:
         return [Cut(geometry, rows, cols)]
-    if placement.is_woven:
-        return [Cut(geometry, rows, cols, row_map=row_map(placement, geometry.rows, pair.rows))]
     along_rows = placement.axis == "rows"
-    runs = placement.scaled(geometry.rows, pair.rows) if along_rows else placement.scaled(geometry.cols, pair.cols)
+    here = geometry.rows if along_rows else geometry.cols
+    total = form[0] if along_rows else form[1]
+    if total is None:
+        total = here // placement.target_units * placement.source_units
+    runs = placement.scaled(here, total)
     assert runs is not None
+    if placement.is_woven or (together and along_rows and sum(run.size for run in runs) == here):
+        return [Cut(geometry, rows, cols, row_map=row_map(placement, here, total))]
     if along_rows:
         return [Cut(geometry, (run.target, run.target + run.size), cols, up_row=run.source) for run in runs]
     return [Cut(geometry, rows, (run.target, run.target + run.size), down_col=run.source) for run in runs]

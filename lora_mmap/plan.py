@@ -41,19 +41,18 @@ class Plan:
                     cuts = [Cut(geometry, (0, geometry.rows), (0, geometry.cols))]
                 else:
                     cuts = entry.placed.get(group, [])
-                if not isinstance(pair, Pair) or pair.scale == 0:
-                    continue
                 for cut in cuts:
-                    if not cut.geometry.within_reach:  # only a dry run plans there
+                    formula = pair if isinstance(pair, Pair) else entry.formulas[group][cut.parameter]
+                    if formula.is_nothing or not cut.geometry.within_reach:  # only a dry run plans elsewhere
                         continue
                     weight = weights.get(cut.geometry.address)
                     if weight is None or weight.geometry is not cut.geometry:
                         weight = _weight_at(weights, cut.geometry)
-                    weight.terms.append(Term(position, pair, entry.strength * pair.scale, cut))
+                    weight.terms.append(Term(position, formula, entry.strength, cut))
         crossing = overlap(weight.geometry for weight in weights.values())
         if crossing:
             raise ModelError(
-                f"[compose] weights '{crossing[0].name}.weight' and '{crossing[1].name}.weight' overlap in memory "
+                f"[compose] weights '{crossing[0].path}' and '{crossing[1].path}' overlap in memory "
                 "without being the same region, expected separate or fully tied weights"
             )
         return weights
@@ -73,12 +72,19 @@ class Plan:
         if strict:
             for entry in self.entries:
                 _raise_first(entry, (ABSENT, UNSUPPORTED, UNKNOWN), UnmatchedKeysError)
+                _raise_missing(entry)
                 if unknown := entry.adapter.classification.unknown:
                     names = entry.adapter.source.names
                     raise UnmatchedKeysError(
                         f"[compose] {entry.adapter.label}: {len(unknown)} keys end in no known suffix, the first is "
                         f"'{names[unknown[0]]}' (strict=True)"
                     )
+
+
+def _raise_missing(entry: EntryPlan) -> None:
+    for group, outcome in zip(entry.adapter.groups, entry.outcomes, strict=True):
+        for why in outcome.missing.values():
+            raise UnmatchedKeysError(f"[compose] {entry.adapter.label}: '{group.stem}': {why} (strict=True)")
 
 
 def _raise_first(entry: EntryPlan, statuses: tuple[str, ...], error: type[AdapterError]) -> None:
@@ -96,7 +102,7 @@ def _weight_at(weights: dict[int, WeightPlan], geometry: Geometry) -> WeightPlan
         plan = weights[geometry.address] = WeightPlan(geometry)
     elif not plan.geometry.same_form(geometry):
         raise ModelError(
-            f"[compose] weights '{plan.geometry.name}.weight' and '{geometry.name}.weight' begin at the same "
+            f"[compose] weights '{plan.geometry.path}' and '{geometry.path}' begin at the same "
             "address with different shapes, strides or dtypes, expected separate or fully tied weights"
         )
     return plan

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .adapter import Adapter
 from .components import foreign_groups
 from .errors import ModelError
-from .families.placement import WHOLE
+from .formula_placing import attempt, bearers, stored
 from .geometry import FUSABLE_DEVICES, Geometry
 from .misfits import lacking, misfit, several, wholes
 from .model_weights import ModelWeights
@@ -72,7 +72,7 @@ class _Planner:
         for group in [group for group, module in enumerate(entry.direct) if module < 0 and group not in foreign]:
             pair = pair_up(entry.adapter)[group]
             if isinstance(pair, Recognised):
-                entry.outcomes[group] = self._explain(pair, names)
+                entry.outcomes[group] = self._place_formulas(entry, pair, names)
             else:
                 entry.outcomes[group] = self._place(entry, pair, names)
 
@@ -96,16 +96,37 @@ class _Planner:
             geometry = self._writable(target)
             if isinstance(geometry, str):
                 return Outcome(UNSUPPORTED, geometry, tuple(landed))
-            placed += cuts(pair, target.placement, geometry)
+            placed += cuts((pair.rows, pair.cols), target.placement, geometry)
         entry.placed[pair.group] = placed
         return Outcome(APPLIED, "", tuple(landed))
 
-    def _explain(self, group: Recognised, names: Names) -> Outcome:
-        """The outcome of what is no plain pair; where it would go is said if its name and shapes tell."""
+    def _place_formulas(self, entry: EntryPlan, group: Recognised, names: Names) -> Outcome:
+        """The outcome of what is no plain pair, which is planned where there are formulas for it."""
         if group.kind == IGNORED:
             return Outcome(IGNORED, group.reason)
         child = names.child(group.group, group.forms)
         ways = names.ways(group.group, names.resolutions[group.group] if child is None else child)
+        if not group.formulas:
+            return self._explain(group, ways)
+        if isinstance(ways, Outcome):
+            return ways
+        group = stored(group, ways[0], self.weights)
+        found = [attempt(way, group, self.weights) for way in ways]
+        done = [one for one in found if one.placed and one.obstacle is None]
+        fewest = min((len(one.missing) for one in done), default=0)
+        best = [one for one in done if len(one.missing) == fewest]
+        if len(best) > 1:
+            return several(one.landed for one in best)
+        chosen = best[0] if best else next((one for one in found if one.obstacle), found[0])
+        if best:
+            for cut in chosen.placed:
+                self._require_reach(cut.geometry)
+            entry.placed[group.group] = chosen.placed
+            entry.formulas[group.group] = group.formulas
+        return chosen.outcome
+
+    def _explain(self, group: Recognised, ways: list[list[Target]] | Outcome) -> Outcome:
+        """The outcome of what cannot be done; where it would go is said if its name and shapes tell."""
         if isinstance(ways, Outcome):
             # A broken file stays broken where the model has no place for it; other algorithms are just absent there.
             return Outcome(group.kind, group.reason) if group.kind != UNSUPPORTED else ways
@@ -130,7 +151,7 @@ class _Planner:
         """Where each parameter of ``forms`` lands in the modules of ``way``; empty where something does not fit."""
         landed: list[Landing] = []
         for parameter, form in forms.items():
-            for target in self._bearers(way, parameter):
+            for target in bearers(way, parameter, self.weights):
                 extent = self.weights.extent(target.number, parameter)
                 if extent is None:
                     return []
@@ -140,14 +161,6 @@ class _Planner:
                 landed += [landing._replace(parameter=parameter) for landing in here]
         return landed
 
-    def _bearers(self, way: list[Target], parameter: str) -> list[Target]:
-        """The modules of ``way`` that take a parameter. Those that share the columns of a matrix add up to one bias,
-        which the first that has any takes whole."""
-        if parameter != "bias" or way[0].placement.axis == "rows":
-            return way
-        having = [target for target in way if self.weights.extent(target.number, "bias")] or way
-        return [having[0]._replace(placement=WHOLE)]
-
     def _writable(self, target: Target) -> Geometry | str:
         geometry = self.weights.look(target.number)
         if isinstance(geometry, str):
@@ -156,12 +169,15 @@ class _Planner:
             return f"module '{target.module}': its weight is on the meta device, there is nothing there"
         if target.placement.axis == "cols" and geometry.column_map is not None:
             return f"module '{target.module}': sections of its input features are supported for plain memory order only"
+        self._require_reach(geometry)
+        return geometry
+
+    def _require_reach(self, geometry: Geometry) -> None:
         if not geometry.within_reach and not self.anywhere:
             raise ModelError(
-                f"[compose] weight '{target.module}.weight' is on {geometry.device}, expected one of "
+                f"[compose] weight '{geometry.path}' is on {geometry.device}, expected one of "
                 f"{', '.join(FUSABLE_DEVICES)}"
             )
-        return geometry
 
     def _same_kernel(self, adapter: Adapter, pair: Pair, target: Target) -> bool:
         """False for a convolution's factor whose kernel is another with as many elements. 2-D ones are flattened."""

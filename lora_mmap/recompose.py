@@ -42,7 +42,8 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
     weights = state.weights(root)
     stages["index"] = time.perf_counter() - begin
     begin = time.perf_counter()
-    require_in_place("compose", previous.pristine.values(), weights.by_address() if previous.pristine else {})
+    current = weights.by_address(previous.pristine) if previous.pristine else {}
+    require_in_place("compose", previous.pristine.values(), current)
     plan = make_plan(weights, request.entries, fresh.component)
     plan.raise_if_unfit(fresh.strict)
     _refuse_crossing(plan, previous, other_compositions(root))
@@ -96,12 +97,12 @@ def _refuse_crossing(plan: Plan, previous: Composition, others: list[Composition
         for held in mine.crossing(planned):
             if not planned.same_form(held):
                 raise ModelError(
-                    f"[compose] weight '{planned.name}.weight' shares bytes with '{held.name}.weight', which is fused "
+                    f"[compose] weight '{planned.path}' shares bytes with '{held.path}', which is fused "
                     "into as another shape; reset first"
                 )
         for _ in theirs.crossing(planned):
             raise ModelError(
-                f"[compose] weight '{planned.name}.weight' is fused into through another model object that shares it; "
+                f"[compose] weight '{planned.path}' is fused into through another model object that shares it; "
                 "reset that one first, or compose through it"
             )
 

@@ -154,15 +154,18 @@ class Report:
         for position, entry in enumerate(self.entries):
             pairs = pair_up(entry.adapter) if entry.count(APPLIED) else []
             for group, pair in enumerate(pairs):
-                if entry.outcomes[group].status != APPLIED or not isinstance(pair, Pair):
+                if entry.outcomes[group].status != APPLIED:
                     continue
                 for landing in entry.landings(group):
                     terms = modules.setdefault(landing.module, {"outcome": APPLIED, "terms": []})["terms"]
+                    formula = pair if isinstance(pair, Pair) else pair.formulas[landing.parameter]
                     terms.append(
                         {
                             "adapter": position,
+                            "algorithm": "lora" if isinstance(pair, Pair) else pair.algorithm,
+                            "parameter": landing.parameter,
                             "rank": pair.rank,
-                            "scale": entry.strength * pair.scale,
+                            "scale": entry.strength * formula.scale,
                             "alpha": pair.scale_source,
                             "rows": list(landing.rows) if landing.rows else None,
                             "cols": list(landing.cols) if landing.cols else None,

@@ -69,7 +69,7 @@ def require_in_place(function: str, saved: Iterable[Saved], current: dict[int, l
     for item in saved:
         if not any(now.same_form(item.geometry) for now in current.get(item.geometry.address, ())):
             raise ModelError(
-                f"[{function}] weight '{item.geometry.name}.weight' was moved, converted or replaced since it was "
+                f"[{function}] weight '{item.geometry.path}' was moved, converted or replaced since it was "
                 f"fused into: expected {item.geometry.dtype} [{item.geometry.rows}, {item.geometry.cols}] in place; "
                 "undo before converting a model, or pass force=True to forget what is out of reach"
             )

@@ -7,6 +7,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+import numpy.typing as npt
+
 from . import _C, native_types
 from .factor_stream import Factor, FactorStream, IndexMap, Window
 from .outcomes import EntryPlan
@@ -30,12 +33,17 @@ class HostStream(FactorStream):
         self._staging = _C.Memory(0)
         self._staging_nbytes = 0
         self._wanted = self._wanted_ranges()
+        self._maps: dict[int, IndexMap] = {}  # what the jobs of a window point to
+        self._scratch: list[npt.NDArray[np.uint8]] = []
+        self._scratch_nbytes = 0
 
     @property
     def memory(self) -> dict[str, int]:
-        return {"staging": self._staging_nbytes}
+        return {"staging": self._staging_nbytes + self._scratch_nbytes}
 
     def load(self, window: Window) -> dict[Factor, int]:
+        self._maps.clear()
+        self._scratch.clear()
         with self.stage("read"):
             return self._read(window)
 
@@ -70,13 +78,25 @@ class HostStream(FactorStream):
         return addresses
 
     def index_map(self, rows_or_columns: IndexMap) -> int:
+        self._maps[id(rows_or_columns)] = rows_or_columns
         return rows_or_columns.ctypes.data
+
+    def scratch(self, nbytes: int) -> int:
+        zeros = np.zeros(max(nbytes, 1), np.uint8)
+        self._scratch.append(zeros)
+        self._scratch_nbytes = max(self._scratch_nbytes, sum(block.nbytes for block in self._scratch))
+        return zeros.ctypes.data
+
+    def gains(self, jobs: list[native_types.Gains]) -> None:
+        _C.gains(jobs, self._threads)
 
     def fuse(self, jobs: list[native_types.Job]) -> list[int]:
         return _C.fuse(jobs, self._threads)
 
     def seal(self) -> None:
         self._staging = _C.Memory(0)
+        self._maps.clear()
+        self._scratch.clear()
 
     def is_done(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""The low-rank terms that fall on one weight, and the rectangles they cover."""
+"""The terms that fall on one weight, and the rectangles they cover."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .algorithms.formula import Formula
 from .geometry import Geometry
 from .pairing import Pair
 
@@ -17,8 +18,9 @@ Range = tuple[int, int]
 
 
 class Cut(NamedTuple):
-    """A rectangle of a weight, which takes the up factor's rows from ``up_row`` on and the down factor's columns from
-    ``down_col`` on. With a ``row_map``, row ``m`` of the weight takes row ``row_map[m]`` of the up factor instead."""
+    """A rectangle of a weight, which takes the rows of the file's matrix from ``up_row`` on and its columns from
+    ``down_col`` on. With a ``row_map``, row ``m`` of the weight takes row ``row_map[m]`` of that matrix instead.
+    ``parameter`` is what the file calls the weight in its module."""
 
     geometry: Geometry
     rows: Range
@@ -26,15 +28,21 @@ class Cut(NamedTuple):
     up_row: int = 0
     down_col: int = 0
     row_map: npt.NDArray[np.int32] | None = None
+    parameter: str = "weight"
 
 
 class Term(NamedTuple):
-    """One pair on one rectangle of a weight. ``scale`` holds everything but B and A: strength * alpha / rank."""
+    """One pair or formula on one rectangle of a weight, at the user's strength."""
 
     entry: int
-    pair: Pair
-    scale: float
+    formula: Pair | Formula
+    strength: float
     cut: Cut
+
+    @property
+    def replaces(self) -> bool:
+        """True where it takes the place of the pristine weight."""
+        return isinstance(self.formula, Formula) and self.formula.replaces
 
     def covers(self, rows: Range, cols: Range) -> bool:
         """True when the rectangle lies in this term's."""

@@ -13,13 +13,14 @@ import torch
 from . import _C, native_types
 from .cuda.device_stream import DeviceStream
 from .errors import FusionOverflowError
-from .factor_stream import Factor, FactorStream, Window
+from .factor_stream import FactorStream, Window
 from .geometry import Geometry
 from .interrupts import HeldInterrupts
+from .lowering import lower
 from .plan import Plan
 from .restore import Saved, mark_written, put_back, save
 from .staging import HostStream
-from .terms import Rectangle, Term, WeightPlan
+from .terms import WeightPlan
 
 Numerics = Literal["ordered", "fast"]
 # Stages every report has, done or not.
@@ -150,16 +151,18 @@ class Transaction:
             self._save([weight.geometry for weight in window.weights])
         with stream.stage("fuse"):
             put_back(self._partly_covered(window), self._manner.threads)
-            jobs: list[native_types.Job] = []
-            owners = self._owners[stream]
-            first = len(owners)
-            for weight in window.weights:
-                for job in self._jobs(weight, stream, addresses):
-                    jobs.append(job)
-                    owners.append(weight)
-            overflowed = stream.fuse(jobs)
+            lowered = lower(window.weights, self._plan.entries, stream, addresses, self._pristine)
+            if lowered.made:
+                self._fuse(stream, lowered.made, lowered.made_owners)
+            if lowered.gains:
+                stream.gains(lowered.gains)
+            self._fuse(stream, lowered.jobs, lowered.owners)
             mark_written(weight.geometry.weight for weight in window.weights)
-        self._require_finite(stream, [first + job for job in overflowed])
+
+    def _fuse(self, stream: FactorStream, jobs: list[native_types.Job], owners: list[WeightPlan]) -> None:
+        first = len(self._owners[stream])
+        self._owners[stream] += owners
+        self._require_finite(stream, [first + job for job in stream.fuse(jobs)])
 
     def _save(self, geometries: list[Geometry]) -> None:
         self._before.update((saved.geometry.address, saved) for saved in save(geometries, self._manner.threads))
@@ -172,64 +175,6 @@ class Transaction:
             for weight in window.weights
             if weight.geometry.address in pristine and not weight.is_covered
         ]
-
-    def _jobs(
-        self, weight: WeightPlan, stream: FactorStream, addresses: Mapping[Factor, int]
-    ) -> list[native_types.Job]:
-        geometry = weight.geometry
-        pristine = self._pristine.get(geometry.address)
-        base, base_row, base_col = geometry.address, geometry.row_stride, geometry.col_stride
-        if pristine is not None:
-            base, base_row, base_col = pristine.address, geometry.cols, 1
-        jobs: list[native_types.Job] = []
-        for rectangle in weight.rectangles():
-            (top, bottom), (left, right) = rectangle.rows, rectangle.cols
-            at = top * geometry.row_stride + left * geometry.col_stride
-            jobs.append(
-                (
-                    geometry.address + at * geometry.itemsize,
-                    base + (top * base_row + left * base_col) * geometry.itemsize,
-                    bottom - top,
-                    right - left,
-                    geometry.row_stride,
-                    geometry.col_stride,
-                    base_row,
-                    base_col,
-                    geometry.dtype,
-                    [self._term(term, rectangle, weight, stream, addresses) for term in rectangle.terms],
-                )
-            )
-        return jobs
-
-    def _term(
-        self,
-        term: Term,
-        rectangle: Rectangle,
-        weight: WeightPlan,
-        stream: FactorStream,
-        addresses: Mapping[Factor, int],
-    ) -> native_types.Term:
-        pair, cut = term.pair, term.cut
-        source = self._plan.entries[term.entry].adapter.source
-        up_itemsize = source.nbytes[pair.up] // (pair.rows * pair.rank)
-        down_itemsize = source.nbytes[pair.down] // (pair.cols * pair.rank)
-        row, col = rectangle.rows[0] - cut.rows[0], rectangle.cols[0] - cut.cols[0]
-        up_row, row_map = cut.up_row + row, 0
-        if cut.row_map is not None:
-            up_row, row_map = 0, stream.index_map(cut.row_map) + row * cut.row_map.itemsize
-        column_map = weight.geometry.column_map
-        return (
-            addresses[stream.factor(term.entry, pair.down)] + (cut.down_col + col) * down_itemsize,
-            source.dtypes[pair.down],
-            pair.cols,
-            addresses[stream.factor(term.entry, pair.up)] + up_row * pair.rank * up_itemsize,
-            source.dtypes[pair.up],
-            pair.rank,
-            pair.rank,
-            term.scale,
-            row_map,
-            0 if column_map is None else stream.index_map(column_map),
-        )
 
     def _require_finite(self, stream: FactorStream, overflowed: list[int]) -> None:
         if not overflowed:
@@ -244,7 +189,7 @@ class Transaction:
         )
         more = f" (and {count - 1} more weights)" if count > 1 else ""
         raise FusionOverflowError(
-            f"[compose] weight '{weight.geometry.name}.weight' ({weight.geometry.dtype}) would not be finite with "
+            f"[compose] weight '{weight.geometry.path}' ({weight.geometry.dtype}) would not be finite with "
             f"{adapters}{more}; expected finite results, every weight was put back as it was before"
         )
 

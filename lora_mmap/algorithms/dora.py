@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+from .formula import Magnitude
 from .members import Malformed, Member, Members, floats
 from .part import Part
 from .recognised import title
@@ -14,9 +16,14 @@ ROWS, COLUMNS = "norm per output row", "norm per input column"
 def decomposed(part: Part, members: Members) -> Part:
     """W' = magnitude * V / |V| with V = W + what ``part`` makes. The magnitude's shape tells the axis of the norm."""
     magnitude = floats(members["magnitude"], 1, 2, 3, 4, 5)
-    axis = _peft_axis(part, magnitude) if members.of("dora_peft") else _axis(part, magnitude)
+    is_peft = bool(members.of("dora_peft"))
+    axis = _peft_axis(part, magnitude) if is_peft else _axis(part, magnitude)
     over = "" if part.algorithm == "lora" else f"over {title(part.algorithm)}, "
-    return Part("dora", part.form, part.rank, part.scale, part.scale_source, over + axis)
+    formula = part.formula
+    if formula is not None:
+        inputs = magnitude.size if axis == COLUMNS else None
+        formula = replace(formula, magnitude=Magnitude(magnitude.tensor, inputs, strength_inside=is_peft))
+    return Part("dora", part.form, part.rank, part.scale, part.scale_source, over + axis, formula)
 
 
 def _axis(part: Part, magnitude: Member) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .formula import BASE, Formula, Matrix, View
 from .members import Malformed, Member, Members, floats
 from .part import Part
 from .recognised import Form
@@ -19,7 +20,10 @@ def ia3(members: Members, scale: GroupScale) -> Part:
     if flag is None or flag.size != 1:
         raise Malformed(f"'{members.of('ia3')[0].name}': expected one element")
     size = _vector(factors)
-    return _part("ia3", size, bool(scale.scaling.flags[flag.tensor]))
+    on_input = bool(scale.scaling.flags[flag.tensor])
+    view = View(factors.tensor, 0, 1) if on_input else View(factors.tensor, 1, 0)
+    formula = Formula(1.0, Matrix(view), BASE, inputs=size if on_input else None)
+    return _part("ia3", size, on_input, formula)
 
 
 def ia3_peft(members: Members, scale: GroupScale) -> Part:
@@ -31,9 +35,9 @@ def ia3_peft(members: Members, scale: GroupScale) -> Part:
     return _part("ia3_peft", size, factors.shape[0] == 1)
 
 
-def _part(algorithm: str, size: int, on_input: bool) -> Part:
+def _part(algorithm: str, size: int, on_input: bool, formula: Formula | None = None) -> Part:
     form: Form = (None, size) if on_input else (size, None)
-    return Part(algorithm, form, detail=_INPUTS if on_input else _OUTPUTS)
+    return Part(algorithm, form, detail=_INPUTS if on_input else _OUTPUTS, formula=formula)
 
 
 def _vector(member: Member) -> int:

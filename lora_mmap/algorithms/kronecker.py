@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .hadamard import tucker
-from .members import Malformed, Members, floats, same
+from .formula import Fold, Formula, Matrix, whole
+from .hadamard import plain, tucker
+from .members import Malformed, Members, floats
 from .part import Part
 from .scaling import GroupScale, finite
 
@@ -12,10 +13,14 @@ _DIMS = (2, 3, 4, 5)
 
 def lokr(members: Members, scale: GroupScale) -> Part:
     """w1 [o1, i1], w2 [o2, i2, *kernel]: the weight is [o1 * o2, i1 * i2, *kernel]."""
-    (o1, i1), (o2, i2) = _block(members, "w1", 2), _block(members, "w2", *_DIMS)
+    (w1, o1, i1), (w2, o2, i2) = _block(members, "w1", 2), _block(members, "w2", *_DIMS)
+    w1 = w1._replace(row_fold=Fold(o2, o1), col_fold=Fold(i2, i1))
+    w2 = w2._replace(row_fold=Fold(1, o2), col_fold=Fold(1, i2))
     rank = next((members[role].shape[0] for role in ("w2_b", "w1_b") if role in members), None)
     detail = "Tucker form" if "t2" in members else "whole factors" if rank is None else ""
-    return Part("lokr", (o1 * o2, i1 * i2), rank, *_scale(rank, scale), detail)
+    value, source = _scale(rank, scale)
+    kernel = next((members[role].shape[2:] for role in ("t2", "w2") if role in members), ())
+    return Part("lokr", (o1 * o2, i1 * i2), rank, value, source, detail, Formula(value, w1, w2, kernel=kernel))
 
 
 def _scale(rank: int | None, scale: GroupScale) -> tuple[float, str]:
@@ -29,17 +34,18 @@ def _scale(rank: int | None, scale: GroupScale) -> tuple[float, str]:
     return 1.0, "1 for whole factors"
 
 
-def _block(members: Members, name: str, *dims: int) -> tuple[int, int]:
-    whole, a = members.get(name), members.get(f"{name}_a")
-    if whole is not None:
+def _block(members: Members, name: str, *dims: int) -> tuple[Matrix, int, int]:
+    """One of the two, with its rows and columns (the kernel's elements included)."""
+    given, a = members.get(name), members.get(f"{name}_a")
+    if given is not None:
         if a is not None:
-            raise Malformed(f"{whole} and {a} are both its {name}, expected one of them whole or in factors")
-        return floats(whole, *dims).flat
+            raise Malformed(f"{given} and {a} are both its {name}, expected one of them whole or in factors")
+        rows, cols = floats(given, *dims).flat
+        return whole(given.tensor, cols), rows, cols
     if a is None and f"{name}_b" not in members:
         raise Malformed(f"'{members.of('lokr')[0].name}' has no {name} beside it, whole or in factors")
     a, b = members.factor(f"{name}_a", 2), members.factor(f"{name}_b", 2)
     core = members.get(f"t{name[1]}")
     if core is not None:
         return tucker(a, b, core)
-    same("rank", a, a.shape[1], b, b.shape[0])
-    return a.shape[0], b.shape[1]
+    return plain(a, b)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from .formula import Core, Formula, Matrix, View, product
 from .members import Malformed, Member, Members, floats, has_shape, same
 from .part import Part
 from .scaling import GroupScale
@@ -19,24 +20,35 @@ def lora(members: Members, scale: GroupScale) -> Part:
     mid = members.get("mid")
     if mid is not None:
         return _tucker(down, floats(mid, 3, 4, 5), up, scale)
-    return Part("lora", (rows, cols), rank, *scale.of(rank))
+    value, source = scale.of(rank)
+    formula = Formula(value, product(down.tensor, up.tensor, rows, cols, rank), kernel=down.shape[2:])
+    return Part("lora", (rows, cols), rank, value, source, formula=formula)
 
 
 def _tucker(down: Member, mid: Member, up: Member, scale: GroupScale) -> Part:
     """down [rank, in, 1, 1], mid [rank, rank, kh, kw]: the kernel is mid's."""
     rank = same("rank", down, down.shape[0], mid, mid.shape[1])
-    same("rank", up, math.prod(up.shape[1:]), mid, mid.shape[0])
+    outer = same("rank", up, math.prod(up.shape[1:]), mid, mid.shape[0])
     if math.prod(down.shape[2:]) != 1:
         raise Malformed(f"{down} has a kernel of its own, expected none beside {mid}")
-    form = (up.shape[0], down.shape[1] * math.prod(mid.shape[2:]))
-    return Part("tucker", form, rank, *scale.of(rank))
+    kernel = math.prod(mid.shape[2:])
+    form = (up.shape[0], down.shape[1] * kernel)
+    core = Core(mid.tensor, down.tensor, outer, rank, down.shape[1], kernel)
+    value, source = scale.of(rank)
+    made = Matrix(View(core, form[1], 1), View(up.tensor, outer, 1), outer)
+    formula = Formula(value, made, kernel=mid.shape[2:])
+    return Part("tucker", form, rank, value, source, formula=formula)
 
 
 def embedding(members: Members, scale: GroupScale) -> Part:
     """lora_embedding_A [rank, entries], lora_embedding_B [dim, rank]: (B @ A) transposed is added to [entries, dim]."""
     down, up = members.factor("embedding_down", 2), members.factor("embedding_up", 2)
     rank = same("rank", down, down.shape[0], up, up.shape[1])
-    return Part("embedding", (down.shape[1], up.shape[0]), rank, *scale.of(rank))
+    entries, dim = down.shape[1], up.shape[0]
+    value, source = scale.of(rank)
+    # Transposed, the factors change places.
+    formula = Formula(value, Matrix(View(up.tensor, 1, rank), View(down.tensor, 1, entries), rank))
+    return Part("embedding", (entries, dim), rank, value, source, formula=formula)
 
 
 def adalora(members: Members, scale: GroupScale) -> Part:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .formula import Formula
 from .recognised import Form
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The change of one parameter: who makes it, the matrix it belongs to, its rank and its scale."""
+    """The change of one parameter: who makes it, the matrix it belongs to, its rank and its scale. Without a
+    ``formula`` it cannot be made yet."""
 
     algorithm: str
     form: Form
@@ -17,3 +19,4 @@ class Part:
     scale: float | None = None
     scale_source: str = ""
     detail: str = ""
+    formula: Formula | None = None

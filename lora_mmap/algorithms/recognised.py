@@ -6,30 +6,32 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..families.peft_tuners import PEFT_TUNERS
+from .formula import Formula
 
 Form = tuple[int | None, int | None]  # rows and columns, None where the tensors do not tell
 
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """One group of tensors. ``kind``: ``unsupported`` is a known algorithm, ``malformed`` is none that holds together,
-    ``ignored`` does not change a model.
+    """One group of tensors. ``kind``: ``supported`` has a formula for every parameter in ``forms``, ``unsupported`` is
+    a known algorithm without, ``malformed`` is none that holds together, ``ignored`` does not change a model.
 
     ``scale`` multiplies what the tensors make, the user's strength aside; None where the algorithm has none or needs a
     value that is nowhere. ``forms`` tells, for each parameter of the module that changes, the matrix that its tensors
     belong to: output features, and input features (flattened for convolutions; 1 for vectors). ``detail`` is what else
-    decides the arithmetic, in words.
+    decides the arithmetic, in words. ``reason`` says what a supported group is, and why another is not.
     """
 
     group: int
-    kind: Literal["unsupported", "malformed", "ignored"]
-    reason: str
+    kind: Literal["supported", "unsupported", "malformed", "ignored"]
+    reason: str = ""
     algorithm: str = ""
     rank: int | None = None
     scale: float | None = None
     scale_source: str = ""
     forms: dict[str, Form] = field(default_factory=dict)
     detail: str = ""
+    formulas: dict[str, Formula] = field(default_factory=dict)
 
 
 _TITLES = {
@@ -37,7 +39,6 @@ _TITLES = {
     "tucker": "LoRA in Tucker form (lora_mid)",
     "lora_bias": "LoRA with a trained bias (lora_bias)",
     "sparse_bias": "LoRA with a sparse bias (bias_values)",
-    "scalar": "a scalar beside the factors (scalar)",
     "embedding": "LoRA on an embedding",
     "nunchaku": "LoRA in the packed order of Nunchaku's kernels",
     "dora": "DoRA",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..adapter import Group
 from ..families.peft_tuners import PEFT_TUNERS
@@ -11,7 +12,7 @@ from . import dora, glora, hadamard, ia3, kronecker, low_rank, orthogonal, whole
 from .members import Malformed, Member, Members
 from .part import Part
 from .recognised import Form, Recognised, title
-from .scaling import GroupScale, Scaling
+from .scaling import GroupScale, Scaling, finite
 
 Reader = Callable[[Members, GroupScale], Part]
 
@@ -109,10 +110,12 @@ def _trained(scaling: Scaling, index: int, group: Group, members: Members) -> Re
         parts["bias"] = bias
     modulation = members.get("diff_modulation")
     if modulation is not None:
-        parts["modulation"] = Part("modulation", whole.form(modulation), None, 1.0, whole.ADDED)
+        parts["modulation"] = replace(whole.added(modulation), algorithm="modulation")
     if not parts:
         raise members.without_factors()
-    return _together(index, parts, members)
+    config = scale.config
+    obstacle = config.obstacle if config and not (config.use_dora and "magnitude" in members) else ""
+    return _together(index, parts, members, obstacle)
 
 
 def _weight_parameter(members: Members) -> str:
@@ -131,9 +134,22 @@ def _weight(members: Members, scale: GroupScale) -> Part | None:
         raise members.without_factors()
     else:
         return None
+    if "scalar" in members:
+        part = _multiplied(part, members["scalar"], scale)
     if "magnitude" in members:
         part = dora.decomposed(part, members)
     return part
+
+
+def _multiplied(part: Part, scalar: Member, scale: GroupScale) -> Part:
+    """Old LyCORIS: a trained scalar beside the factors."""
+    factor = scale.scaling.flags.get(scalar.tensor)
+    if factor is None:
+        raise Malformed(f"'{scalar.name}' has shape {list(scalar.shape)}, expected one element")
+    if part.scale is None or part.formula is None:
+        return part
+    value, source = finite(part.scale * factor, f"{part.scale_source}, times scalar")
+    return replace(part, scale=value, scale_source=source, formula=replace(part.formula, scale=value))
 
 
 def _weight_algorithms(members: Members) -> list[str]:
@@ -153,34 +169,43 @@ def _weight_algorithms(members: Members) -> list[str]:
     return list(found)
 
 
-# What else may lie in a group, by role, and who it makes the group one of.
-_EXTRAS = {"reshape": "reshape", "scalar": "scalar", "down_bias": "lora_bias", "whole": "whole"}
+# What else may lie in a group, by role, and who it makes the group one of: nobody we know how to fuse.
+_EXTRAS = {"reshape": "reshape", "down_bias": "lora_bias", "whole": "whole"}
 
 
-def _together(index: int, parts: dict[str, Part], members: Members) -> Recognised:
+def _together(index: int, parts: dict[str, Part], members: Members, obstacle: str) -> Recognised:
     """What leads is the weight's algorithm, or, where that is plain LoRA, whatever keeps it from being a plain pair."""
     first = next(iter(parts.values()))
     algorithms = [part.algorithm for part in parts.values()]
-    algorithms += [name for role, name in _EXTRAS.items() if role in members]
+    extras = [name for role, name in _EXTRAS.items() if role in members]
     if "on_input" in members:
-        algorithms.remove("whole")  # the weight is (IA)3's own
-    algorithms = list(dict.fromkeys(algorithms))
-    leading = next((name for name in algorithms if name != "lora"), "lora")
+        extras.remove("whole")  # the weight is (IA)3's own
+    formulas = {parameter: part.formula for parameter, part in parts.items() if part.formula is not None}
+    said = _named(*dict.fromkeys([*algorithms, *extras]), detail=first.detail)
+    refusal = obstacle
+    if extras or len(formulas) < len(parts):
+        refusal = f"{said} is not supported yet"
+    leading = next((name for name in [*algorithms, *extras] if name != "lora"), "lora")
     return Recognised(
         index,
-        "unsupported",
-        _unsupported(*algorithms, detail=first.detail),
+        "unsupported" if refusal else "supported",
+        refusal or said,
         leading,
         first.rank,
         first.scale,
         first.scale_source,
         {parameter: part.form for parameter, part in parts.items()},
         first.detail,
+        {} if refusal else formulas,
     )
 
 
-def _unsupported(*algorithms: str, detail: str = "") -> str:
+def _unsupported(*algorithms: str) -> str:
+    return f"{_named(*algorithms)} is not supported yet"
+
+
+def _named(*algorithms: str, detail: str = "") -> str:
     titles = [title(algorithm) for algorithm in algorithms]
     if len(titles) > 1 and titles[0] == "LoRA" and titles[1].startswith("LoRA "):
         del titles[0]
-    return f"{', with '.join(titles)}{f' ({detail})' if detail else ''} is not supported yet"
+    return f"{', with '.join(titles)}{f' ({detail})' if detail else ''}"

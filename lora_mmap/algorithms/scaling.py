@@ -38,13 +38,13 @@ class Scaling:
 
     @lazy
     def flags(self) -> dict[int, float]:
-        """The values of (IA)3's ``on_input``, by tensor; read together."""
+        """The values of (IA)3's ``on_input`` and of LyCORIS' ``scalar``, by tensor; read together."""
         source, suffixes = self.adapter.source, self.adapter.tables.suffixes
         flags = [
             tensor
             for group in self.adapter.groups
             for suffix, tensor in group.members
-            if suffixes[suffix].role == "on_input" and math.prod(source.shapes[tensor]) == 1
+            if suffixes[suffix].role in ("on_input", "scalar") and math.prod(source.shapes[tensor]) == 1
         ]
         return dict(zip(flags, source.scalars(flags), strict=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from .formula import Formula, whole
 from .members import Malformed, Member, Members, floats, same
 from .part import Part
 from .recognised import Form
@@ -21,13 +22,24 @@ def form(member: Member) -> Form:
 def full(members: Members, scale: GroupScale) -> Part:
     """.diff, in the shape of the weight; w_norm of a normalisation."""
     difference = members["diff"]
-    return Part(difference.suffix.algorithm, form(difference), None, 1.0, ADDED)
+    return added(difference)
+
+
+def added(difference: Member) -> Part:
+    """What is added to a parameter, in its shape."""
+    shape = form(difference)
+    return Part(difference.suffix.algorithm, shape, None, 1.0, ADDED, formula=_formula(difference, replaces=False))
 
 
 def replaced(members: Members, scale: GroupScale) -> Part:
     """set_weight, and the .scale of a normalisation in BFL's control LoRAs."""
     value = members["set"]
-    return Part("set", form(value), detail=REPLACED)
+    return Part("set", form(value), detail=REPLACED, formula=_formula(value, replaces=True))
+
+
+def _formula(values: Member, replaces: bool) -> Formula:
+    matrix = whole(values.tensor, values.flat[1])
+    return Formula(1.0, matrix, replaces=replaces, as_stored=len(values.shape) == 2, kernel=values.shape[2:])
 
 
 def reshaped(members: Members, scale: GroupScale) -> Part:
@@ -58,9 +70,10 @@ def _bias(members: Members, weight: Part | None) -> tuple[Member, Part] | None:
         if role == "up_bias":
             if weight is None:
                 raise members.without_factors()
-            return member, Part(algorithm, size, None, weight.scale, weight.scale_source)
+            formula = None if weight.scale is None else Formula(weight.scale, whole(member.tensor, 1))
+            return member, Part(algorithm, size, None, weight.scale, weight.scale_source, formula=formula)
         if role == "diff_bias":
-            return member, Part(member.suffix.algorithm, size, None, 1.0, ADDED)
+            return member, added(member)
         return member, Part(algorithm, size, detail=REPLACED)
     return _sparse_bias(members, weight)
 

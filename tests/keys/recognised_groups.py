@@ -5,6 +5,9 @@ import torch
 import lora_mmap
 from lora_mmap.pairing import pair_up
 
+# What is fused; all other algorithms are told apart, and reported.
+FUSED = {"lora", "tucker", "embedding", "lora_bias", "dora", "loha", "lokr", "ia3", "full", "norm", "modulation", "set"}
+
 
 def groups_of(tensors):
     """{module path: what pair_up makes of it} of a dict of tensors, or of {key: shape} filled with ones."""

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from recognised_groups import groups_of, module, only
+from recognised_groups import FUSED, groups_of, module, only
 
 import lora_mmap
 from lora_mmap.pairing import Pair
@@ -18,9 +18,8 @@ LORA = {"lora_A__weight": (2, 8), "lora_B__weight": (12, 2)}
         (LORA | {"lora_magnitude_vector__weight": (12,)}, "dora", {"weight": (12, 8)}, "norm per output row"),
         (LORA | {"diff_b": (12,)}, "full", {"weight": (12, 8), "bias": (12, 1)}, ""),
         (LORA | {"bias_values": (3,), "bias_indices": (1, 3), "bias_size": (1,)}, "sparse_bias", None, ""),
-        (LORA | {"scalar": ()}, "scalar", {"weight": (12, 8)}, ""),
+        (LORA | {"scalar": ()}, "lora", {"weight": (12, 8)}, ""),
         (LORA | {"reshape_weight": (2,)}, "reshape", {"weight": (12, 8)}, ""),
-        (LORA | {"lora_A__bias": (2,)}, "lora_bias", {"weight": (12, 8)}, ""),
         (LORA | {"base_layer__weight": (12, 8)}, "whole", {"weight": (12, 8)}, ""),
         (LORA | {"lora_diag": (2,)}, "kasa", {"weight": (12, 8)}, "truncates the base weight"),
         ({"diff_m": (1, 6, 8)}, "modulation", {"modulation": (1, 48)}, ""),
@@ -35,9 +34,23 @@ LORA = {"lora_A__weight": (2, 8), "lora_B__weight": (12, 2)}
 )
 def test_what_is_in_a_group(shapes, algorithm, forms, detail):
     found = only(module(**shapes))
-    assert (found.kind, found.algorithm) == ("unsupported", algorithm)
+    assert (found.kind, found.algorithm) == ("supported" if algorithm in FUSED else "unsupported", algorithm)
     assert forms is None or found.forms == forms
     assert found.detail == detail
+    assert found.formulas.keys() == (found.forms.keys() if algorithm in FUSED else set())
+
+
+def test_a_bias_of_the_down_factor_is_not_fused():
+    """PEFT writes none; what B makes of it would be part of the module's bias."""
+    found = only(module(**LORA | {"lora_A__bias": (2,)}))
+    assert (found.kind, found.algorithm) == ("unsupported", "lora_bias")
+
+
+def test_the_scalar_of_old_lycoris_multiplies():
+    found = only({**module(**LORA), "m.alpha": torch.tensor(1.0), "m.scalar": torch.tensor(-3.0)})
+    assert (found.kind, found.scale, found.formulas["weight"].scale) == ("supported", -1.5, -1.5)
+    assert found.scale_source == "alpha key, times scalar"
+    assert "expected one element" in only(module(**LORA, scalar=(2,))).reason
 
 
 def test_both_layouts_of_glora():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from file_tensors import Factors, factors, kohya
 from loaded_by_diffusers import W, added_by_diffusers, added_by_us, flux2, hunyuan_video, ltx, wan, z_image
-from small_models import told
+from small_models import composed, same
 from tiny_diffusers import flux, sd3
 
 # Peers about each other.
@@ -175,17 +175,20 @@ def test_the_text_refiner_of_hunyuan_video_shares_its_down_factor():
 
 @pytest.mark.parametrize("algorithm", ["loha", "lokr"])
 @pytest.mark.parametrize("stem", ["lycoris_transformer_blocks_0_attn_to_q", "lora_unet_double_blocks_0_img_attn_proj"])
-def test_loha_and_lokr_are_told_where_diffusers_drops_them(stem, algorithm):
-    """Recognised, placed and refused for what they are; their arithmetic is not here yet."""
+def test_loha_and_lokr_are_fused_where_diffusers_drops_them(stem, algorithm):
     shapes = {
         "loha": {"hada_w1_a": (W, 2), "hada_w1_b": (2, W), "hada_w2_a": (W, 2), "hada_w2_b": (2, W)},
         "lokr": {"lokr_w1": (2, 2), "lokr_w2": (W // 2, W // 2)},
     }[algorithm]
-    tensors = {f"{stem}.{name}": torch.ones(shape) for name, shape in shapes.items()}
+    tensors = {f"{stem}.{name}": torch.randn(shape) for name, shape in shapes.items()}
     model = flux()
     assert added_by_diffusers("FluxPipeline", model, tensors) == {}
-    for verdict in told(model, tensors).values():
-        assert verdict["outcome"] == "unsupported"
+    first, second, *others = (value.double() for value in tensors.values())
+    delta = (first @ second) * (others[0] @ others[1]) if others else torch.kron(first, second)
+    added, keys = composed(model, tensors)
+    (changed,) = [value for value in added.values() if value.any()]
+    same(changed, delta)
+    for verdict in keys.values():
         assert [target["module"].split(".attn.")[0] for target in verdict["targets"]] == ["transformer_blocks.0"]
 
 

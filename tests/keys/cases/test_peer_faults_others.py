@@ -7,7 +7,7 @@ scales LoHa and LoKr twice. Lumina 2's unequal thirds, which ComfyUI takes for e
 import pytest
 import torch
 from file_tensors import PEFT, factors, kohya
-from small_models import H, composed, model_of, same, told, where
+from small_models import H, composed, model_of, same, where
 
 SDXL = "down_blocks.1.attentions.0.transformer_blocks.0."
 SDXL_NATIVE = "input_blocks.4.1.transformer_blocks.0."
@@ -99,11 +99,14 @@ def test_nunchaku_lets_bfl_names_reach_no_quantised_block(prefix):
 
 
 def test_nunchaku_drops_the_scale_of_dora_without_a_word():
-    """The factors alone are not what was trained: none of a DoRA's tensors is fused, and each says why."""
-    stem = "transformer.transformer_blocks.0.attn.to_q"
-    tensors = factors(H, H).keyed(stem) | {f"{stem}.dora_scale": torch.ones(H, 1)}
-    for verdict in told(model_of(NUNCHAKU), tensors).values():
-        assert verdict["outcome"] == "unsupported"
+    """The factors alone are not what was trained: the rows get the norms that were."""
+    stem, pair, magnitude = "transformer.transformer_blocks.0.attn.to_q", factors(H, H), torch.rand(H, 1) + 0.5
+    tensors = pair.keyed(stem) | {f"{stem}.dora_scale": magnitude}
+    model = model_of(NUNCHAKU)
+    weight = model.state_dict()["transformer_blocks.0.qkv_proj.weight"]
+    _, keys = composed(model, tensors)
+    same(weight[:H].norm(dim=1, keepdim=True), magnitude.double())
+    for verdict in keys.values():
         assert "DoRA" in verdict["reason"]
         assert where(verdict) == [("transformer_blocks.0.qkv_proj", [0, H], None, None)]
 
