@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, Literal, TypeAlias, Union
 
 if TYPE_CHECKING:
     from . import _C
 
-# (down, down_dtype, down_row_stride, up, up_dtype, up_row_stride, rank, scale, row_map or 0, col_map or 0)
-Term: TypeAlias = tuple[int, str, int, int, str, int, int, float, int, int]
+# (down, down_dtype, down_row_stride, down_col_stride, up, up_dtype, up_row_stride, up_col_stride, rank, row_map or 0,
+# col_map or 0): up @ down, or, where rank is -1, the values at ``down`` themselves
+Matrix: TypeAlias = tuple[int, str, int, int, int, str, int, int, int, int, int]
+# a matrix's fields and the scale
+PlainTerm: TypeAlias = tuple[int, str, int, int, int, str, int, int, int, int, int, float]
+# those, what it is multiplied by element by element, DoRA's factors (a whole matrix), and the weight of what comes out
+AnyTerm: TypeAlias = tuple[
+    int,
+    str,
+    int,
+    int,
+    int,
+    str,
+    int,
+    int,
+    int,
+    int,
+    int,
+    float,
+    Union[Matrix, Literal["base"], None],
+    Union[Matrix, None],
+    float,
+]
+Term: TypeAlias = Union[PlainTerm, AnyTerm]
 # (weight, base, rows, cols, weight row and col stride, base row and col stride, dtype, terms)
 Job: TypeAlias = tuple[int, int, int, int, int, int, int, int, str, list[Term]]
+# (a job with one term, by_columns, groups or 0, n_groups, magnitude, magnitude_dtype, magnitude_map or 0, out)
+Gains: TypeAlias = tuple[Job, bool, int, int, int, str, int, int]
 # (dst, src, rows, cols, dst row and col stride, src row and col stride, element_nbytes)
 Rect: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
 # (file or None, its header or None, offset, address of the bytes where there is no file, nbytes, device address)

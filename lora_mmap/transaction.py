@@ -222,13 +222,15 @@ class Transaction:
             addresses[stream.factor(term.entry, pair.down)] + (cut.down_col + col) * down_itemsize,
             source.dtypes[pair.down],
             pair.cols,
+            1,
             addresses[stream.factor(term.entry, pair.up)] + up_row * pair.rank * up_itemsize,
             source.dtypes[pair.up],
             pair.rank,
+            1,
             pair.rank,
-            term.scale,
             row_map,
             0 if column_map is None else stream.index_map(column_map),
+            term.scale,
         )
 
     def _require_finite(self, stream: FactorStream, overflowed: list[int]) -> None:
