@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, Literal, TypeAlias, Union
 
 if TYPE_CHECKING:
     from . import _C
 
-# (down, dtype, row and col stride, up, dtype, row and col stride, rank, row_map or 0, col_map or 0): up @ down, or,
-# with rank -1, the values at down themselves
+# (down, down_dtype, down_row_stride, down_col_stride, up, up_dtype, up_row_stride, up_col_stride, rank, row_map or 0,
+# col_map or 0): up @ down, or, where rank is -1, the values at ``down`` themselves
 Matrix: TypeAlias = tuple[int, str, int, int, int, str, int, int, int, int, int]
-# A matrix and its scale; or that, what multiplies it element by element, DoRA's factors, and what multiplies its change
-Term: TypeAlias = Union[
-    tuple[int, str, int, int, int, str, int, int, int, int, int, float],
-    tuple[
-        int,
-        str,
-        int,
-        int,
-        int,
-        str,
-        int,
-        int,
-        int,
-        int,
-        int,
-        float,
-        Union[Matrix, str, None],
-        Union[Matrix, None],
-        float,
-    ],
+# a matrix's fields and the scale
+PlainTerm: TypeAlias = tuple[int, str, int, int, int, str, int, int, int, int, int, float]
+# those, what it is multiplied by element by element, DoRA's factors (a whole matrix), and the weight of what comes out
+AnyTerm: TypeAlias = tuple[
+    int,
+    str,
+    int,
+    int,
+    int,
+    str,
+    int,
+    int,
+    int,
+    int,
+    int,
+    float,
+    Matrix | Literal["base"] | None,
+    Matrix | None,
+    float,
 ]
+Term: TypeAlias = PlainTerm | AnyTerm
 # (weight, base, rows, cols, weight row and col stride, base row and col stride, dtype, terms)
 Job: TypeAlias = tuple[int, int, int, int, int, int, int, int, str, list[Term]]
-# (job with one term, by_columns, groups or 0, n_groups, magnitude, its dtype, its map or 0, out): DoRA
+# (a job with one term, by_columns, groups or 0, n_groups, magnitude, magnitude_dtype, magnitude_map or 0, out)
 Gains: TypeAlias = tuple[Job, bool, int, int, int, str, int, int]
 # (dst, src, rows, cols, dst row and col stride, src row and col stride, element_nbytes)
 Rect: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]

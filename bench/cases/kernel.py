@@ -74,7 +74,7 @@ def _contenders(weight: Tensor, up: Tensor, down: Tensor, threads: int, include_
 
     def ours() -> dict[str, float]:
         (rows, cols), rank, dtype = weight.shape, down.shape[0], _DTYPES[weight.dtype]
-        term = (down.data_ptr(), dtype, cols, up.data_ptr(), dtype, rank, rank, _SCALE, 0, 0)
+        term = (down.data_ptr(), dtype, cols, 1, up.data_ptr(), dtype, rank, 1, rank, 0, 0, _SCALE)
         at = weight.data_ptr()
         if _C.fuse([(at, at, rows, cols, cols, 1, cols, 1, dtype, [term])], threads):
             raise AssertionError("the fused weight is not finite")

@@ -6,6 +6,7 @@
 #include "bindings/plan_tuples.h"
 #include "bindings/without_gil.h"
 #include "fuse/copy.h"
+#include "fuse/gains.h"
 #include "fuse/isa.h"
 
 namespace py = pybind11;
@@ -18,6 +19,13 @@ std::vector<int64_t> fuse_jobs(const py::list& list, int threads, const std::opt
   std::vector<int64_t> overflowed;
   without_gil([&] { overflowed = fuse(jobs, threads, isa); });
   return overflowed;
+}
+
+std::vector<int64_t> compute_gains(const py::list& list, int threads, const std::optional<std::string>& isa) {
+  const std::vector<Gains> jobs = read_gains(list);
+  std::vector<int64_t> not_finite;
+  without_gil([&] { not_finite = gains(jobs, threads, isa); });
+  return not_finite;
 }
 
 void copy_rects(const py::list& list, int threads) {
@@ -37,9 +45,17 @@ void register_fuse(py::module_& m) {
   m.def(
       "fuse", fuse_jobs, py::arg("jobs"), py::arg("threads"), py::arg("isa") = py::none(),
       "Fuses every job: (weight, base, rows, cols, weight_row_stride, weight_col_stride, base_row_stride,\n"
-      "base_col_stride, dtype, terms), each term (down, down_dtype, down_row_stride, up, up_dtype,\n"
-      "up_row_stride, rank, scale, row_map or 0, col_map or 0). Addresses as integers, strides in elements.\n"
-      "Returns the indices of the jobs that overflowed, ascending.");
+      "base_col_stride, dtype, terms). A matrix: (down, down_dtype, down_row_stride, down_col_stride, up,\n"
+      "up_dtype, up_row_stride, up_col_stride, rank or -1, row_map or 0, col_map or 0). A term: a matrix's\n"
+      "fields and scale, or those and (times: a matrix, \"base\" or None; gain: a matrix or None; its "
+      "weight).\n"
+      "Addresses as integers, strides in elements. Returns the indices of the jobs that overflowed,\n"
+      "ascending.");
+  m.def("gains", compute_gains, py::arg("jobs"), py::arg("threads"), py::arg("isa") = py::none(),
+        "Computes magnitude / norm of base + term: (a job of fuse() with one term, by_columns, groups or 0,\n"
+        "n_groups, magnitude, magnitude_dtype, magnitude_map or 0, out). Returns the indices of the jobs "
+        "with a\n"
+        "norm or result that is not finite, ascending.");
   m.def("copy", copy_rects, py::arg("rects"), py::arg("threads"),
         "Copies rectangles: (dst, src, rows, cols, dst_row_stride, dst_col_stride, src_row_stride,\n"
         "src_col_stride, element_nbytes). Addresses as integers, strides in elements.");

@@ -47,18 +47,44 @@ class Fields {
   PyObject* tuple_;
 };
 
-Term read_term(PyObject* object) {
-  const Fields f(object, 10, "[fuse] a term");
+constexpr Py_ssize_t kMatrixFields = 11;
+
+// The first fields of a tuple.
+Matrix read_matrix(const Fields& f) {
   return {f.pointer<const void>(0),
           f.dtype(1),
           f.integer(2),
-          f.pointer<const void>(3),
-          f.dtype(4),
-          f.integer(5),
+          f.integer(3),
+          f.pointer<const void>(4),
+          f.dtype(5),
           f.integer(6),
-          f.real(7),
-          f.pointer<const int32_t>(8),
-          f.pointer<const int32_t>(9)};
+          f.integer(7),
+          f.integer(8),
+          f.pointer<const int32_t>(9),
+          f.pointer<const int32_t>(10)};
+}
+
+Matrix read_matrix(PyObject* object, const char* what) {
+  return read_matrix(Fields(object, kMatrixFields, what));
+}
+
+void read_times(PyObject* object, Term& term) {
+  if (object == Py_None) return;
+  term.times_base = PyUnicode_Check(object) && PyUnicode_CompareWithASCIIString(object, "base") == 0;
+  if (!term.times_base) term.times = read_matrix(object, "[fuse] what a term is times");
+}
+
+Term read_term(PyObject* object) {
+  constexpr Py_ssize_t kFields = kMatrixFields + 1;
+  constexpr Py_ssize_t kAllFields = kFields + 3;
+  const bool has_all = PyTuple_Check(object) && PyTuple_GET_SIZE(object) == kAllFields;
+  const Fields f(object, has_all ? kAllFields : kFields, "[fuse] a term");
+  Term term{read_matrix(f), f.real(kMatrixFields)};
+  if (!has_all) return term;
+  read_times(f.item(kFields), term);
+  PyObject* factors = f.item(kFields + 1);
+  if (factors != Py_None) term.gain = Gain{read_matrix(factors, "[fuse] a gain"), f.real(kFields + 2)};
+  return term;
 }
 
 Job read_job(PyObject* object) {
@@ -75,6 +101,12 @@ Job read_job(PyObject* object) {
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(terms); ++i)
     job.terms.push_back(read_term(PySequence_Fast_GET_ITEM(terms, i)));
   return job;
+}
+
+Gains read_gains_of(PyObject* object) {
+  const Fields f(object, 8, "[gains] a job");
+  return {read_job(f.item(0)),      f.integer(1) != 0, f.pointer<const int32_t>(2), f.integer(3),
+          f.pointer<const void>(4), f.dtype(5),        f.pointer<const int32_t>(6), f.pointer<void>(7)};
 }
 
 Rect read_rect(PyObject* object) {
@@ -98,6 +130,10 @@ std::vector<T> read_list(const py::list& list, T (*read)(PyObject*)) {
 
 std::vector<Job> read_jobs(const py::list& jobs) {
   return read_list(jobs, read_job);
+}
+
+std::vector<Gains> read_gains(const py::list& jobs) {
+  return read_list(jobs, read_gains_of);
 }
 
 std::vector<Rect> read_rects(const py::list& rects) {

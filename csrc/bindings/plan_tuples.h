@@ -6,12 +6,14 @@
 #include <vector>
 
 #include "fuse/copy.h"
+#include "fuse/gains.h"
 #include "fuse/job.h"
 
 namespace lora_mmap::bindings {
 
 // Need the GIL. Throw Error(Fault::argument), or what Python raises for a number that does not fit.
 std::vector<Job> read_jobs(const pybind11::list& jobs);
+std::vector<Gains> read_gains(const pybind11::list& jobs);
 std::vector<Rect> read_rects(const pybind11::list& rects);
 
 }  // namespace lora_mmap::bindings

@@ -40,11 +40,11 @@ bool rows_at_16(u64 address, int64_t row_stride, bool one_row, u64 nbytes) {
   return address % 16 == 0 && (one_row || row_stride * static_cast<int64_t>(nbytes) % 16 == 0);
 }
 
-bool has_one_up_row(const Term& term, const Job& job) {
+bool has_one_up_row(const Matrix& term, const Job& job) {
   return job.rows == 1 && !term.row_map;
 }
 
-u8 layout_of(const Term& term, const Job& job) {
+u8 layout_of(const Matrix& term, const Job& job) {
   const u64 down = address_of(term.down);
   const u64 up = address_of(term.up);
   const u64 down_nbytes = dtype_bits(term.down_dtype) / 8;
@@ -57,7 +57,15 @@ u8 layout_of(const Term& term, const Job& job) {
   return static_cast<u8>(layout);
 }
 
-TermRow term_row(const Term& term, const Job& job, size_t index) {
+void require_plain(const Term& term, const Job& job, size_t index) {
+  if (!term.is_low_rank()) refuse_job(index, "a term that is not low-rank, not on a GPU yet");
+  const bool strided_down = job.cols > 1 && term.matrix.down_col_stride != 1;
+  const bool strided_up = term.matrix.rank > 1 && term.matrix.up_col_stride != 1;
+  if (term.matrix.rank > 0 && (strided_down || strided_up))
+    refuse_job(index, "a factor with a column stride other than 1, not on a GPU yet");
+}
+
+TermRow term_row(const Matrix& term, double scale, const Job& job, size_t index) {
   if (term.rank > kMostElements) refuse_job(index, "rank is " + std::to_string(term.rank));
   return {.down = address_of(term.down),
           .up = address_of(term.up),
@@ -65,7 +73,7 @@ TermRow term_row(const Term& term, const Job& job, size_t index) {
           .col_map = address_of(term.col_map),
           .down_row_stride = term.down_row_stride,
           .up_row_stride = term.up_row_stride,
-          .scale = term.scale,
+          .scale = scale,
           .rank = static_cast<i32>(term.rank),
           .down_type = static_cast<u8>(type_of(term.down_dtype)),
           .up_type = static_cast<u8>(type_of(term.up_dtype)),
@@ -124,7 +132,7 @@ bool in_groups(const Job& job) {
          in_groups(address_of(job.base), job.base_row_stride, job.rows == 1, nbytes);
 }
 
-bool fits_ordered(const Term& term, const Job& job) {
+bool fits_ordered(const Matrix& term, const Job& job) {
   const DType dtype = term.down_dtype;
   const u64 nbytes = dtype_bits(dtype) / 8;
   return (dtype == DType::F16 || dtype == DType::BF16 || dtype == DType::F32) && term.up_dtype == dtype &&
@@ -133,7 +141,7 @@ bool fits_ordered(const Term& term, const Job& job) {
          in_groups(address_of(term.up), term.up_row_stride, has_one_up_row(term, job), nbytes);
 }
 
-bool fits_fast(const Term& term, int arch) {
+bool fits_fast(const Matrix& term, int arch) {
   const DType dtype = term.down_dtype;
   return (dtype == DType::F16 || (dtype == DType::BF16 && arch >= 80)) && term.up_dtype == dtype &&
          !term.col_map && !term.row_map;
@@ -142,7 +150,7 @@ bool fits_fast(const Term& term, int arch) {
 bool fits_fast(const Job& job, int arch) {
   const u64 nbytes = dtype_bits(job.dtype) / 8;
   const bool one_row = job.rows == 1;
-  const auto fits = [&](const Term& term) { return term.rank == 0 || fits_fast(term, arch); };
+  const auto fits = [&](const Term& term) { return term.matrix.rank == 0 || fits_fast(term.matrix, arch); };
   return total_rank(job) > 0 && job.weight_col_stride == 1 && job.base_col_stride == 1 && job.cols % 8 == 0 &&
          rows_at_16(address_of(job.weight), job.weight_row_stride, one_row, nbytes) &&
          rows_at_16(address_of(job.base), job.base_row_stride, one_row, nbytes) &&
@@ -153,7 +161,7 @@ KernelIndex kernel_for(const Job& job, Numerics numerics, int arch) {
   if (job.dtype == DType::F64) return kDouble;
   if (numerics == Numerics::fast && fits_fast(job, arch))
     return job.dtype == DType::F16 ? kFastF16 : job.dtype == DType::BF16 ? kFastBF16 : kFastF32;
-  const auto fits = [&](const Term& term) { return term.rank == 0 || fits_ordered(term, job); };
+  const auto fits = [&](const Term& term) { return term.matrix.rank == 0 || fits_ordered(term.matrix, job); };
   if (!in_groups(job) || !std::all_of(job.terms.begin(), job.terms.end(), fits)) return kAny;
   return job.dtype == DType::F16 ? kOrderedF16 : job.dtype == DType::BF16 ? kOrderedBF16 : kOrderedF32;
 }
@@ -170,7 +178,7 @@ void add_job(const Job& job, size_t index, const Kernel& kernel, Share& share, s
                           " elements, expected less than 2^31 each way");
   const auto first_term = static_cast<u32>(terms.size());
   for (const Term& term : job.terms)
-    if (term.rank > 0) terms.push_back(term_row(term, job, index));
+    if (term.matrix.rank > 0) terms.push_back(term_row(term.matrix, term.scale, job, index));
   const auto first_tile = static_cast<u32>(share.tiles);
   const u32 across = cut(kernel.tile, job.rows, job.cols, share.tiles);
   if (share.tiles > kMostTiles) refuse_job(index, "with it the jobs have more than 2^31 tiles");
@@ -201,6 +209,7 @@ Table fuse_table(const std::vector<Job>& jobs, Numerics numerics, int arch) {
   for (size_t i = 0; i < jobs.size(); ++i) {
     const Job& job = jobs[i];
     if (job.rows == 0 || job.cols == 0) continue;
+    for (const Term& term : job.terms) require_plain(term, job, i);
     const KernelIndex kernel = kernel_for(job, numerics, arch);
     add_job(job, i, kKernels[kernel], shares[kernel], terms);
   }

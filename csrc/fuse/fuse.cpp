@@ -64,6 +64,8 @@ std::vector<int64_t> fuse(const std::vector<Job>& jobs, int threads, const std::
     throw Error(Fault::argument, "[fuse] threads is " + std::to_string(threads) + ", expected 1 or more");
   const Kernel& kernel = choose_kernel(isa);
   check_jobs(jobs);
+  for (size_t i = 0; i < jobs.size(); ++i)
+    if (!all_low_rank(jobs[i])) refuse_job(i, "a term that is not low-rank, not built yet");
   threads = std::min(threads, kMostThreads);
 
   const Schedule schedule(jobs, kernel, kScratchNbytes / static_cast<size_t>(threads));

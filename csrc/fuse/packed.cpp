@@ -128,59 +128,40 @@ class BlockFusion {
     int64_t first = 0;
     for (const Term& term : job_.terms) {
       const int64_t from = std::max(begin - first, int64_t{0});
-      const int64_t to = std::min(end - first, term.rank);
+      const int64_t to = std::min(end - first, term.matrix.rank);
       if (from < to) {
-        if (!down_is_packed) pack_down(term, from, to, first + from - begin, end - begin);
-        pack_up(term, from, to, first + from - begin);
+        if (!down_is_packed) pack_down(term.matrix, from, to, first + from - begin, end - begin);
+        pack_up(term.matrix, term.scale, from, to, first + from - begin);
       }
-      first += term.rank;
+      first += term.matrix.rank;
     }
   }
 
   // Rows [from, to) of the term's A become rows `slot`... of every panel of `block_rank` rows.
-  void pack_down(const Term& term, int64_t from, int64_t to, int64_t slot, int64_t block_rank) {
+  void pack_down(const Matrix& term, int64_t from, int64_t to, int64_t slot, int64_t block_rank) {
     const int32_t* map = term.col_map ? term.col_map + block_.col : nullptr;
     for (int64_t r = from; r < to; ++r, ++slot) {
-      const int64_t first = r * term.down_row_stride + (map ? 0 : block_.col);
-      const Row row =
-          readable(term.down_dtype, element_at(term.down, term.down_dtype, first), map, block_.cols);
+      const int64_t first = r * term.down_row_stride + (map ? 0 : block_.col * term.down_col_stride);
+      const std::byte* data = element_at(term.down, term.down_dtype, first);
+      const FactorRow row = packable({term.down_dtype, data, term.down_col_stride, map}, block_.cols);
       ops_.pack_down(job_.dtype, row.dtype, row.data, block_.cols,
                      scratch_ + layout_.down + slot * ops_.panel_nbytes, block_rank * ops_.panel_nbytes);
     }
   }
 
-  void pack_up(const Term& term, int64_t from, int64_t to, int64_t slot) {
+  void pack_up(const Matrix& term, double scale, int64_t from, int64_t to, int64_t slot) {
     for (int64_t m = 0; m < block_.rows; ++m) {
       const int64_t up_row = term.row_map ? term.row_map[block_.row + m] : block_.row + m;
-      const std::byte* data = element_at(term.up, term.up_dtype, up_row * term.up_row_stride + from);
-      const Row row = readable(term.up_dtype, data, nullptr, to - from);
-      ops_.pack_up(job_.dtype, row.dtype, row.data, to - from, term.scale,
+      const int64_t first = up_row * term.up_row_stride + from * term.up_col_stride;
+      const std::byte* data = element_at(term.up, term.up_dtype, first);
+      const FactorRow row = packable({term.up_dtype, data, term.up_col_stride}, to - from);
+      ops_.pack_up(job_.dtype, row.dtype, row.data, to - from, scale,
                    scratch_ + layout_.up + (m * kRankBlock + slot) * size_);
     }
   }
 
-  struct Row {
-    DType dtype;
-    const void* data;
-  };
-
-  // The row as it stands where the tile operations can read it, or a copy that they can.
-  Row readable(DType dtype, const void* data, const int32_t* map, int64_t count) {
-    std::byte* copy = scratch_ + layout_.row;
-    const bool wide = job_.dtype == DType::F64;
-    const bool direct =
-        wide ? dtype == DType::F64 : dtype == DType::F16 || dtype == DType::BF16 || dtype == DType::F32;
-    if (direct && !map) return {dtype, data};
-    if (direct) {
-      gather_factor_row(dtype, data, map, count, copy);
-      return {dtype, copy};
-    }
-    if (wide) {
-      read_factor_row(dtype, data, map, count, reinterpret_cast<double*>(copy));
-      return {DType::F64, copy};
-    }
-    read_factor_row(dtype, data, map, count, reinterpret_cast<float*>(copy));
-    return {DType::F32, copy};
+  FactorRow packable(const FactorRow& row, int64_t count) {
+    return packable_row(job_.dtype, row, count, scratch_ + layout_.row);
   }
 
   const TileOps& ops_;

@@ -15,19 +15,21 @@ constexpr int64_t kTile = 48;  // the accumulators of a tile in fp64 take 18 KiB
 template <class T>
 void accumulate(const Job& job, const Block& block, T* acc, T* down_row) {
   std::fill_n(acc, block.rows * block.cols, T{0});
-  for (const Term& term : job.terms) {
-    const T scale = static_cast<T>(term.scale);
+  for (const Term& each : job.terms) {
+    const Matrix& term = each.matrix;
+    const T scale = static_cast<T>(each.scale);
     const int32_t* col_map = term.col_map ? term.col_map + block.col : nullptr;
     for (int64_t r = 0; r < term.rank; ++r) {
-      const int64_t first = r * term.down_row_stride + (col_map ? 0 : block.col);
-      read_factor_row(term.down_dtype, element_at(term.down, term.down_dtype, first), col_map, block.cols,
-                      down_row);
+      const int64_t first = r * term.down_row_stride + (col_map ? 0 : block.col * term.down_col_stride);
+      read_factor_row(
+          {term.down_dtype, element_at(term.down, term.down_dtype, first), term.down_col_stride, col_map},
+          block.cols, down_row);
       for (int64_t m = 0; m < block.rows; ++m) {
         const int64_t row = block.row + m;
         const int64_t up_row = term.row_map ? term.row_map[row] : row;
         T up;
-        read_factor_row(term.up_dtype, element_at(term.up, term.up_dtype, up_row * term.up_row_stride + r),
-                        nullptr, 1, &up);
+        const int64_t at = up_row * term.up_row_stride + r * term.up_col_stride;
+        read_factor_row({term.up_dtype, element_at(term.up, term.up_dtype, at)}, 1, &up);
         const T scaled = up * scale;
         T* out = acc + m * block.cols;
         for (int64_t n = 0; n < block.cols; ++n) out[n] = std::fma(scaled, down_row[n], out[n]);

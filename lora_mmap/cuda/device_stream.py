@@ -78,6 +78,12 @@ class DeviceStream(FactorStream):
     def index_map(self, rows_or_columns: IndexMap) -> int:
         return self._index_maps[rows_or_columns.ctypes.data]
 
+    def scratch(self, nbytes: int) -> int:
+        raise NotImplementedError("no formula is planned on a GPU yet")
+
+    def gains(self, jobs: list[native_types.Gains]) -> None:
+        raise NotImplementedError("no formula is planned on a GPU yet")
+
     def fuse(self, jobs: list[native_types.Job]) -> list[int]:
         assert self._region is not None
         fuse(self._device, jobs, self._flags.data_ptr() + self._n_jobs * _FLAG_NBYTES, self._fast)

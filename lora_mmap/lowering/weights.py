@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from .. import native_types
 from ..algorithms.formula import BASE, Formula, Magnitude, Matrix
@@ -75,7 +76,7 @@ class _Weight:
         scale, outer = _scales(term, formula)
         if formula.times is None and gain is None:
             return *matrix, scale
-        times: native_types.Matrix | str | None = None
+        times: native_types.Matrix | Literal["base"] | None = None
         if isinstance(formula.times, Matrix):
             times = self._matrices.matrix(formula.times, term, rectangle, self._weight)
         elif formula.times == BASE:

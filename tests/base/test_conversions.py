@@ -21,7 +21,7 @@ def carried(values, name, dtype, isa):
     count = values.numel()
     weight = torch.zeros(1, count, dtype=dtype)
     one = torch.ones(1)
-    term = (values.data_ptr(), name, count, one.data_ptr(), "F32", 1, 1, 1.0, 0, 0)
+    term = (values.data_ptr(), name, count, 1, one.data_ptr(), "F32", 1, 1, 1, 0, 0, 1.0)
     address = weight.data_ptr()
     _C.fuse([(address, address, 1, count, count, 1, count, 1, NAMES[dtype], [term])], 1, isa)
     return weight[0]

@@ -20,7 +20,7 @@ def subnormal_job():
     down = torch.randint(1, 128, (9, 70), generator=generator, dtype=torch.int16).view(torch.bfloat16)
     up = torch.randint(1, 1024, (50, 9), generator=generator, dtype=torch.int16).view(torch.float16)
     weight = torch.randint(-9999, 9999, (50, 70), generator=generator, dtype=torch.int32).abs().view(torch.float32)
-    term = (down.data_ptr(), "BF16", 70, up.data_ptr(), "F16", 9, 9, 2.0**23, 0, 0)
+    term = (down.data_ptr(), "BF16", 70, 1, up.data_ptr(), "F16", 9, 1, 9, 0, 0, 2.0**23)
     address = weight.data_ptr()
     return weight, (down, up), (address, address, 50, 70, 70, 1, 70, 1, "F32", [term])
 

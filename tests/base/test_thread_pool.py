@@ -14,7 +14,7 @@ def make_job(seed):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(ROWS, COLS, generator=generator)
     down, up = torch.randn(4, COLS, generator=generator), torch.randn(ROWS, 4, generator=generator)
-    term = (down.data_ptr(), "F32", COLS, up.data_ptr(), "F32", 4, 4, 0.1, 0, 0)
+    term = (down.data_ptr(), "F32", COLS, 1, up.data_ptr(), "F32", 4, 1, 4, 0, 0, 0.1)
     address = weight.data_ptr()
     return weight, (down, up), (address, address, ROWS, COLS, COLS, 1, COLS, 1, "F32", [term])
 

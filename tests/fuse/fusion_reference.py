@@ -73,12 +73,10 @@ class Term:
     col_map: torch.Tensor | None = None
 
     def as_tuple(self):
-        assert self.down.stride(1) == 1 or self.down.shape[1] <= 1
-        assert self.up.stride(1) == 1 or self.up.shape[1] <= 1
         maps = [0 if m is None else m.data_ptr() for m in (self.row_map, self.col_map)]
-        down = (self.down.data_ptr(), NAMES[self.down.dtype], self.down.stride(0))
-        up = (self.up.data_ptr(), NAMES[self.up.dtype], self.up.stride(0))
-        return (*down, *up, self.down.shape[0], self.scale, *maps)
+        down = (self.down.data_ptr(), NAMES[self.down.dtype], *self.down.stride())
+        up = (self.up.data_ptr(), NAMES[self.up.dtype], *self.up.stride())
+        return (*down, *up, self.down.shape[0], *maps, self.scale)
 
     def factors(self, compute):
         """(B * s, A), maps applied, in the compute type."""

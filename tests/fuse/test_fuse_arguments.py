@@ -36,7 +36,7 @@ def test_nonsense_is_refused_before_anything_is_written(generator):
         changed(good, dtype="half"),
         changed(good, terms=7),
         changed(good, terms=[term[:-1]]),
-        *(changed(good, terms=[term_changed(term, i, v)]) for i, v in [(0, 0), (3, 0), (6, -1), (1, "I8"), (4, "F4")]),
+        *(changed(good, terms=[term_changed(term, i, v)]) for i, v in [(0, 0), (4, 0), (8, -2), (1, "I8"), (5, "F4")]),
         good[:-1],
         list(good),
     ]

@@ -117,7 +117,7 @@ def test_misaligned_factors(isa, generator, factor):
 
     down, up = shifted(term.down), shifted(term.up)
     name = NAMES[factor]
-    placed = (down.data_ptr() + 1, name, cols, up.data_ptr() + 1, name, rank, rank, term.scale, 0, 0)
+    placed = (down.data_ptr() + 1, name, cols, 1, up.data_ptr() + 1, name, rank, 1, rank, 0, 0, term.scale)
     assert _C.fuse([(*job(w, [])[:9], [placed])], 1, isa) == []
     assert same_bits(w, wanted)
 

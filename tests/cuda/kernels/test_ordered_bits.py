@@ -49,7 +49,7 @@ def test_every_byte_of_an_8_bit_factor(gpu, dtype):
     for weight in (torch.float32, torch.float64):
         fused = [torch.zeros(1, 256, dtype=weight) for _ in range(2)]
         rows = [
-            (*job(w, [])[:9], [(every.data_ptr(), NAMES[dtype], 256, up.data_ptr(), "F32", 1, 1, 1.0, 0, 0)])
+            (*job(w, [])[:9], [(every.data_ptr(), NAMES[dtype], 256, 1, up.data_ptr(), "F32", 1, 1, 1, 0, 0, 1.0)])
             for w in fused
         ]
         assert gpu.fuse(rows[:1]) == _C.fuse(rows[1:], 1)

@@ -100,7 +100,7 @@ def test_misaligned_factors(gpu, generator, factor, shift):
 
     down, up = shifted(term.down), shifted(term.up)
     name = NAMES[factor]
-    placed = (down.data_ptr() + shift, name, cols, up.data_ptr() + shift, name, rank, rank, term.scale, 0, 0)
+    placed = (down.data_ptr() + shift, name, cols, 1, up.data_ptr() + shift, name, rank, 1, rank, 0, 0, term.scale)
     for dtype in (torch.bfloat16, torch.float64):
         w = random_tensor(generator, rows, cols, dtype)
         compare(gpu, w, lambda t: [(*job(t, [])[:9], [placed])])

@@ -106,5 +106,5 @@ def test_the_edge_of_fp16(gpu, old, delta, overflow):
         w[0, 1] = old
         down, up = torch.zeros(4, cols), torch.full((1, 4), delta)
         down[0, 1] = 1.0
-        row = (down.data_ptr(), "F32", cols, up.data_ptr(), "F32", 4, 4, 1.0, 0, 0)
+        row = (down.data_ptr(), "F32", cols, 1, up.data_ptr(), "F32", 4, 1, 4, 0, 0, 1.0)
         assert gpu.fuse([(*job(w, [])[:9], [row])]) == ([0] if overflow else [])

@@ -96,6 +96,6 @@ def test_refusals(term):
         bad[at] = value
         with pytest.raises(ArgumentError, match=f"\\[fuse\\] job 1: .*{message}"):
             _C.cuda_fuse_table([good, tuple(bad)], False, 90)
-    long = (*good[9][0][:6], 2**31, *good[9][0][7:])
+    long = (*good[9][0][:8], 2**31, *good[9][0][9:])
     with pytest.raises(ArgumentError, match="rank is 2147483648"):
         _C.cuda_fuse_table([(*good[:9], [long])], False, 90)
