@@ -26,10 +26,10 @@ def ulp(values: Array, dtype: torch.dtype) -> Array:
     return np.ldexp(np.asarray(1, np.longdouble), np.maximum(exponents, smallest))
 
 
-def bound(weight: Tensor, added: Sum, extra_roundings: int = 0) -> Array:
+def bound(weight: Tensor, added: Sum) -> Array:
     """The contract: ulp(W') + R * eps * sum |terms|, eps = 2^-24 (float64 weights: 2^-53)."""
     epsilon = np.longdouble(2.0) ** (-53 if weight.dtype == torch.float64 else -24)
-    return ulp(exact(weight), weight.dtype) + (added.roundings + extra_roundings) * epsilon * added.magnitude
+    return ulp(exact(weight), weight.dtype) + added.roundings * epsilon * added.magnitude
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Error:
     of_bound: float
 
 
-def measure(weight: Tensor, start: Array, added: Sum, extra_roundings: int = 0) -> Error:
+def measure(weight: Tensor, start: Array, added: Sum) -> Error:
     """The error of ``weight``, which should be ``start`` + ``added``."""
     wanted = start + added.value
     distance = np.abs(exact(weight) - wanted)
@@ -52,5 +52,5 @@ def measure(weight: Tensor, start: Array, added: Sum, extra_roundings: int = 0) 
     return Error(
         float((distance / ulp(wanted, weight.dtype)).max()),
         float(np.sqrt((distance**2).sum()) / length) if length else 0.0,
-        float((distance / bound(weight, added, extra_roundings)).max()),
+        float((distance / bound(weight, added)).max()),
     )

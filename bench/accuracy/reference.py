@@ -1,4 +1,4 @@
-"""What an adapter's tensors make of a layer, written from the algorithms' publications and their trainers' formulas.
+"""What an adapter's tensors make of a layer, by the algorithms' publications and the formulas of who trains them.
 
 Nothing in here is lora_mmap's: it reads tensors by the endings of their keys, and knows nothing of kernels.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .sums import Array, Sum, exact, given, scale
@@ -40,6 +41,10 @@ class Layer:
     def weight(self) -> Array:
         weight = exact(self.parameters["weight"])
         return weight.T if self.transposed else weight
+
+    @property
+    def is_float64(self) -> bool:
+        return self.parameters["weight"].dtype == torch.float64
 
 
 @dataclass(frozen=True)
@@ -104,20 +109,23 @@ def _of_weight(layer: Layer, tensors: Tensors, use: Use) -> Sum | None:
     change, own = algorithm(tensors, use.settings)
     change = change.reshape(*pristine.shape)
     if "dora_scale" in tensors:  # LyCORIS and those who read its files: the strength takes a part of the way
-        whole = decomposed(pristine, change * scale(own), tensors["dora_scale"], _dora_axes(pristine, tensors))
+        whole = decomposed(layer, change * scale(own), tensors["dora_scale"], _dora_axes(pristine, tensors))
         return whole * scale(use.strength)
     if "magnitude_vector" in tensors:  # PEFT: the strength is in the scale of what changes the direction
         axes = (0,) if "embedding_up" in tensors else tuple(range(1, pristine.ndim))
-        return decomposed(pristine, change * scale(use.strength * own), tensors["magnitude_vector"], axes)
+        return decomposed(layer, change * scale(use.strength * own), tensors["magnitude_vector"], axes)
     return change * scale(use.strength * own)
 
 
-def decomposed(pristine: Array, change: Sum, magnitude: Tensor, axes: tuple[int, ...]) -> Sum:
+def decomposed(layer: Layer, change: Sum, magnitude: Tensor, axes: tuple[int, ...]) -> Sum:
     """DoRA (arXiv 2402.09353, eq. 5): ``m * V / ||V|| - W0`` with ``V = W0 + change``, the norm taken over ``axes``.
 
     One rounding more for V, for m / ||V|| and for the last fma each. What V's error does to the norm, at most
-    ``|| |W0| + |change| || / ||V||`` times as much as to an element, is in the magnitude.
+    ``|| |W0| + |change| || / ||V||`` times as much as to an element, is in the magnitude. The norm's own sum is one of
+    float64 and shows in float64 weights only.
     """
+    pristine = layer.weight
+    summed = math.prod(pristine.shape[axis] for axis in axes) if layer.is_float64 else 0
     direction, size = pristine + change.value, np.abs(pristine) + change.magnitude
     norm = np.sqrt((direction**2).sum(axis=axes, keepdims=True))
     shape = [1 if axis in axes else extent for axis, extent in enumerate(pristine.shape)]
@@ -125,7 +133,7 @@ def decomposed(pristine: Array, change: Sum, magnitude: Tensor, axes: tuple[int,
     factor = np.where(norm == 0, 0, exact(magnitude).reshape(shape) / safe)
     spread = np.sqrt((size**2).sum(axis=axes, keepdims=True)) / safe
     terms = np.abs(factor) * (size + np.abs(direction) * spread) + np.abs(pristine)
-    return Sum(factor * direction - pristine, terms, change.roundings + 3)
+    return Sum(factor * direction - pristine, terms, change.roundings + summed // 2 + 3)
 
 
 def _dora_axes(pristine: Array, tensors: Tensors) -> tuple[int, ...]:
