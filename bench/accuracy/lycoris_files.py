@@ -10,6 +10,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,26 @@ def write(path: Path, kind: str, targets: Mapping[str, Mapping[str, Any]], prefi
     read = tensors_in(path)
 
     def merged(model: nn.Module, strength: float) -> Mapping[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        for name, options in targets.items():
-            own = {key.removeprefix(stems[name] + "."): value for key, value in read.items()}
-            own = {key: value for key, value in own.items() if not key.startswith(prefix)}
-            for parameter, value in weights(loaded(kind, model.get_submodule(name), own, options), strength).items():
-                found[f"{name}.{parameter}"] = value
-        return found
+        return {
+            f"{name}.{parameter}": value
+            for name in targets
+            for parameter, value in weights(trained.module(name, model.get_submodule(name)), strength).items()
+        }
 
-    return Written(base, path, read, stems, merged)
+    trained = Trained(base, path, read, stems, merged, kind=kind, options=targets)
+    return trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Written):
+    """``kind`` of LyCORIS' modules, and the options of each by the layer's name."""
+
+    kind: str
+    options: Mapping[str, Mapping[str, Any]]
+
+    def module(self, name: str, layer: nn.Module) -> Any:
+        """LyCORIS' module over ``layer`` with what the file holds for it."""
+        return loaded(self.kind, layer, self.use(name, 1.0).tensors, self.options[name])
 
 
 def loaded(kind: str, layer: nn.Module, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> Any:
