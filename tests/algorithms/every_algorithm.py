@@ -1,8 +1,8 @@
 """Tensors of every algorithm for a weight of any shape, as trainers lay them out, filled at random."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import torch
 
@@ -80,7 +80,7 @@ def loha_tucker(shape, filled):
 
 def lokr(shape, filled, w1="whole", w2="factored"):
     out, inputs, *kernel = shape
-    (o1, o2), (i1, i2) = (2, out // 2), (2, inputs // 2)
+    (o1, o2), (i1, i2) = _split(out), _split(inputs)
     tensors = {}
     if w1 == "whole":
         tensors["lokr_w1"] = filled(o1, i1)
@@ -93,6 +93,10 @@ def lokr(shape, filled, w1="whole", w2="factored"):
     else:
         tensors |= {"lokr_w2_a": filled(o2, RANK), "lokr_w2_b": filled(RANK, i2 * math.prod(kernel))}
     return tensors | alpha()
+
+
+def _split(size):
+    return (2, size // 2) if size % 2 == 0 else (1, size)
 
 
 def full(shape, filled):

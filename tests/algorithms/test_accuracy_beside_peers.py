@@ -22,7 +22,7 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 @every_specimen
 def test_within_the_bound_and_equal_to_the_peer(written, specimen, dtype):
     adapter = written(specimen)
-    for strength in strengths_of(specimen):
+    for strength in strengths_of(specimen, dtype):
         weights = measurement.fuse(adapter, dtype, strength)
         touched = _assert_close(adapter, weights, strength)
         for name, parameter in weights.pristine.named_parameters():

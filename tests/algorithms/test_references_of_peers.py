@@ -28,7 +28,7 @@ def test_merged_weights(written, specimen, dtype):
     adapter = written(specimen)
     pristine = nn.Module.to(copy.deepcopy(adapter.base), dtype)
     roundoff = ROUNDOFF[torch.float32 if specimen.name in SCALE_IN_FLOAT32 else dtype]
-    for strength in strengths_of(specimen):
+    for strength in strengths_of(specimen, dtype):
         merged = measurement.theirs(adapter, pristine, strength)
         for name, error in measurement.errors(adapter, pristine, merged, strength).items():
             assert not torch.equal(merged[name], pristine.get_parameter(name)), name
