@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .reference import Settings
 from .specimens import Specimen, Written, at_random, near_itself, tensors_in
 
+_models: Any = diffusers  # untyped
 _FILE = "pytorch_lora_weights.safetensors"
 _RANK, _ALPHA = 3, 5
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -54,8 +55,14 @@ def write_wan(folder: Path) -> Written:
     """Wan's own names, LoRA with ``diff_b`` on every Linear of a block; diffusers reads it as a trained bias."""
     base = _wan()
     native = {
-        **{f"blocks.0.attn1.{ours}": f"blocks.0.self_attn.{theirs}" for ours, theirs in zip(_ATTENTION, "qkvo", strict=True)},
-        **{f"blocks.0.attn2.{ours}": f"blocks.0.cross_attn.{theirs}" for ours, theirs in zip(_ATTENTION, "qkvo", strict=True)},
+        **{
+            f"blocks.0.attn1.{ours}": f"blocks.0.self_attn.{theirs}"
+            for ours, theirs in zip(_ATTENTION, "qkvo", strict=True)
+        },
+        **{
+            f"blocks.0.attn2.{ours}": f"blocks.0.cross_attn.{theirs}"
+            for ours, theirs in zip(_ATTENTION, "qkvo", strict=True)
+        },
         "blocks.0.ffn.net.0.proj": "blocks.0.ffn.0",
         "blocks.0.ffn.net.2": "blocks.0.ffn.2",
     }
@@ -63,7 +70,7 @@ def write_wan(folder: Path) -> Written:
     generator = torch.Generator().manual_seed(9)
     tensors: dict[str, Tensor] = {}
     for name, stem in stems.items():
-        rows, cols = base.get_submodule(name).weight.shape
+        rows, cols = base.get_parameter(f"{name}.weight").shape
         shapes = {"lora_down.weight": (_RANK, cols), "lora_up.weight": (rows, _RANK), "diff_b": (rows,)}
         for ending, shape in shapes.items():
             tensors[f"{stem}.{ending}"] = torch.randn(shape, generator=generator) * 0.3
@@ -89,7 +96,7 @@ def _fused(model: nn.Module, strength: float, source: Any, **options: Any) -> Ma
 
 def _unet() -> nn.Module:
     return _seeded(
-        lambda: diffusers.UNet2DConditionModel(
+        lambda: _models.UNet2DConditionModel(
             sample_size=8,
             block_out_channels=(8, 16),
             layers_per_block=1,
@@ -104,7 +111,7 @@ def _unet() -> nn.Module:
 
 def _flux() -> nn.Module:
     return _seeded(
-        lambda: diffusers.FluxTransformer2DModel(
+        lambda: _models.FluxTransformer2DModel(
             patch_size=1,
             in_channels=4,
             num_layers=1,
@@ -120,7 +127,7 @@ def _flux() -> nn.Module:
 
 def _wan() -> nn.Module:
     return _seeded(
-        lambda: diffusers.WanTransformer3DModel(
+        lambda: _models.WanTransformer3DModel(
             patch_size=(1, 2, 2),
             num_attention_heads=2,
             attention_head_dim=12,

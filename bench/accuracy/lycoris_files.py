@@ -150,7 +150,7 @@ def _decomposed(algorithm: str, tensors: str, kind: str, *names: str, on_out: bo
         weight_decompose=True,
         wd_on_out=on_out,
         any_strength=False,
-        note="compared at strength 1; at others LyCORIS scales `V * (s * (m / |V| - 1) + 1)`, we `W0 + s * (W' - W0)`",
+        note="LyCORIS means something else by other strengths, see below",
         **options,
     )
 

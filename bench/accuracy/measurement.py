@@ -1,13 +1,11 @@
-"""One specimen at one dtype: how far lora_mmap's weights and the peer's are from the formula."""
+"""One adapter at one dtype: what lora_mmap makes of it, what its peer does, and how far both are from the formula."""
 
 from __future__ import annotations
 
 import copy
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 import lora_mmap
@@ -37,29 +35,21 @@ def specimens(peer: str) -> tuple[Specimen, ...]:
     return found
 
 
-@dataclass(frozen=True)
-class Weights:
-    """The same parameters, by name: as they were, and as each of the two made them."""
-
-    pristine: nn.Module
-    ours: Mapping[str, Tensor]
-    theirs: Mapping[str, Tensor]
+def fused(written: Written, pristine: nn.Module, strength: float = 1.0) -> Mapping[str, Tensor]:
+    """What lora_mmap makes of a copy of ``pristine``; no key of the adapter may be left over."""
+    model = copy.deepcopy(pristine)
+    lora_mmap.compose(model, [(written.source, strength)], strict=True)
+    return model.state_dict()
 
 
-def fuse(written: Written, dtype: torch.dtype, strength: float = 1.0) -> Weights:
-    """Both merge the file into copies of the model at ``dtype``."""
-    pristine = nn.Module.to(copy.deepcopy(written.base), dtype)  # diffusers' own to() warns of modules that stay fp32
-    ours = copy.deepcopy(pristine)
-    lora_mmap.compose(ours, [(written.source, strength)], strict=True)
-    return Weights(pristine, ours.state_dict(), theirs(written, pristine, strength))
-
-
-def theirs(written: Written, pristine: nn.Module, strength: float) -> Mapping[str, Tensor]:
+def merged(written: Written, pristine: nn.Module, strength: float = 1.0) -> Mapping[str, Tensor]:
     """What the peer makes of a copy of ``pristine``."""
     return written.merged(copy.deepcopy(pristine), strength)
 
 
-def errors(written: Written, pristine: nn.Module, weights: Mapping[str, Tensor], strength: float) -> dict[str, Error]:
+def errors(
+    written: Written, pristine: nn.Module, weights: Mapping[str, Tensor], strength: float = 1.0
+) -> dict[str, Error]:
     """By the names of the parameters that the adapter changes."""
     found = {}
     for module in written.stems:

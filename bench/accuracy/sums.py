@@ -36,7 +36,9 @@ class Sum:
 
     def kron(self, other: Sum) -> Sum:
         """Of matrices: ``[m, n] = self[m // rows, n // cols] * other[m % rows, n % cols]``."""
-        return self._with(np.kron(self.value, other.value), np.kron(self.magnitude, other.magnitude), other.roundings + 1)
+        return self._with(
+            np.kron(self.value, other.value), np.kron(self.magnitude, other.magnitude), other.roundings + 1
+        )
 
     def reshape(self, *shape: int) -> Sum:
         return Sum(self.value.reshape(shape), self.magnitude.reshape(shape), self.roundings)

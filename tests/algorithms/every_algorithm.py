@@ -89,7 +89,11 @@ def lokr(shape, filled, w1="whole", w2="factored"):
     if w2 == "whole":
         tensors["lokr_w2"] = filled(o2, i2, *kernel)
     elif w2 == "tucker":
-        tensors |= {"lokr_t2": filled(RANK, RANK, *kernel), "lokr_w2_a": filled(RANK, o2), "lokr_w2_b": filled(RANK, i2)}
+        tensors |= {
+            "lokr_t2": filled(RANK, RANK, *kernel),
+            "lokr_w2_a": filled(RANK, o2),
+            "lokr_w2_b": filled(RANK, i2),
+        }
     else:
         tensors |= {"lokr_w2_a": filled(o2, RANK), "lokr_w2_b": filled(RANK, i2 * math.prod(kernel))}
     return tensors | alpha()

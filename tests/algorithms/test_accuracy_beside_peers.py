@@ -22,28 +22,30 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 @every_specimen
 def test_within_the_bound_and_equal_to_the_peer(written, specimen, dtype):
     adapter = written(specimen)
+    pristine = nn.Module.to(copy.deepcopy(adapter.base), dtype)
     for strength in strengths_of(specimen, dtype):
-        weights = measurement.fuse(adapter, dtype, strength)
-        touched = _assert_close(adapter, weights, strength)
-        for name, parameter in weights.pristine.named_parameters():
-            assert (name in touched) is not torch.equal(weights.ours[name], parameter), name
+        ours = measurement.fused(adapter, pristine, strength)
+        touched = _assert_close(adapter, pristine, ours, strength)
+        for name, parameter in pristine.named_parameters():
+            assert (name in touched) is not torch.equal(ours[name], parameter), name
 
 
-def _assert_close(adapter, weights, strength):
+def _assert_close(adapter, pristine, fused, strength):
     touched = set()
+    merged = measurement.merged(adapter, pristine, strength)
     for module in adapter.stems:
-        layer = layer_of(weights.pristine, module)
+        layer = layer_of(pristine, module)
         for parameter, (start, added) in composed(layer, [adapter.use(module, strength)]).items():
             name = f"{module}.{parameter}"
             touched.add(name)
-            ours, theirs, wanted = exact(weights.ours[name]), exact(weights.theirs[name]), start + added.value
-            own = bound(weights.ours[name], added)
+            ours, theirs, wanted = exact(fused[name]), exact(merged[name]), start + added.value
+            own = bound(fused[name], added)
             assert np.all(np.abs(ours - wanted) <= own), name
             assert np.all(np.abs(ours - theirs) <= own + np.abs(theirs - wanted)), name
             length = np.sqrt((wanted**2).sum())
             peer_error = np.sqrt(((theirs - wanted) ** 2).sum()) / length
             our_error = np.sqrt(((ours - wanted) ** 2).sum()) / length
-            assert peer_error <= 8 * max(ROUNDOFF[weights.ours[name].dtype], 2.0**-24), name
+            assert peer_error <= 8 * max(ROUNDOFF[fused[name].dtype], 2.0**-24), name
             # fp32 sums in another order: neither is nearer by design
             assert our_error <= peer_error * 1.05 + 4 * ROUNDOFF[torch.float32], name
     return touched

@@ -49,7 +49,13 @@ def test_one_adapter_twice_is_its_terms_twice(name):
 
 def test_kinds_mixed_in_one_file():
     model = every_layer(torch.float16)
-    kinds = {"inner": "LoHa", "image": "DoRA, input channels", "line": "LoKr", "table": "embedding", "norm": "normalisation"}
+    kinds = {
+        "inner": "LoHa",
+        "image": "DoRA, input channels",
+        "line": "LoKr",
+        "table": "embedding",
+        "norm": "normalisation",
+    }
     kinds |= {"point": "(IA)3, rows", "volume": "LoCon in Tucker form", "group": "normalisation"}
     tensors = {}
     for seed, (layer, name) in enumerate(kinds.items()):
@@ -111,7 +117,9 @@ def test_the_norms_of_a_control_lora():
     uses[f"{block}.norm.key_norm"] = Use({"scale": scale}, 0.25)
     assert_composed(model, pristine, [uses])
     lora_mmap.reset(model)
-    assert torch.equal(model.get_parameter(f"{block}.norm.key_norm.scale"), pristine.get_parameter(f"{block}.norm.key_norm.scale"))
+    assert torch.equal(
+        model.get_parameter(f"{block}.norm.key_norm.scale"), pristine.get_parameter(f"{block}.norm.key_norm.scale")
+    )
 
 
 def test_left_out_below_the_smallest_strength():

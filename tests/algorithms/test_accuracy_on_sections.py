@@ -105,7 +105,9 @@ def test_split_files_on_a_fused_model(name, sha256):
     filled = Filled(torch.float32, 8)
     model = holding({f"{QKV}.weight": filled(3 * WIDTH, WIDTH), f"{QKV}.bias": filled(3 * WIDTH)})
     pristine = copy.deepcopy(model)
-    own = {part: ALGORITHMS[name].tensors((WIDTH, WIDTH), Filled(torch.float16, seed)) for seed, part in enumerate(PARTS)}
+    own = {
+        part: ALGORITHMS[name].tensors((WIDTH, WIDTH), Filled(torch.float16, seed)) for seed, part in enumerate(PARTS)
+    }
     tensors = {
         f"transformer.transformer_blocks.0.attn.{part}.{ending}": value
         for part, found in own.items()

@@ -11,7 +11,7 @@ from bench.accuracy import measurement
 from bench.accuracy.reference import composed
 from bench.accuracy.specimens import layer_of
 
-# Where a peer computes a scale in float32 whatever the dtype of the weights: PEFT's LoHa, and the alpha that LyCORIS saves.
+# A scale in float32 whatever the dtype of the weights: PEFT computes LoHa's so, and LyCORIS saves alpha so.
 SCALE_IN_FLOAT32 = ("PEFT: LoHa", "PEFT: LoHa in Tucker form", "LyCORIS: LoCon, rsLoRA")
 
 
@@ -29,7 +29,7 @@ def test_merged_weights(written, specimen, dtype):
     pristine = nn.Module.to(copy.deepcopy(adapter.base), dtype)
     roundoff = ROUNDOFF[torch.float32 if specimen.name in SCALE_IN_FLOAT32 else dtype]
     for strength in strengths_of(specimen, dtype):
-        merged = measurement.theirs(adapter, pristine, strength)
+        merged = measurement.merged(adapter, pristine, strength)
         for name, error in measurement.errors(adapter, pristine, merged, strength).items():
             assert not torch.equal(merged[name], pristine.get_parameter(name)), name
             assert error.norm <= 8 * roundoff, f"{name} at strength {strength}: {error}"
