@@ -1,4 +1,4 @@
-"""``python -m bench.accuracy``: measures everything and writes docs/algorithms.md."""
+"""``python -m bench.accuracy``: measures everything and writes the table of docs/algorithms.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .document import PATH, document
+from .document import PATH, with_table
 from .figures import all_specimens, figures
 from .measurement import PEERS, why_not
 
@@ -17,7 +17,7 @@ def _main() -> None:
         sys.exit(f"the table has a row for every peer: {absent}")
     with tempfile.TemporaryDirectory(prefix="lora_mmap-accuracy-") as folder:
         rows = list(figures(all_specimens(), Path(folder)))
-    PATH.write_text(document(rows))
+    PATH.write_text(with_table(PATH.read_text(), rows))
     print(f"{PATH}: {len(rows)} rows, at most {max(row.of_bound for row in rows):.2f} of the bound")
 
 

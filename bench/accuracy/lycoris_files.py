@@ -136,7 +136,7 @@ def _specimen(
     **options: Any,
 ) -> Specimen:
     def written(folder: Path) -> Written:
-        return write(folder / "adapter.safetensors", kind, {name: options for name in names}, prefix)
+        return write(folder / "adapter.safetensors", kind, dict.fromkeys(names, options), prefix)
 
     return Specimen(algorithm, "LyCORIS", tensors, written, any_strength, note)
 

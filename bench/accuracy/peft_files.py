@@ -31,7 +31,7 @@ def write(base: nn.Module, config: Any, folder: Path) -> Written:
             elif parameter.requires_grad:
                 at_random(parameter, generator)
     model.save_pretrained(folder)
-    tuned = {name: found for name, found in _tuner_layers(model)}
+    tuned = dict(_tuner_layers(model))
     return Written(
         base,
         folder,

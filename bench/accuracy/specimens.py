@@ -36,8 +36,8 @@ class Written:
 
 @dataclass(frozen=True)
 class Specimen:
-    """One row of the table: ``tensors`` are those of a module in short. ``any_strength``: the peer takes strengths other
-    than 1 as lora_mmap does."""
+    """One row of the table: ``tensors`` are those of a module in short. ``any_strength``: the peer means the same by
+    strengths other than 1."""
 
     algorithm: str
     peer: str

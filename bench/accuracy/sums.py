@@ -1,4 +1,4 @@
-"""Numbers with what is known of their error: a value in extended precision, and the bound on an fp32 evaluation of it."""
+"""Values in extended precision, beside what bounds the error of evaluating them in fp32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How exact the fused weights are: adapters that PEFT, LyCORIS and diffusers made, against the formulas. Times nothing."""
+"""How exact the fused weights are: adapters that peers made, against the formulas. Times nothing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def run(settings: Settings) -> CaseResult:
     dtypes = ["BF16"] if settings.quick else list(DTYPES)
     result = CaseResult(
         "accuracy",
-        "Adapters made and saved by a peer, fused into small layers; the reference is the published formula in extended "
-        f"precision. Weights of {', '.join(dtypes)}.",
+        "Adapters made and saved by a peer, fused into small layers; the reference is the published formula in "
+        f"extended precision. Weights of {', '.join(dtypes)}.",
         notes=[
             "`python -m bench.accuracy` writes the whole table to docs/algorithms.md",
             "the bound: ulp(W') + R * eps * sum |terms|, see docs/numerics.md",

@@ -1,4 +1,4 @@
-"""Weights of one row or column, ranks above both sides, ranks of 0, tensors of nothing, values at the ends of floats."""
+"""Weights of one row or column, ranks above both sides, tensors of nothing, values at the ends of floats."""
 
 import copy
 
