@@ -22,15 +22,16 @@ _NAME = "default"
 
 def write(base: nn.Module, config: Any, folder: Path) -> Written:
     """An adapter on a copy of ``base`` that looks trained, saved by PEFT with its configuration."""
-    model = _adapted(copy.deepcopy(base), config)
     generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of PEFT about PEFT: lora_bias has "an invalid shape"
+        model: Any = peft.get_peft_model(copy.deepcopy(base), config)
         for name, parameter in model.named_parameters():
             if "magnitude" in name:
                 near_itself(parameter, generator)
             elif parameter.requires_grad:
                 at_random(parameter, generator)
-    model.save_pretrained(folder)
+        model.save_pretrained(folder)
     tuned = dict(_tuner_layers(model))
     return Written(
         base,
@@ -52,12 +53,6 @@ def merged(model: nn.Module, folder: Path, strength: float) -> Mapping[str, Tens
             found.scaling[_NAME] *= strength
         whole: nn.Module = loaded.merge_and_unload()
     return whole.state_dict()
-
-
-def _adapted(model: nn.Module, config: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return peft.get_peft_model(model, config)
 
 
 def _tuner_layers(model: Any) -> list[tuple[str, Any]]:

@@ -107,6 +107,8 @@ def _of_weight(layer: Layer, tensors: Tensors, use: Use) -> Sum | None:
     if "ia3" in tensors:
         return _ia3(pristine, tensors) * scale(use.strength)
     change, own = algorithm(tensors, use.settings)
+    if "diff" in tensors and layer.transposed:  # a difference of the parameter, laid out as it is
+        change = change.T
     change = change.reshape(*pristine.shape)
     if "dora_scale" in tensors:  # LyCORIS and those who read its files: the strength takes a part of the way
         whole = decomposed(layer, change * scale(own), tensors["dora_scale"], _dora_axes(pristine, tensors))

@@ -49,6 +49,8 @@ def tensors_for(model, algorithm, filled, only=None):
         fits = isinstance(module, nn.Embedding) == algorithm.of_embeddings and algorithm.fits(shape_of(module))
         if fits and (only is None or name in only):
             own = algorithm.tensors(shape_of(module), filled)
+            if "diff" in own and type(module).__name__ == "Conv1D":
+                own["diff"] = own["diff"].t()  # a whole parameter, as the layer keeps it
             tensors |= {f"{name}.{ending}": value.contiguous() for ending, value in own.items()}
     assert tensors
     return tensors

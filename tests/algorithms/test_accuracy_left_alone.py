@@ -6,6 +6,7 @@ import pytest
 import torch
 from composing import assert_same_bytes, every_layer, tensors_for
 from every_algorithm import ALGORITHMS, Filled
+from torch import nn
 
 import lora_mmap
 from lora_mmap.errors import UnmatchedKeysError
@@ -17,8 +18,8 @@ LYCORIS = {
     "GLoRA": ("GLoRAModule", {}),
 }
 PEFT = {
-    "OFT": ("OFTConfig", {"oft_block_size": 5, "r": 0}),
-    "BOFT": ("BOFTConfig", {"boft_block_size": 2}),
+    "OFT": ("OFTConfig", {"oft_block_size": 4, "r": 0}),
+    "BOFT": ("BOFTConfig", {"boft_block_size": 4}),
     "(IA)3": ("IA3Config", {"feedforward_modules": [], "init_ia3_weights": False}),
     "VeRA": ("VeraConfig", {}),
     "AdaLoRA": ("AdaLoraConfig", {"total_step": 10}),
@@ -26,13 +27,21 @@ PEFT = {
 }
 
 
+def model_at(dtype=torch.float32):
+    """With a layer whose sides block rotations can divide."""
+    model = every_layer()
+    torch.manual_seed(3)
+    model.wide = nn.Linear(32, 48)
+    return model.to(dtype)
+
+
 def of_lycoris(name):
     modules = pytest.importorskip("lycoris.modules")
     kind, options = LYCORIS[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = getattr(modules, kind)("m", every_layer().inner, 1.0, 4, 2.0, **options)
-    return {f"lycoris_inner.{key}": value.detach().clone() for key, value in made.state_dict().items()}
+        made = getattr(modules, kind)("m", model_at().wide, 1.0, 4, 2.0, **options)
+    return {f"lycoris_wide.{key}": value.detach().clone() for key, value in made.state_dict().items()}
 
 
 def of_peft(name):
@@ -40,7 +49,7 @@ def of_peft(name):
     kind, options = PEFT[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = peft.get_peft_model(every_layer(), getattr(peft, kind)(target_modules=["inner"], **options))
+        model = peft.get_peft_model(model_at(), getattr(peft, kind)(target_modules=["wide"], **options))
         tensors = peft.get_peft_model_state_dict(model)
     return {key: value.detach().clone() for key, value in tensors.items()}
 
@@ -56,8 +65,8 @@ def test_unsupported_and_said_so(make, name):
         for value in foreign.values():
             if value.is_floating_point() and value.dim():
                 value.normal_()
-    model, alone = every_layer(torch.bfloat16), every_layer(torch.bfloat16)
-    pristine = every_layer(torch.bfloat16)
+    model, alone = model_at(torch.bfloat16), model_at(torch.bfloat16)
+    pristine = model_at(torch.bfloat16)
     assert not lora_mmap.compose(model, [(foreign, 1.0)])
     assert_same_bytes(model, pristine)
     with pytest.raises(UnmatchedKeysError):
