@@ -46,10 +46,11 @@ def tensors_for(model, algorithm, filled, only=None):
     """An adapter of one algorithm on every layer that it is for; keys are the model's own names."""
     tensors = {}
     for name, module in model.named_children():
+        turned = type(module).__name__ == "Conv1D"
         fits = isinstance(module, nn.Embedding) == algorithm.of_embeddings and algorithm.fits(shape_of(module))
-        if fits and (only is None or name in only):
+        if fits and (algorithm.of_conv1d or not turned) and (only is None or name in only):
             own = algorithm.tensors(shape_of(module), filled)
-            if "diff" in own and type(module).__name__ == "Conv1D":
+            if "diff" in own and turned:
                 own["diff"] = own["diff"].t()  # a whole parameter, as the layer keeps it
             tensors |= {f"{name}.{ending}": value.contiguous() for ending, value in own.items()}
     assert tensors

@@ -142,11 +142,13 @@ def embedding(shape, filled):
 
 @dataclass(frozen=True)
 class Algorithm:
-    """``tensors(shape, filled)`` for layers whose weight, [out, in, *kernel], ``fits``; embeddings have their own."""
+    """``tensors(shape, filled)`` for layers whose weight, [out, in, *kernel], ``fits``; embeddings have their own.
+    ``of_conv1d``: transformers' Conv1D, which no trainer of whole differences beside other tensors takes."""
 
     tensors: Callable
     fits: Callable = is_matrix
     of_embeddings: bool = False
+    of_conv1d: bool = True
 
 
 def _only_diff(shape, filled):
@@ -166,7 +168,8 @@ ALGORITHMS = {
     "LoKr, both whole": Algorithm(lambda s, f: lokr(s, f, "whole", "whole")),
     "LoKr in Tucker form": Algorithm(lambda s, f: lokr(s, f, "whole", "tucker"), has_kernel),
     "LoKr, w1 factored, in Tucker form": Algorithm(lambda s, f: lokr(s, f, "factored", "tucker"), has_kernel),
-    "full difference": Algorithm(full),
+    "full difference": Algorithm(_only_diff),
+    "full difference of weight and bias": Algorithm(full, of_conv1d=False),
     "normalisation": Algorithm(norm, is_vector),
     "(IA)3, rows": Algorithm(lambda s, f: ia3(s, f, False)),
     "(IA)3, columns": Algorithm(lambda s, f: ia3(s, f, True)),
@@ -178,7 +181,7 @@ ALGORITHMS = {
     "DoRA over LoHa, input channels": Algorithm(with_input_norms(loha)),
     "DoRA over LoKr, rows": Algorithm(with_row_norms(lokr)),
     "DoRA over LoKr, input channels": Algorithm(with_input_norms(lokr)),
-    "DoRA over a full difference, rows": Algorithm(with_row_norms(_only_diff)),
+    "DoRA over a full difference, rows": Algorithm(with_row_norms(_only_diff), of_conv1d=False),
     "embedding": Algorithm(embedding, of_embeddings=True),
     "DoRA of PEFT on an embedding": Algorithm(
         lambda s, f: embedding(s, f) | {"lora_magnitude_vector": f.magnitude(s[1])}, of_embeddings=True
