@@ -12,7 +12,7 @@ from .specimens import Specimen
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "algorithms.md"
 _BEGIN, _END = "<!-- begin: python -m bench.accuracy -->", "<!-- end -->"
-_HEADER = "| algorithm | tensors of a module | peer | BF16: ours | peer's | F32: ours | peer's | of the bound | note |"
+_HEADER = "| algorithm | tensors of a module | peer | BF16: ours | peer's | F32: ours | peer's | note |"
 _PACKAGES = ("peft", "lycoris-lora", "diffusers", "torch")
 
 
@@ -26,7 +26,8 @@ def with_table(page: str, rows: Sequence[Figures]) -> str:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
     lines = [f"Measured with {versions}.", "", _HEADER, "|" + "---|" * (_HEADER.count("|") - 1), *map(_line, rows)]
     text = "\n".join(lines)
-    return page.replace(table_of(page), f"\n{text}\n")
+    before, after = page.split(_BEGIN, 1)[0], page.split(_END, 1)[1]
+    return f"{before}{_BEGIN}\n{text}\n{_END}{after}"
 
 
 def identity(specimen: Specimen) -> str:
@@ -35,9 +36,14 @@ def identity(specimen: Specimen) -> str:
 
 
 def _line(row: Figures) -> str:
-    figures = [_cell(errors[dtype]) for dtype in ("BF16", "F32") for errors in (row.ours, row.theirs)]
-    return f"{identity(row.specimen)} {' | '.join(figures)} | {row.of_bound:.2f} | {row.specimen.note} |"
+    figures = [_ulps(errors["BF16"]) for errors in (row.ours, row.theirs)]
+    figures += [_share(errors["F32"]) for errors in (row.ours, row.theirs)]
+    return f"{identity(row.specimen)} {' | '.join(figures)} | {row.specimen.note} |"
 
 
-def _cell(error: Error) -> str:
-    return f"{error.ulps:.3g} ulp, {error.norm:.1e}"
+def _ulps(error: Error) -> str:
+    return f"{error.ulps:.2g} ulp, {error.norm:.1e}"
+
+
+def _share(error: Error) -> str:
+    return f"{error.of_bound:.2f} of the bound, {error.norm:.1e}"
