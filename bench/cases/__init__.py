@@ -3,3 +3,4 @@
 from . import load, keys, plan  # noqa: F401, I001
 from . import kernel, sdxl, switch  # noqa: F401
 from . import gpu  # noqa: F401
+from . import accuracy  # noqa: F401
