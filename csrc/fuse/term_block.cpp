@@ -152,6 +152,8 @@ PanelRow TermBlock::row_of(Operand& operand, int64_t m) {
 PanelRow TermBlock::base_row(int64_t m) {
   std::byte* panels = scratch_ + layout_.base;
   const std::byte* row = element_at(base_.data, job_.dtype, (strip_ + m) * base_.row_stride);
+  const int64_t nbytes = dtype_bits(job_.dtype) / 8;
+  if (strip_ + m + 1 < block_.rows) prefetch_row(row + base_.row_stride * nbytes, shape_.cols * nbytes);
   ops_.pack_down(order_, job_.dtype, row, shape_.cols, panels, shape_.panel_nbytes);
   return {panels, shape_.panel_nbytes};
 }
