@@ -26,11 +26,11 @@ AnyTerm: TypeAlias = tuple[
     int,
     int,
     float,
-    Union[Matrix, Literal["base"], None],
-    Union[Matrix, None],
+    Matrix | Literal["base"] | None,
+    Matrix | None,
     float,
 ]
-Term: TypeAlias = Union[PlainTerm, AnyTerm]
+Term: TypeAlias = PlainTerm | AnyTerm
 # (weight, base, rows, cols, weight row and col stride, base row and col stride, dtype, terms)
 Job: TypeAlias = tuple[int, int, int, int, int, int, int, int, str, list[Term]]
 # (a job with one term, by_columns, groups or 0, n_groups, magnitude, magnitude_dtype, magnitude_map or 0, out)

@@ -27,11 +27,9 @@ class JobCheck {
   }
 
   void check_gains(const Gains& gains) const {
-    if (job_.terms.size() != 1)
-      refuse(std::to_string(job_.terms.size()) + " terms, expected 1");
+    if (job_.terms.size() != 1) refuse(std::to_string(job_.terms.size()) + " terms, expected 1");
     if (job_.terms[0].gain || job_.terms[0].times_base) refuse("a term with a gain, or times the base");
-    if (!is_factor_dtype(gains.magnitude_dtype))
-      refuse("a magnitude of type " + name(gains.magnitude_dtype));
+    if (!is_factor_dtype(gains.magnitude_dtype)) refuse("a magnitude of type " + name(gains.magnitude_dtype));
     if (gains.n_groups < 0) refuse("n_groups is " + std::to_string(gains.n_groups));
     if (gains.n_groups > 0 && (!gains.magnitude || !gains.out))
       refuse("the magnitude or what comes out is a null pointer");

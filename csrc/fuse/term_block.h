@@ -1,4 +1,4 @@
-// A block of a job with terms of any kind, in panels: what TermKernel computes its results from.
+// A block of a job with terms of any kind, computed in panels strip by strip.
 #pragma once
 
 #include <optional>
@@ -16,9 +16,9 @@ struct TermNeeds {
   static constexpr int64_t kRanks = 64;  // of one sweep
   static constexpr int64_t kMostWholes = 8;
 
-  int64_t low_rank = 0;  // of all factor pairs together
-  int64_t products = 0;  // factor pairs of one term that are wanted by themselves
-  int64_t wholes = 0;    // whole matrices of one term
+  int64_t low_rank = 0;    // of all factor pairs together
+  int64_t products = 0;    // factor pairs of one term that are wanted by themselves
+  int64_t wholes = 0;      // whole matrices of one term
   int64_t all_wholes = 0;  // of all terms
   bool sum;                // the accumulators of all terms
   bool base = false;       // one row of it at a time
@@ -32,8 +32,10 @@ struct TermNeeds {
   bool keeps_wholes() const { return all_wholes <= kMostWholes; }
   int64_t whole_rows() const { return keeps_wholes() ? all_wholes : wholes; }
 
-  // A block is computed in strips of its rows: short ones stay in L1, but each needs all of A.
-  int64_t strip_rows(const TileOps& ops, int64_t rows) const { return keeps_down() ? std::min(ops.rows, rows) : rows; }
+  // A block is computed in strips of its rows: short ones stay near, but each needs all of A.
+  int64_t strip_rows(const TileOps& ops, int64_t rows) const {
+    return keeps_down() ? std::min(ops.rows, rows) : rows;
+  }
 };
 
 // Offsets into a worker's scratch for strips of `shape`.
@@ -54,7 +56,7 @@ struct TermLayout {
 
 PanelBlock panel_block(const TileOps& ops, const Job& job, int64_t rows, int64_t cols);
 
-// The block's columns in memory, or in a copy of them in which rows are contiguous.
+// A block in memory, or a copy of it: each row contiguous.
 struct Rows {
   std::byte* data;
   int64_t row_stride;  // in elements
@@ -62,8 +64,8 @@ struct Rows {
 
 class TermBlock {
  public:
-  // `order`: the weight type whose order of columns the panels have. `base`: the block's pristine values, of the
-  // job's type. All references outlive the object.
+  // `order`: the weight type whose order of columns the panels have. `base`: the block's pristine values, of
+  // the job's type. All references outlive the object.
   TermBlock(const TileOps& ops, const ElementOps& elements, DType order, const Job& job, const Block& block,
             const TermNeeds& needs, const TermLayout& layout, Rows base, Workspace& workspace);
 

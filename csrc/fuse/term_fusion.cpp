@@ -9,10 +9,11 @@
 namespace lora_mmap {
 namespace {
 
-constexpr int64_t kStripNbytes = 24 << 10;      // of L1, for a strip
+constexpr int64_t kStripNbytes =
+    96 << 10;  // of a strip: L1 or not far from it, wide enough for B to be packed rarely
 constexpr int64_t kResidentNbytes = 384 << 10;  // of L2, for all of a block
 constexpr int64_t kRows = 96;                   // A is read that often: packing it costs little
-constexpr int64_t kColumnStep = 64;  // whole cache lines of a 16-bit weight
+constexpr int64_t kColumnStep = 64;             // whole cache lines of a 16-bit weight
 constexpr int64_t kMostCols = 2048;
 constexpr int64_t kMostStagedCols = 256;
 
@@ -44,7 +45,8 @@ Tiling largest(const TileOps& ops, const Job& job, bool writes, int64_t most_col
   };
   int64_t rows = std::min(round_up(kRows, ops.rows), round_up(job.rows, ops.rows));
   int64_t cols = std::min(most_cols, round_up(job.cols, kColumnStep));
-  while (cols > kColumnStep && !fits(rows, cols)) cols = round_up(cols - cols / 4 - kColumnStep / 2, kColumnStep);
+  while (cols > kColumnStep && !fits(rows, cols))
+    cols = round_up(cols - cols / 4 - kColumnStep / 2, kColumnStep);
   while (rows > ops.rows && nbytes_of(rows, cols) > limit) rows = round_up(rows / 2, ops.rows);
   const int64_t even = round_up(parts(job.cols, parts(job.cols, cols)), kColumnStep);  // no sliver at the end
   return {rows, even, nbytes_of(rows, even)};
@@ -56,7 +58,8 @@ Rows base_rows(const Job& job, const Block& block, bool staged, std::byte* stage
   const int64_t first = block.row * job.base_row_stride + block.col * job.base_col_stride;
   const std::byte* base = element_at(job.base, job.dtype, first);
   if (!staged) return {const_cast<std::byte*>(base), job.base_row_stride};
-  copy_rect({stage, base, block.rows, block.cols, block.cols, 1, job.base_row_stride, job.base_col_stride, nbytes});
+  copy_rect(
+      {stage, base, block.rows, block.cols, block.cols, 1, job.base_row_stride, job.base_col_stride, nbytes});
   return {stage, block.cols};
 }
 
@@ -81,8 +84,8 @@ bool fuse_terms(const TileOps& ops, const ElementOps& elements, const Job& job, 
   auto* weight = const_cast<std::byte*>(element_at(job.weight, job.dtype, first));
   if (!staged) return terms.fuse({weight, job.weight_row_stride});
   const bool overflow = terms.fuse(base);
-  copy_rect({weight, stage, block.rows, block.cols, job.weight_row_stride, job.weight_col_stride, block.cols, 1,
-             dtype_bits(job.dtype) / 8});
+  copy_rect({weight, stage, block.rows, block.cols, job.weight_row_stride, job.weight_col_stride, block.cols,
+             1, dtype_bits(job.dtype) / 8});
   return overflow;
 }
 
@@ -128,8 +131,8 @@ class TileSquares {
 
 }  // namespace
 
-void sum_changed_squares(const TileOps& ops, const ElementOps& elements, const Gains& gains, const Block& block,
-                         const Tiling& tiling, Workspace& workspace, double* sums) {
+void sum_changed_squares(const TileOps& ops, const ElementOps& elements, const Gains& gains,
+                         const Block& block, const Tiling& tiling, Workspace& workspace, double* sums) {
   TileSquares squares(ops, elements, gains, workspace);
   if (gains.by_columns) {
     std::fill_n(sums, block.cols, 0.0);
