@@ -53,13 +53,13 @@ struct F16 : Fp32 {
   static __m512i exponent() { return _mm512_set1_epi16(0x7C00); }
   static uint32_t equal(__m512i a, __m512i b) { return _mm512_cmpeq_epi16_mask(a, b); }
   static __m512i blend(uint32_t mask, __m512i a, __m512i b) { return _mm512_mask_blend_epi16(mask, a, b); }
-  static __m256i add_round_half(const Element* from, const float* sums) {
+  static __m256i add_round_half(const Element* from, Vec sums) {
     const __m512 old = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-    return _mm512_cvtps_ph(_mm512_add_ps(old, load(sums)), _MM_FROUND_TO_NEAREST_INT);
+    return _mm512_cvtps_ph(_mm512_add_ps(old, sums), _MM_FROUND_TO_NEAREST_INT);
   }
-  static Row add_round(const Element* from, const float* sums) {
-    return {_mm512_inserti64x4(_mm512_castsi256_si512(add_round_half(from, sums)),
-                               add_round_half(from + 16, sums + 16), 1)};
+  static Row add_round(const Element* from, Vec low, Vec high) {
+    return {_mm512_inserti64x4(_mm512_castsi256_si512(add_round_half(from, low)), add_round_half(from + 16, high),
+                               1)};
   }
 };
 
@@ -78,13 +78,12 @@ struct BF16 : Fp32 {
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(1));
     return _mm512_add_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(0x7FFF)), odd);
   }
-  static Row add_round(const Element* from, const float* sums) {
+  static Row add_round(const Element* from, Vec low, Vec high) {
     const __m512i old = load_bits(from);
     const Vec even = _mm512_castsi512_ps(_mm512_slli_epi32(old, 16));
     const Vec odd = _mm512_castsi512_ps(_mm512_and_si512(old, _mm512_set1_epi32(-0x10000)));
-    const __m512i low = round_up(_mm512_add_ps(even, load(sums)));
-    const __m512i high = round_up(_mm512_add_ps(odd, load(sums + 16)));
-    return {_mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(low, 16), high)};
+    const __m512i upper = round_up(_mm512_add_ps(odd, high));
+    return {_mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(round_up(_mm512_add_ps(even, low)), 16), upper)};
   }
 };
 
@@ -96,9 +95,9 @@ struct F32 : Fp32 {
   static __m512i blend(uint32_t mask, __m512i a, __m512i b) {
     return _mm512_mask_blend_epi32(static_cast<__mmask16>(mask), a, b);
   }
-  static Row add_round(const Element* from, const float* sums) {
-    return {_mm512_castps_si512(_mm512_add_ps(_mm512_loadu_ps(from), load(sums))),
-            _mm512_castps_si512(_mm512_add_ps(_mm512_loadu_ps(from + 16), load(sums + 16)))};
+  static Row add_round(const Element* from, Vec low, Vec high) {
+    return {_mm512_castps_si512(_mm512_add_ps(_mm512_loadu_ps(from), low)),
+            _mm512_castps_si512(_mm512_add_ps(_mm512_loadu_ps(from + 16), high))};
   }
 };
 
@@ -110,9 +109,9 @@ struct F64 : Fp64 {
   static __m512i blend(uint32_t mask, __m512i a, __m512i b) {
     return _mm512_mask_blend_epi64(static_cast<__mmask8>(mask), a, b);
   }
-  static Row add_round(const Element* from, const double* sums) {
-    return {_mm512_castpd_si512(_mm512_add_pd(_mm512_loadu_pd(from), load(sums))),
-            _mm512_castpd_si512(_mm512_add_pd(_mm512_loadu_pd(from + 8), load(sums + 8)))};
+  static Row add_round(const Element* from, Vec low, Vec high) {
+    return {_mm512_castpd_si512(_mm512_add_pd(_mm512_loadu_pd(from), low)),
+            _mm512_castpd_si512(_mm512_add_pd(_mm512_loadu_pd(from + 8), high))};
   }
 };
 
@@ -152,13 +151,13 @@ struct Weight : Format {
 bool sweep(DType weight, const Sweep& s) {
   switch (weight) {
     case DType::F16:
-      return sweep_in_groups<Weight<F16>, 12, 8, 4, 2, 1>(s);
+      return sweep_in_groups<Weight<F16>, 6, 4, 2, 1>(s);
     case DType::BF16:
-      return sweep_in_groups<Weight<BF16>, 12, 8, 4, 2, 1>(s);
+      return sweep_in_groups<Weight<BF16>, 6, 4, 2, 1>(s);
     case DType::F32:
-      return sweep_in_groups<Weight<F32>, 12, 8, 4, 2, 1>(s);
+      return sweep_in_groups<Weight<F32>, 6, 4, 2, 1>(s);
     default:
-      return sweep_in_groups<Weight<F64>, 12, 8, 4, 2, 1>(s);
+      return sweep_in_groups<Weight<F64>, 6, 4, 2, 1>(s);
   }
 }
 
