@@ -23,7 +23,12 @@ struct Fp32 {
   static Vec zero() { return _mm512_setzero_ps(); }
   static Vec load(const float* from) { return _mm512_load_ps(from); }
   static void store(float* to, Vec value) { _mm512_store_ps(to, value); }
-  static Vec broadcast(const float* from) { return _mm512_set1_ps(*from); }
+  // As an integer: VPBROADCASTD is a load alone where VBROADCASTSS takes a slot of the vector pipes too (Zen 4).
+  static Vec broadcast(const float* from) {
+    int32_t bits;
+    std::memcpy(&bits, from, sizeof(bits));
+    return _mm512_castsi512_ps(_mm512_set1_epi32(bits));
+  }
   static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 };
 
@@ -34,7 +39,11 @@ struct Fp64 {
   static Vec zero() { return _mm512_setzero_pd(); }
   static Vec load(const double* from) { return _mm512_load_pd(from); }
   static void store(double* to, Vec value) { _mm512_store_pd(to, value); }
-  static Vec broadcast(const double* from) { return _mm512_set1_pd(*from); }
+  static Vec broadcast(const double* from) {
+    int64_t bits;
+    std::memcpy(&bits, from, sizeof(bits));
+    return _mm512_castsi512_pd(_mm512_set1_epi64(bits));
+  }
   static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_pd(a, b, c); }
 };
 
