@@ -31,12 +31,13 @@ struct Sums {
     }
   }
 
-  [[gnu::always_inline]] void step(const typename F::Scalar* up, const typename F::Scalar* down) {
+  [[gnu::always_inline]] void step(const typename F::Scalar* up, int64_t up_stride,
+                                   const typename F::Scalar* down) {
     const typename F::Vec down_low = F::load(down);
     const typename F::Vec down_high = F::load(down + F::kCols / 2);
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
-      const typename F::Vec scaled = F::broadcast(up + i * TileOps::kUpStride);
+      const typename F::Vec scaled = F::broadcast(up + i * up_stride);
       low[i] = F::fma(scaled, down_low, low[i]);
       high[i] = F::fma(scaled, down_high, high[i]);
     }
@@ -144,7 +145,7 @@ class Walk {
   }
 
   [[gnu::always_inline]] const Scalar* up() const {
-    return static_cast<const Scalar*>(s_.up) + tile_ * Rows * TileOps::kUpStride;
+    return static_cast<const Scalar*>(s_.up) + tile_ * Rows * s_.up_stride;
   }
   [[gnu::always_inline]] const Scalar* down() const { return down_; }
   [[gnu::always_inline]] Scalar* partial() const { return partial_; }
@@ -190,17 +191,17 @@ template <class F, int Rows>
   next.start(s.first ? nullptr : walk.partial());
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
-    if (i < s.rank) next.step(up + i, down + i * F::kCols);
+    if (i < s.rank) next.step(up + i, s.up_stride, down + i * F::kCols);
     finish_row(done, behind, i, left);
   }
-  for (int64_t r = Rows; r < s.rank; ++r) next.step(up + r, down + r * F::kCols);
+  for (int64_t r = Rows; r < s.rank; ++r) next.step(up + r, s.up_stride, down + r * F::kCols);
 }
 
 // The sums alone.
 template <class F, int Rows>
 [[gnu::always_inline]] inline void sum(const Sweep& s, const Walk<F, Rows>& walk, Sums<F, Rows>& next) {
   next.start(s.first ? nullptr : walk.partial());
-  for (int64_t r = 0; r < s.rank; ++r) next.step(walk.up() + r, walk.down() + r * F::kCols);
+  for (int64_t r = 0; r < s.rank; ++r) next.step(walk.up() + r, s.up_stride, walk.down() + r * F::kCols);
 }
 
 // The full panels, each tile finished under the next.
@@ -282,7 +283,7 @@ bool take_groups(Sweep& s, int tiles_high) {
   bool overflow = false;
   for (; s.rows >= rows; s.rows -= rows) {
     overflow |= sweep_rows<F, Rows>(s, tiles_high);
-    s.up = static_cast<const typename F::Scalar*>(s.up) + rows * TileOps::kUpStride;
+    s.up = static_cast<const typename F::Scalar*>(s.up) + rows * s.up_stride;
     s.base = static_cast<const typename F::Element*>(s.base) + rows * s.base_row_stride;
     s.weight = static_cast<typename F::Element*>(s.weight) + rows * s.weight_row_stride;
     s.partial = static_cast<typename F::Scalar*>(s.partial) + rows * F::kCols * panels;
