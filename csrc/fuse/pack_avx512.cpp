@@ -79,8 +79,8 @@ void pack_down_f64(const void* source, int64_t count, char* panels, int64_t pane
   }
 }
 
-// Never stores past the end: the next term may be there already. Masks only where it must: a masked store takes
-// several times as long (Zen 4).
+// Never stores past the end: the next term may be there already. Masks only where it must: a masked store
+// takes several times as long (Zen 4).
 template <class Source>
 void pack_up_as(const void* source, int64_t count, float scale, float* out) {
   const auto* from = static_cast<const typename Source::Bits*>(source);

@@ -18,8 +18,8 @@ int64_t compute_nbytes(const Job& job) {
   return job.dtype == DType::F64 ? 8 : 4;
 }
 
-// How many ranks are summed at a time: all of them, or even parts. With more than these the accumulators go to
-// memory and back, which costs less than the columns and rows that A and B would leave room for.
+// How many ranks are summed at a time: all of them, or even parts. With more than these the accumulators go
+// to memory and back, which costs less than the columns and rows that A and B would leave room for.
 int64_t rank_block(const Job& job) {
   const int64_t most = 1024 / compute_nbytes(job);
   const int64_t rank = total_rank(job);

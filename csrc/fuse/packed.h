@@ -11,8 +11,8 @@ namespace lora_mmap {
 
 // The rows of a block against all its columns, for one rank block.
 struct Sweep {
-  const void* up;    // B * scale: `rows` rows
-  const void* down;  // A: panels of [rank][panel columns], in the order of the columns
+  const void* up;     // B * scale: `rows` rows
+  const void* down;   // A: panels of [rank][panel columns], in the order of the columns
   int64_t up_stride;  // in elements
   int64_t rank;
   int64_t rows;  // 1 .. TileOps::rows

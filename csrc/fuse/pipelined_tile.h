@@ -1,6 +1,6 @@
-// The register-tile loop for instruction sets with 32 registers. Two tiles share them: while one is summed, the
-// rows of the one before are added to the weight between its rank steps, so that conversions, loads and stores
-// run in pipes that the FMAs leave free. In an unnamed namespace for the reason given in tile.h.
+// The register-tile loop for instruction sets with 32 registers. Two tiles share them: while one is summed,
+// the rows of the one before are added to the weight between its rank steps, so that conversions, loads and
+// stores run in pipes that the FMAs leave free. In an unnamed namespace for the reason given in tile.h.
 //
 // A format F has: Element, Scalar and Vec (the weight's bits, the compute type, a register of it); kCols, the
 // columns of two registers; load, store, broadcast, zero and fma; Row, the bits of kCols results, with
@@ -129,7 +129,10 @@ class Walk {
   using Scalar = typename F::Scalar;
   using Element = typename F::Element;
 
-  Walk(const Sweep& s, int tiles_high) : s_(s), tiles_high_(tiles_high) {
+  Walk(const Sweep& s, int tiles_high)
+      : s_(s),
+        tiles_high_(tiles_high),
+        crowded_(s.base_row_stride * static_cast<int64_t>(sizeof(Element)) % 4096 == 0) {
     down_ = static_cast<const Scalar*>(s.down);
     partial_ = static_cast<Scalar*>(s.partial);
   }
@@ -152,28 +155,38 @@ class Walk {
 
   [[gnu::always_inline]] Place<F> place() const {
     return {static_cast<const Element*>(s_.base) + tile_ * Rows * s_.base_row_stride + col_,
-            static_cast<Element*>(s_.weight) + tile_ * Rows * s_.weight_row_stride + col_,
-            s_.base_row_stride, s_.weight_row_stride};
+            static_cast<Element*>(s_.weight) + tile_ * Rows * s_.weight_row_stride + col_, s_.base_row_stride,
+            s_.weight_row_stride};
   }
 
-  // Fetches what the walk needs a little later, past the end of the rows from the group of rows below. A group
-  // is as many streams as it has rows, and each stops at every page: more than the hardware prefetcher follows.
+  // Fetches what the walk needs a little later, past the end of the rows from the group of rows below. A
+  // group is as many streams as it has rows, and each stops at every page: more than the hardware prefetcher
+  // follows.
   [[gnu::always_inline]] void prefetch() const {
+    if (crowded_)
+      prefetch_lines<_MM_HINT_T1, 1024>();
+    else
+      prefetch_lines<_MM_HINT_T0, 512>();
+  }
+
+ private:
+  template <_mm_hint Hint, int64_t AheadNbytes>
+  [[gnu::always_inline]] void prefetch_lines() const {
     constexpr int64_t kRowNbytes = F::kCols * sizeof(Element);
-    constexpr int64_t kAhead = 256 / sizeof(Element);
+    constexpr int64_t kAhead = AheadNbytes / sizeof(Element);
     const Element* at = place().base + kAhead;
     if (col_ + kAhead >= s_.cols) at += tiles_high_ * Rows * s_.base_row_stride - s_.cols;
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
       const char* row = reinterpret_cast<const char*>(at + i * s_.base_row_stride);
 #pragma GCC unroll 4
-      for (int64_t line = 0; line < kRowNbytes; line += 64) _mm_prefetch(row + line, _MM_HINT_T0);
+      for (int64_t line = 0; line < kRowNbytes; line += 64) _mm_prefetch(row + line, Hint);
     }
   }
 
- private:
   const Sweep& s_;
   const int tiles_high_;
+  const bool crowded_;  // the rows are whole pages apart: their lines compete for one set of L1, and lose
   int tile_ = 0;
   int64_t col_ = 0;
   const Scalar* down_;

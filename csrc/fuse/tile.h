@@ -146,8 +146,8 @@ bool sweep_rows(const Sweep& sweep) {
   bool overflow = false;
   for (int64_t col = 0; col < s.cols; col += F::kCols) {
     prefetch<F, Rows>(s, col);
-    const Tile<F, Rows> tile =
-        multiply<F, Rows>(static_cast<const Scalar*>(s.up), s.up_stride, down, s.rank, s.first ? nullptr : partial);
+    const Tile<F, Rows> tile = multiply<F, Rows>(static_cast<const Scalar*>(s.up), s.up_stride, down, s.rank,
+                                                 s.first ? nullptr : partial);
     const auto* base = static_cast<const typename F::Element*>(s.base) + col;
     auto* weight = static_cast<typename F::Element*>(s.weight) + col;
     if (!s.last) {

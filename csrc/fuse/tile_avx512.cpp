@@ -11,8 +11,8 @@
 #include "fuse/pack_avx512.h"
 #include "fuse/pipelined_tile.h"
 
-// A tile is 12 rows of two registers: 24 accumulators, two registers of A and one broadcast of B leave five of
-// the thirty-two to finish a row of the tile before.
+// A tile is 12 rows of two registers: 24 accumulators, two registers of A and one broadcast of B leave five
+// of the thirty-two to finish a row of the tile before.
 namespace lora_mmap {
 namespace {
 
@@ -23,7 +23,8 @@ struct Fp32 {
   static Vec zero() { return _mm512_setzero_ps(); }
   static Vec load(const float* from) { return _mm512_load_ps(from); }
   static void store(float* to, Vec value) { _mm512_store_ps(to, value); }
-  // As an integer: VPBROADCASTD is a load alone where VBROADCASTSS takes a slot of the vector pipes too (Zen 4).
+  // As an integer: VPBROADCASTD is a load alone where VBROADCASTSS takes a slot of the vector pipes too (Zen
+  // 4).
   static Vec broadcast(const float* from) {
     int32_t bits;
     std::memcpy(&bits, from, sizeof(bits));
@@ -67,8 +68,8 @@ struct F16 : Fp32 {
     return _mm512_cvtps_ph(_mm512_add_ps(old, sums), _MM_FROUND_TO_NEAREST_INT);
   }
   static Row add_round(const Element* from, Vec low, Vec high) {
-    return {_mm512_inserti64x4(_mm512_castsi256_si512(add_round_half(from, low)), add_round_half(from + 16, high),
-                               1)};
+    return {_mm512_inserti64x4(_mm512_castsi256_si512(add_round_half(from, low)),
+                               add_round_half(from + 16, high), 1)};
   }
 };
 
@@ -92,7 +93,8 @@ struct BF16 : Fp32 {
     const Vec even = _mm512_castsi512_ps(_mm512_slli_epi32(old, 16));
     const Vec odd = _mm512_castsi512_ps(_mm512_and_si512(old, _mm512_set1_epi32(-0x10000)));
     const __m512i upper = round_up(_mm512_add_ps(odd, high));
-    return {_mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(round_up(_mm512_add_ps(even, low)), 16), upper)};
+    return {_mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(round_up(_mm512_add_ps(even, low)), 16),
+                                    upper)};
   }
 };
 
