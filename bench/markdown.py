@@ -74,8 +74,10 @@ def _limits(limit: Mapping[str, Any]) -> str:
     def range_of(value: Spread) -> str:
         return f"{value.median / 1e9:.1f} ({value.min / 1e9:.1f} .. {value.max / 1e9:.1f})"
 
+    by_isa = sorted(limit["fma_best_flops_by_isa"].items(), key=lambda item: -item[1])
+    best = ", ".join(f"best with {isa} {peak / 1e9:.1f}" for isa, peak in by_isa)
     return (
-        f"{limit['threads']} thread(s): FMA {range_of(limit['fma_flops'])} GFLOP/s, in-place read + write "
+        f"{limit['threads']} thread(s): FMA {range_of(limit['fma_flops'])} GFLOP/s ({best}), in-place read + write "
         f"{range_of(limit['read_write_bytes_per_second'])} GB/s, copy {range_of(limit['copy_bytes_per_second'])} GB/s"
     )
 

@@ -39,7 +39,7 @@ TermNeeds::TermNeeds(const Job& job, bool norms) : sum(!norms) {
 TermLayout::TermLayout(const TermNeeds& needs, const PanelBlock& shape, size_t stage_nbytes) {
   const auto row = static_cast<size_t>(shape.row_nbytes());
   up = down + static_cast<size_t>(needs.ranks_at_once()) * row;
-  const int64_t up_elements = needs.low_rank ? shape.rows * TileOps::kUpStride : 0;
+  const int64_t up_elements = needs.low_rank ? shape.rows * TermNeeds::kRanks : 0;
   sum = up + static_cast<size_t>(up_elements * shape.element_nbytes);
   products = sum + (needs.sum ? shape.nbytes() : 0);
   wholes = products + static_cast<size_t>(needs.products) * shape.nbytes();
@@ -110,6 +110,7 @@ bool TermBlock::fuse_strip(Rows weight) {
   }
   return sweep({.up = scratch_,
                 .down = scratch_,
+                .up_stride = TermNeeds::kRanks,
                 .rank = 0,
                 .rows = shape_.rows,
                 .cols = shape_.cols,
@@ -195,6 +196,7 @@ void TermBlock::multiply(const Matrix& matrix, double scale, std::byte* panels, 
     pack_up(matrix, begin, end, scale);
     sweep({.up = scratch_ + layout_.up,
            .down = down,
+           .up_stride = TermNeeds::kRanks,
            .rank = end - begin,
            .rows = shape_.rows,
            .cols = shape_.cols,
@@ -229,7 +231,7 @@ void TermBlock::pack_up(const Matrix& matrix, int64_t begin, int64_t end, double
     const FactorRow source = packable_row(order_, {matrix.up_dtype, data, matrix.up_col_stride}, end - begin,
                                           scratch_ + layout_.copy);
     ops_.pack_up(order_, source.dtype, source.data, end - begin, scale, to);
-    to += TileOps::kUpStride * shape_.element_nbytes;
+    to += TermNeeds::kRanks * shape_.element_nbytes;
   }
 }
 
@@ -241,7 +243,7 @@ bool TermBlock::sweep(Sweep s) {
   bool overflow = s.rows > 0 && ops_.sweep(order_, s);
   for (int64_t done = s.rows, step = done; done < rows; ++done, step = 1) {
     s.rows = 1;
-    s.up = static_cast<const std::byte*>(s.up) + step * TileOps::kUpStride * shape_.element_nbytes;
+    s.up = static_cast<const std::byte*>(s.up) + step * TermNeeds::kRanks * shape_.element_nbytes;
     s.base = static_cast<const std::byte*>(s.base) + step * s.base_row_stride * nbytes;
     s.weight = static_cast<std::byte*>(s.weight) + step * s.weight_row_stride * nbytes;
     s.partial = static_cast<std::byte*>(s.partial) + step * shape_.row_nbytes();
