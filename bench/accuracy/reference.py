@@ -109,6 +109,7 @@ def _of_weight(layer: Layer, tensors: Tensors, use: Use) -> Sum | None:
     if "ia3" in tensors:
         return _ia3(pristine, tensors) * scale(use.strength)
     change, own = algorithm(tensors, use.settings)
+    own *= float(tensors["scalar"].double()) if "scalar" in tensors else 1.0  # trained by old LyCORIS
     if "diff" in tensors and layer.transposed:  # a difference of the parameter, laid out as it is
         change = change.T
     change = change.reshape(*pristine.shape)
@@ -261,6 +262,7 @@ _ROLES = {
     "b_norm": "diff_b",
     "weight": "ia3",
     "on_input": "on_input",
+    "scalar": "scalar",
 }
 
 

@@ -5,7 +5,15 @@ import itertools
 
 import pytest
 import torch
-from composing import assert_composed, compose_and_hold, every_layer, tensors_for, uses_of
+from composing import (
+    assert_composed,
+    assert_same_bytes,
+    compose_and_hold,
+    every_layer,
+    same_bytes,
+    tensors_for,
+    uses_of,
+)
 from every_algorithm import ALGORITHMS, Filled
 from stand_ins import holding
 from torch import nn
@@ -136,6 +144,24 @@ def test_the_norms_of_a_control_lora():
     assert torch.equal(
         model.get_parameter(f"{block}.norm.key_norm.scale"), pristine.get_parameter(f"{block}.norm.key_norm.scale")
     )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_modulation_of_wan(dtype):
+    """``diff_m`` belongs to a bare parameter [1, 6, dim] beside the block's layers."""
+    filled = Filled(torch.float32)
+    values = {"blocks.0.modulation": filled(1, 6, 24), "blocks.0.self_attn.q.weight": filled(24, 24)}
+    model = holding({name: value.to(dtype) for name, value in values.items()})
+    pristine = copy.deepcopy(model)
+    difference, pair = filled(1, 6, 24), {"lora_down.weight": filled(2, 24), "lora_up.weight": filled(24, 2)}
+    tensors = {"diffusion_model.blocks.0.diff_m": difference}
+    tensors |= {f"diffusion_model.blocks.0.self_attn.q.{key}": value for key, value in pair.items()}
+    lora_mmap.compose(model, [(tensors, -0.7)], strict=True)
+    uses = {"blocks.0": Use({"diff_m": difference}, -0.7), "blocks.0.self_attn.q": Use(pair, -0.7)}
+    assert assert_composed(model, pristine, [uses]) == set(values)
+    assert not same_bytes(*(found.get_parameter("blocks.0.modulation") for found in (model, pristine)))
+    lora_mmap.reset(model)
+    assert_same_bytes(model, pristine)
 
 
 def test_the_bound_where_weight_and_term_cancel():
