@@ -39,7 +39,7 @@ def _case(case: CaseResult) -> list[str]:
     lines += [f"- left out: {line}" for line in case.left_out]
     lines += [f"- limits, {_limits(limit.to_dict())}" for limit in case.limits if limit.fma]
     fewest = min((row.seconds.rounds for row in case.rows), default=0)
-    if case.goals and fewest < _ROUNDS_TO_JUDGE:
+    if case.goals and case.rows and fewest < _ROUNDS_TO_JUDGE:
         lines.append(f"- **as few as {fewest} round(s): the ratios and verdicts below are a smoke test, not figures**")
     if any(limit.fma and not limit.calm for limit in case.limits):
         lines.append("- **the machine was not calm (see the FMA range): do not quote these figures**")
