@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ _DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
 _RANKS = (4, 16, 64, 128, 256)
 _LARGE = (12288, 3072)
 _SHAPES = (_LARGE, (4096, 4096), (640, 640))
+_SCALE = 1e-3
 _BLOCKS = "torch row blocks"
 _UPCAST = "torch upcast"
 _ADDMM = "torch addmm"
@@ -35,12 +38,12 @@ def run(settings: Settings) -> CaseResult:
             f"{_BLOCKS}: fp32 addmm_ into preallocated, cache-sized blocks of rows (the block size fastest here), "
             "one rounding",
             f"{_UPCAST}: the whole weight in an fp32 buffer that is kept, addmm_, one rounding",
-            f"{_ADDMM}: W.addmm_(B, A) at the weight's dtype; {_NAIVE}: W += s * (B @ A) at the weight's dtype; both in "
-            f"float16 up to rank {_SLOW_FP16_RANK} only (a scalar loop: seconds a call)",
+            f"{_ADDMM}: W.addmm_(B, A) at the weight's dtype; {_NAIVE}: W += s * (B @ A) at the weight's dtype; both "
+            f"in float16 up to rank {_SLOW_FP16_RANK} only (a scalar loop: seconds a call)",
             f"{_NAIVE} is left out by --quick and beyond {_LARGE[0]} x {_LARGE[1]}; contenders slower than 0.5 s are "
             "timed once",
             "the floor counts fp32 FMA, which a bfloat16 dot product (AVX512-BF16, torch's addmm) can beat at half the "
-            "time; it rounds B to bfloat16 before the scale, where the contract rounds B * s to fp32",
+            "time: it scales the finished sum, where the contract's sum is over fp32 products B * s",
         ],
     )
     ambient = torch.get_num_threads()
@@ -104,7 +107,7 @@ def _contenders(weight: Tensor, up: Tensor, down: Tensor, threads: int, include_
     return contenders
 
 
-def _job(weight: Tensor, up: Tensor, down: Tensor) -> tuple[object, ...]:
+def _job(weight: Tensor, up: Tensor, down: Tensor) -> Any:
     """What ``_C.fuse`` takes."""
     (rows, cols), rank, dtype = weight.shape, down.shape[0], _DTYPES[weight.dtype]
     term = (down.data_ptr(), dtype, cols, 1, up.data_ptr(), dtype, rank, 1, rank, 0, 0, _SCALE)

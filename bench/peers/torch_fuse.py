@@ -31,8 +31,8 @@ def addmm(weight: Tensor, up: Tensor, down: Tensor, scale: float) -> None:
 
 
 class Upcast:
-    """The whole weight in fp32, one ``addmm_``, one rounding: ``W.float()`` with an allocator that has the memory ready,
-    as the buffer is kept. Four bytes for each element of the weight."""
+    """The whole weight in fp32, one ``addmm_``, one rounding. The fp32 buffer is kept: ``W.float()`` as it is where the
+    allocator has the memory ready."""
 
     def __init__(self) -> None:
         self._buffer = torch.empty(0)

@@ -196,13 +196,15 @@ class BlockFusion {
 
 Tiling PackedKernel::tiling(const Job& job, size_t scratch_limit) const {
   if (!all_low_rank(job)) return term_tiling(ops_, job, scratch_limit);
-  constexpr int64_t kRows = 192;       // B of a rank block: 96 KiB
+  constexpr int64_t kRows = 192;       // B of a rank block: at most 192 KiB
   constexpr int64_t kColumnStep = 64;  // whole cache lines of a 16-bit weight
   constexpr int64_t kMostCols = 4096;
   const int64_t size = compute_nbytes(job);
   const int64_t rank = std::max<int64_t>(rank_block(job), 1);
   const bool wide_blocks = !is_staged(job);
-  int64_t rows = std::min(round_up(kRows, ops_.rows), round_up(job.rows, ops_.rows));
+  // A small weight is cut finer, so that its last blocks do not leave workers without one.
+  const int64_t eighth = std::max((job.rows + 7) / 8, 4 * ops_.rows);
+  int64_t rows = round_up(std::min({kRows, eighth, job.rows}), ops_.rows);
   // A column of a block takes its part of A and, between rank blocks, its accumulators.
   const int64_t column_nbytes = (rank + (total_rank(job) > rank ? rows : 0)) * size;
   int64_t cols = std::min(resident_nbytes() / column_nbytes, wide_blocks ? kMostCols : 256);

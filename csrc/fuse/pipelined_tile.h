@@ -164,7 +164,7 @@ class Walk {
   // follows.
   [[gnu::always_inline]] void prefetch() const {
     if (crowded_)
-      prefetch_lines<_MM_HINT_T1, 1024>();
+      prefetch_lines<_MM_HINT_T1, 2048>();
     else
       prefetch_lines<_MM_HINT_T0, 512>();
   }

@@ -103,6 +103,7 @@ struct F32 : Fp32 {
   using Row = Bits<2>;
   static __m512i exponent() { return _mm512_set1_epi32(0x7F800000); }
   static uint32_t equal(__m512i a, __m512i b) { return _mm512_cmpeq_epi32_mask(a, b); }
+  static __m512i larger(__m512i a, __m512i b) { return _mm512_max_epu32(a, b); }
   static __m512i blend(uint32_t mask, __m512i a, __m512i b) {
     return _mm512_mask_blend_epi32(static_cast<__mmask16>(mask), a, b);
   }
@@ -117,6 +118,7 @@ struct F64 : Fp64 {
   using Row = Bits<2>;
   static __m512i exponent() { return _mm512_set1_epi64(0x7FF0000000000000); }
   static uint32_t equal(__m512i a, __m512i b) { return _mm512_cmpeq_epi64_mask(a, b); }
+  static __m512i larger(__m512i a, __m512i b) { return _mm512_max_epu64(a, b); }
   static __m512i blend(uint32_t mask, __m512i a, __m512i b) {
     return _mm512_mask_blend_epi64(static_cast<__mmask8>(mask), a, b);
   }
@@ -135,11 +137,11 @@ struct Weight : Format {
   static uint32_t non_finite(__m512i bits) {
     return Format::equal(_mm512_and_si512(bits, Format::exponent()), Format::exponent());
   }
+  // One comparison a row: they run in the pipes of the FMAs.
   static bool all_finite(const Row& row) {
-    uint32_t flags = 0;
-#pragma GCC unroll 2
-    for (int i = 0; i < kParts; ++i) flags |= non_finite(row.part[i]);
-    return flags == 0;
+    __m512i most = _mm512_and_si512(row.part[0], Format::exponent());
+    if constexpr (kParts == 2) most = Format::larger(most, _mm512_and_si512(row.part[1], Format::exponent()));
+    return Format::equal(most, Format::exponent()) == 0;
   }
   static void store_row(void* to, const Row& row) {
 #pragma GCC unroll 2

@@ -32,7 +32,8 @@ void flip_avx512(std::byte* memory, size_t nbytes) {
 void flip_streaming_avx512(std::byte* memory, size_t nbytes) {
   const __m512i ones = _mm512_set1_epi32(0x01010101);
   for (std::byte* end = memory + nbytes; memory != end; memory += sizeof(__m512i))
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(memory), _mm512_xor_si512(_mm512_load_si512(memory), ones));
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(memory),
+                        _mm512_xor_si512(_mm512_load_si512(memory), ones));
   _mm_sfence();
 }
 

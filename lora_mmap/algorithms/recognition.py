@@ -104,7 +104,9 @@ def _trained(scaling: Scaling, index: int, group: Group, members: Members) -> Re
     parts: dict[str, Part] = {}
     if weight is not None:
         parts[_weight_parameter(members)] = weight
-    rows = weight.form[0] if weight is not None else None
+    # What lies as the module stores it may be transposed: only the module tells.
+    told = weight is not None and not (weight.formula is not None and weight.formula.as_stored)
+    rows = weight.form[0] if weight is not None and told else None
     bias = whole.bias(members, rows, weight)
     if bias is not None:
         parts["bias"] = bias
