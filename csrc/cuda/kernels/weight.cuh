@@ -82,4 +82,16 @@ LORA_MMAP_DEVICE bool fuse_element(u64 weight, u64 base, float acc) {
   return (not_finite<Format>(sum) & ~not_finite<Format>(old)) != 0;
 }
 
+// The same in fp64. Bits, not numbers: what is not finite passes through unchanged.
+LORA_MMAP_DEVICE bool fuse_element(u64 weight, u64 base, double acc) {
+  u64 bits = *pointer_to<const u64>(base);
+  bool overflow = false;
+  if (is_finite(double_of(bits))) {
+    bits = bits_of(add(double_of(bits), acc));
+    overflow = !is_finite(double_of(bits));
+  }
+  *pointer_to<u64>(weight) = bits;
+  return overflow;
+}
+
 }  // namespace lora_mmap::cuda
