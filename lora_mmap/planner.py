@@ -119,8 +119,9 @@ class _Planner:
             return several(one.landed for one in best)
         chosen = best[0] if best else next((one for one in found if one.obstacle), found[0])
         if best:
-            for cut in chosen.placed:
-                self._require_reach(cut.geometry)
+            elsewhere = next((why for cut in chosen.placed if (why := self._unreachable(cut.geometry))), "")
+            if elsewhere:
+                return Outcome(UNSUPPORTED, elsewhere, tuple(chosen.landed))
             entry.placed[group.group] = chosen.placed
             entry.formulas[group.group] = group.formulas
         return chosen.outcome
@@ -165,19 +166,24 @@ class _Planner:
         geometry = self.weights.look(target.number)
         if isinstance(geometry, str):
             return f"module '{target.module}': {geometry}"
-        if geometry.device.type == "meta" and not self.anywhere:
-            return f"module '{target.module}': its weight is on the meta device, there is nothing there"
+        if elsewhere := self._unreachable(geometry):
+            return elsewhere
         if target.placement.axis == "cols" and geometry.column_map is not None:
             return f"module '{target.module}': sections of its input features are supported for plain memory order only"
-        self._require_reach(geometry)
         return geometry
 
-    def _require_reach(self, geometry: Geometry) -> None:
-        if not geometry.within_reach and not self.anywhere:
+    def _unreachable(self, geometry: Geometry) -> str:
+        """Why nothing can be written there now, or an empty text. Raises ModelError for devices without kernels."""
+        if self.anywhere:
+            return ""
+        if geometry.device.type == "meta":
+            return f"module '{geometry.name}': its weight is on the meta device, there is nothing there"
+        if not geometry.within_reach:
             raise ModelError(
                 f"[compose] weight '{geometry.path}' is on {geometry.device}, expected one of "
                 f"{', '.join(FUSABLE_DEVICES)}"
             )
+        return ""
 
     def _same_kernel(self, adapter: Adapter, pair: Pair, target: Target) -> bool:
         """False for a convolution's factor whose kernel is another with as many elements. 2-D ones are flattened."""

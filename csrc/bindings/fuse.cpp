@@ -14,17 +14,23 @@ namespace py = pybind11;
 namespace lora_mmap::bindings {
 namespace {
 
-std::vector<int64_t> fuse_jobs(const py::list& list, int threads, const std::optional<std::string>& isa) {
+std::vector<int64_t> fuse_jobs(const py::list& list, int threads, const std::optional<std::string>& isa,
+                               size_t scratch_nbytes) {
   const std::vector<Job> jobs = read_jobs(list);
   std::vector<int64_t> overflowed;
-  without_gil([&] { overflowed = fuse(jobs, threads, isa); });
+  without_gil([&] { overflowed = fuse(jobs, threads, isa, scratch_nbytes); });
   return overflowed;
 }
 
-std::vector<int64_t> compute_gains(const py::list& list, int threads, const std::optional<std::string>& isa) {
+size_t scratch_nbytes_of(const py::list& list, int threads, const std::optional<std::string>& isa) {
+  return fuse_scratch_nbytes(read_jobs(list), threads, isa);
+}
+
+std::vector<int64_t> compute_gains(const py::list& list, int threads, const std::optional<std::string>& isa,
+                                   size_t scratch_nbytes) {
   const std::vector<Gains> jobs = read_gains(list);
   std::vector<int64_t> not_finite;
-  without_gil([&] { not_finite = gains(jobs, threads, isa); });
+  without_gil([&] { not_finite = gains(jobs, threads, isa, scratch_nbytes); });
   return not_finite;
 }
 
@@ -44,6 +50,7 @@ std::vector<std::string> isa_names() {
 void register_fuse(py::module_& m) {
   m.def(
       "fuse", fuse_jobs, py::arg("jobs"), py::arg("threads"), py::arg("isa") = py::none(),
+      py::arg("scratch_nbytes") = kScratchNbytes,
       "Fuses every job: (weight, base, rows, cols, weight_row_stride, weight_col_stride, base_row_stride,\n"
       "base_col_stride, dtype, terms). A matrix: (down, down_dtype, down_row_stride, down_col_stride, up,\n"
       "up_dtype, up_row_stride, up_col_stride, rank or -1, row_map or 0, col_map or 0). A term: a matrix's\n"
@@ -52,10 +59,13 @@ void register_fuse(py::module_& m) {
       "Addresses as integers, strides in elements. Returns the indices of the jobs that overflowed,\n"
       "ascending.");
   m.def("gains", compute_gains, py::arg("jobs"), py::arg("threads"), py::arg("isa") = py::none(),
+      py::arg("scratch_nbytes") = kScratchNbytes,
         "Computes magnitude / norm of base + term: (a job of fuse() with one term, by_columns, groups or 0,\n"
         "n_groups, magnitude, magnitude_dtype, magnitude_map or 0, out). Returns the indices of the jobs "
         "with a\n"
         "norm or result that is not finite, ascending.");
+  m.def("fuse_scratch_nbytes", scratch_nbytes_of, py::arg("jobs"), py::arg("threads"), py::arg("isa") = py::none(),
+        "The most memory that fuse() of the same would take for itself.");
   m.def("copy", copy_rects, py::arg("rects"), py::arg("threads"),
         "Copies rectangles: (dst, src, rows, cols, dst_row_stride, dst_col_stride, src_row_stride,\n"
         "src_col_stride, element_nbytes). Addresses as integers, strides in elements.");

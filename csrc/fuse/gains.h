@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "fuse/job.h"
+#include "fuse/scratch.h"
 
 namespace lora_mmap {
 
@@ -26,11 +27,15 @@ struct Gains {
   void* out;                     // [n_groups] float, or double for an F64 job; aligned
 };
 
+constexpr int64_t kNormLanes = 16;
+constexpr int64_t kMostNorms = 256;
+
 // Computes all of `jobs` on up to `threads` threads; the bits depend on neither `threads` nor `isa`. Returns
 // the indices, ascending, of those with a norm or a result that is not finite; everything is written all the
 // same. Scratch as for fuse(). Throws Error(Fault::argument) before the first byte is written if one makes no
 // sense.
 std::vector<int64_t> gains(const std::vector<Gains>& jobs, int threads,
-                           const std::optional<std::string>& isa = std::nullopt);
+                           const std::optional<std::string>& isa = std::nullopt,
+                           size_t scratch_nbytes = kScratchNbytes);
 
 }  // namespace lora_mmap

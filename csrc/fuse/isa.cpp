@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "fuse/element_avx2.h"
 #include "fuse/packed.h"
 #include "fuse/scalar.h"
 #include "fuse/tile_avx2.h"
@@ -25,7 +26,7 @@ bool cpu_has_avx2() {
 std::vector<const Kernel*> find_kernels() {
   std::vector<const Kernel*> found;
   if (const TileOps* ops = avx2_tile_ops(); ops && cpu_has_avx2()) {
-    static const PackedKernel avx2("avx2", *ops);
+    static const PackedKernel avx2("avx2", *ops, *avx2_element_ops());
     found.push_back(&avx2);
   }
   static const ScalarKernel scalar;

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "fuse/gains.h"
 #include "fuse/job.h"
 
 namespace lora_mmap {
@@ -13,7 +14,10 @@ namespace lora_mmap {
 // or no factor's, null pointers and strides of 0 where there is something to read.
 void check_jobs(const std::vector<Job>& jobs);
 
-// Throws Error(Fault::argument) about job number `job`.
+// The same for norms.
+void check_gains(const std::vector<Gains>& jobs);
+
+// Throws Error(Fault::argument) about job number `job` of fuse().
 [[noreturn]] void refuse_job(size_t job, const std::string& what);
 
 }  // namespace lora_mmap

@@ -8,6 +8,7 @@
 #include <new>
 #include <string_view>
 
+#include "fuse/gains.h"
 #include "fuse/job.h"
 
 namespace lora_mmap {
@@ -61,6 +62,14 @@ class Kernel {
 
   // Fuses one block, under a FloatEnv. True when a result is not finite where the base was.
   virtual bool fuse(const Job& job, const Block& block, Workspace& workspace) const = 0;
+
+  // Tiles for the norms of a job that has elements, of kMostNorms rows and columns at most.
+  virtual Tiling norm_tiling(const Gains& gains, size_t scratch_limit) const = 0;
+
+  // sums[i]: the sum of v * v over row (or column) i of `block`, in the order that Gains states. The block has all
+  // columns and a tile's rows, or all rows and a tile's columns. Under a FloatEnv.
+  virtual void sum_squares(const Gains& gains, const Block& block, const Tiling& tiling, Workspace& workspace,
+                           double* sums) const = 0;
 };
 
 }  // namespace lora_mmap

@@ -6,6 +6,7 @@
 
 #include "fuse/copy.h"
 #include "fuse/factor.h"
+#include "fuse/term_fusion.h"
 
 namespace lora_mmap {
 namespace {
@@ -177,6 +178,7 @@ class BlockFusion {
 }  // namespace
 
 Tiling PackedKernel::tiling(const Job& job, size_t scratch_limit) const {
+  if (!all_low_rank(job)) return term_tiling(ops_, job, scratch_limit);
   constexpr int64_t kRows = 192;       // B of a rank block: 96 KiB
   constexpr int64_t kColumnStep = 64;  // whole cache lines of a 16-bit weight
   constexpr int64_t kMostCols = 4096;
@@ -202,7 +204,17 @@ Tiling PackedKernel::tiling(const Job& job, size_t scratch_limit) const {
 }
 
 bool PackedKernel::fuse(const Job& job, const Block& block, Workspace& workspace) const {
+  if (!all_low_rank(job)) return fuse_terms(ops_, elements_, job, block, workspace);
   return BlockFusion(ops_, job, block, workspace).run();
+}
+
+Tiling PackedKernel::norm_tiling(const Gains& gains, size_t scratch_limit) const {
+  return change_tiling(ops_, gains, scratch_limit);
+}
+
+void PackedKernel::sum_squares(const Gains& gains, const Block& block, const Tiling& tiling, Workspace& workspace,
+                               double* sums) const {
+  sum_changed_squares(ops_, elements_, gains, block, tiling, workspace, sums);
 }
 
 }  // namespace lora_mmap

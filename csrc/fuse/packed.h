@@ -50,17 +50,24 @@ struct TileOps {
   bool (*sweep)(DType weight, const Sweep& sweep);
 };
 
+struct ElementOps;
+
 class PackedKernel final : public Kernel {
  public:
-  // `name` and `ops` must outlive the kernel.
-  PackedKernel(std::string_view name, const TileOps& ops) : name_(name), ops_(ops) {}
+  // All of these must outlive the kernel. `elements`: for what is not low-rank.
+  PackedKernel(std::string_view name, const TileOps& ops, const ElementOps& elements)
+      : name_(name), ops_(ops), elements_(elements) {}
   std::string_view name() const override { return name_; }
   Tiling tiling(const Job& job, size_t scratch_limit) const override;
   bool fuse(const Job& job, const Block& block, Workspace& workspace) const override;
+  Tiling norm_tiling(const Gains& gains, size_t scratch_limit) const override;
+  void sum_squares(const Gains& gains, const Block& block, const Tiling& tiling, Workspace& workspace,
+                   double* sums) const override;
 
  private:
   std::string_view name_;
   const TileOps& ops_;
+  const ElementOps& elements_;
 };
 
 }  // namespace lora_mmap

@@ -1,42 +1,14 @@
 #include "fuse/scalar.h"
 
-#include <algorithm>
-#include <cmath>
-
-#include "fuse/factor.h"
+#include "fuse/scalar_tile.h"
 #include "fuse/weight_format.h"
 
 namespace lora_mmap {
 namespace {
 
-constexpr int64_t kTile = 48;  // the accumulators of a tile in fp64 take 18 KiB
-
-// acc[m][n] over every term in order: each accumulator sees its ranks one after the other.
-template <class T>
-void accumulate(const Job& job, const Block& block, T* acc, T* down_row) {
-  std::fill_n(acc, block.rows * block.cols, T{0});
-  for (const Term& each : job.terms) {
-    const Matrix& term = each.matrix;
-    const T scale = static_cast<T>(each.scale);
-    const int32_t* col_map = term.col_map ? term.col_map + block.col : nullptr;
-    for (int64_t r = 0; r < term.rank; ++r) {
-      const int64_t first = r * term.down_row_stride + (col_map ? 0 : block.col * term.down_col_stride);
-      read_factor_row(
-          {term.down_dtype, element_at(term.down, term.down_dtype, first), term.down_col_stride, col_map},
-          block.cols, down_row);
-      for (int64_t m = 0; m < block.rows; ++m) {
-        const int64_t row = block.row + m;
-        const int64_t up_row = term.row_map ? term.row_map[row] : row;
-        T up;
-        const int64_t at = up_row * term.up_row_stride + r * term.up_col_stride;
-        read_factor_row({term.up_dtype, element_at(term.up, term.up_dtype, at)}, 1, &up);
-        const T scaled = up * scale;
-        T* out = acc + m * block.cols;
-        for (int64_t n = 0; n < block.cols; ++n) out[n] = std::fma(scaled, down_row[n], out[n]);
-      }
-    }
-  }
-}
+constexpr int64_t kSide = ScalarTile<F64Weight>::kSide;
+constexpr size_t kTileNbytes = ScalarTile<F64Weight>::kNbytes;
+constexpr size_t kLanesNbytes = kSide * kNormLanes * sizeof(double);
 
 template <class Format>
 bool add_to_weight(const Job& job, const Block& block, const typename Format::Compute* acc) {
@@ -57,18 +29,69 @@ bool add_to_weight(const Job& job, const Block& block, const typename Format::Co
   return overflow;
 }
 
+// add(row, column, v * v) for every element of a tile, row by row.
+template <class Format, class Add>
+void for_each_square(const Job& job, const Block& tile, std::byte* scratch, Add add) {
+  ScalarTile<Format> values(job, tile, scratch);
+  const auto* change = values.sum();
+  for (int64_t m = 0; m < tile.rows; ++m)
+    for (int64_t n = 0; n < tile.cols; ++n, ++change) {
+      const double v = values.base(m, n) + *change;  // rounded to the compute type before it is widened
+      add(m, n, v * v);
+    }
+}
+
+template <class Format>
+void sum_rows(const Job& job, const Block& block, std::byte* scratch, double* sums) {
+  double* lanes = reinterpret_cast<double*>(scratch + kTileNbytes);
+  std::fill_n(lanes, block.rows * kNormLanes, 0.0);
+  for (int64_t col = 0; col < block.cols; col += kSide) {
+    const Block tile{block.row, col, block.rows, std::min(kSide, block.cols - col)};
+    for_each_square<Format>(job, tile, scratch, [&](int64_t m, int64_t n, double square) {
+      lanes[m * kNormLanes + (col + n) % kNormLanes] += square;
+    });
+  }
+  for (int64_t m = 0; m < block.rows; ++m) {
+    sums[m] = 0;
+    for (int64_t lane = 0; lane < kNormLanes; ++lane) sums[m] += lanes[m * kNormLanes + lane];
+  }
+}
+
+template <class Format>
+void sum_columns(const Job& job, const Block& block, std::byte* scratch, double* sums) {
+  std::fill_n(sums, block.cols, 0.0);
+  for (int64_t row = 0; row < block.rows; row += kSide) {
+    const Block tile{row, block.col, std::min(kSide, block.rows - row), block.cols};
+    for_each_square<Format>(job, tile, scratch, [&](int64_t, int64_t n, double square) { sums[n] += square; });
+  }
+}
+
 }  // namespace
 
 Tiling ScalarKernel::tiling(const Job& job, size_t) const {
-  return {std::min(kTile, job.rows), std::min(kTile, job.cols), (kTile * kTile + kTile) * sizeof(double)};
+  return {std::min(kSide, job.rows), std::min(kSide, job.cols), kTileNbytes};
 }
 
 bool ScalarKernel::fuse(const Job& job, const Block& block, Workspace& workspace) const {
   return visit_weight_format(job.dtype, [&]<class Format>(Format) {
-    using T = typename Format::Compute;
-    T* acc = reinterpret_cast<T*>(workspace.reserve((kTile * kTile + kTile) * sizeof(T)));
-    accumulate(job, block, acc, acc + kTile * kTile);
-    return add_to_weight<Format>(job, block, acc);
+    ScalarTile<Format> tile(job, block, workspace.reserve(kTileNbytes));
+    return add_to_weight<Format>(job, block, tile.sum());
+  });
+}
+
+Tiling ScalarKernel::norm_tiling(const Gains& gains, size_t) const {
+  const Job& job = gains.job;
+  return {std::min(kSide, job.rows), std::min(kSide, job.cols), kTileNbytes + kLanesNbytes};
+}
+
+void ScalarKernel::sum_squares(const Gains& gains, const Block& block, const Tiling&, Workspace& workspace,
+                               double* sums) const {
+  visit_weight_format(gains.job.dtype, [&]<class Format>(Format) {
+    std::byte* scratch = workspace.reserve(kTileNbytes + kLanesNbytes);
+    if (gains.by_columns)
+      sum_columns<Format>(gains.job, block, scratch, sums);
+    else
+      sum_rows<Format>(gains.job, block, scratch, sums);
   });
 }
 

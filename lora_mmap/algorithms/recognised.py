@@ -39,6 +39,7 @@ _TITLES = {
     "tucker": "LoRA in Tucker form (lora_mid)",
     "lora_bias": "LoRA with a trained bias (lora_bias)",
     "sparse_bias": "LoRA with a sparse bias (bias_values)",
+    "scalar": "a scalar beside the factors (scalar)",
     "embedding": "LoRA on an embedding",
     "nunchaku": "LoRA in the packed order of Nunchaku's kernels",
     "dora": "DoRA",

@@ -20,7 +20,7 @@ def mixed(small):
     """Keys of every outcome: applied, absent, unsupported, ignored and unknown."""
     tensors = keyed(adapter_for(small, ["first", "conv"]), alpha=8)
     tensors |= keyed({"blocks.7.gone": factors(6, 5)})
-    tensors |= {f"second.hada_{word}": torch.ones(2, 2) for word in ("w1_a", "w1_b", "w2_a", "w2_b")}
+    tensors["second.oft_blocks"] = torch.zeros(1, 2, 2)
     tensors["epoch"] = tensors["unheard_of"] = torch.ones(1)
     return tensors
 
@@ -40,10 +40,7 @@ def test_outcomes_of_keys(small, mixed):
         "conv.alpha": "applied",
         "blocks.7.gone.lora_A.weight": "absent",
         "blocks.7.gone.lora_B.weight": "absent",
-        "second.hada_w1_a": "unsupported",
-        "second.hada_w1_b": "unsupported",
-        "second.hada_w2_a": "unsupported",
-        "second.hada_w2_b": "unsupported",
+        "second.oft_blocks": "unsupported",
         "epoch": "ignored",
         "unheard_of": "unknown",
     }
@@ -106,7 +103,7 @@ def test_the_card_is_a_box_that_says_what_happened(small, mixed, tmp_path):
         "1 unsupported",
         "1 unknown",
         "blocks.7.gone",
-        "LoHa",
+        "OFT",
         "x 0.5",
     ):
         assert word in card, word
@@ -157,14 +154,14 @@ def test_check_reports_what_compose_would_refuse(small, sha256):
         lora_mmap.check(small, tensors, strict=True)
 
 
-@pytest.mark.parametrize("key", ["blocks.7.gone.lora_A.weight", "second.hada_w1_a", "unheard_of"])
+@pytest.mark.parametrize("key", ["blocks.7.gone.lora_A.weight", "second.oft_blocks", "unheard_of"])
 def test_strict_raises_for_any_homeless_key(small, mixed, key, sha256):
     before = sha256(small)
     tensors = keyed(adapter_for(small, ["first"]))
     assert lora_mmap.check(small, tensors, strict=True)
     tensors |= {k: v for k, v in mixed.items() if k.rsplit(".", 1)[0].startswith(key.rsplit(".", 2)[0])}
     for call in (lora_mmap.compose, lora_mmap.check):
-        with pytest.raises(UnmatchedKeysError, match=key.split(".lora")[0].split(".hada")[0]):
+        with pytest.raises(UnmatchedKeysError, match=key.split(".lora")[0].split(".oft")[0]):
             call(small, [(tensors, 1.0)], strict=True)
     assert sha256(small) == before
 

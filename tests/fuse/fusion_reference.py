@@ -78,6 +78,13 @@ class Term:
         up = (self.up.data_ptr(), NAMES[self.up.dtype], *self.up.stride())
         return (*down, *up, self.down.shape[0], *maps, self.scale)
 
+    def added(self, acc, base, fma):
+        """``acc`` with this term added; ``base`` are the pristine values, in the type of ``acc``."""
+        up, down = self.factors(acc.dtype.type)
+        for r in range(down.shape[0]):
+            acc = fma(np.repeat(up[:, r : r + 1], acc.shape[1], 1), np.repeat(down[r : r + 1], acc.shape[0], 0), acc)
+        return acc
+
     def factors(self, compute):
         """(B * s, A), maps applied, in the compute type."""
         down, up = (to_numpy(f, compute) for f in (self.down, self.up))
@@ -104,12 +111,11 @@ def expected(base, terms):
     compute = np.float64 if base.dtype == torch.float64 else np.float32
     fma = fma64 if compute is np.float64 else fma32
     acc = np.zeros(tuple(base.shape), compute)
+    values = to_numpy(base, compute)
     for term in terms:
-        up, down = term.factors(compute)
-        for r in range(down.shape[0]):
-            acc = fma(np.repeat(up[:, r : r + 1], acc.shape[1], 1), np.repeat(down[r : r + 1], acc.shape[0], 0), acc)
+        acc = term.added(acc, values, fma)
     with np.errstate(all="ignore"):
-        total = torch.from_numpy(to_numpy(base, compute) + acc)
+        total = torch.from_numpy(values + acc)
     fused = total.to(base.dtype)
     finite = torch.isfinite(base)
     overflow = bool((finite & ~torch.isfinite(fused)).any())
