@@ -14,7 +14,8 @@
 namespace lora_mmap {
 namespace {
 
-// Of the sums of single columns that wait for the rest of their group. Jobs that need more run one after another.
+// Of the sums of single columns that wait for the rest of their group. Jobs that need more run one after
+// another.
 constexpr int64_t kColumnSums = (4 << 20) / sizeof(double);
 
 // Writes what the sum `sum` of group (or row) `index` gives. False if it is not finite.
@@ -101,7 +102,8 @@ class Batch {
     const Block block = schedule_.block(job, index);
     const Gains& gains = jobs_[first_ + job];
     if (gains.groups) {
-      kernel_.sum_squares(gains, block, tiles_[job], workspace, column_sums_.data() + offsets_[job] + block.col);
+      kernel_.sum_squares(gains, block, tiles_[job], workspace,
+                          column_sums_.data() + offsets_[job] + block.col);
       return true;
     }
     double sums[kMostNorms];
@@ -127,7 +129,7 @@ std::vector<int64_t> gains(const std::vector<Gains>& jobs, int threads, const st
   if (threads < 1)
     throw Error(Fault::argument, "[gains] threads is " + std::to_string(threads) + ", expected 1 or more");
   const Kernel& kernel = choose_kernel(isa);
-  check_gains(jobs);
+  check_gains(jobs, Where::host);
 
   std::vector<Workspace> workspaces(static_cast<size_t>(workers(threads)));
   const auto not_finite = std::make_unique<std::atomic<bool>[]>(jobs.size());

@@ -1,4 +1,5 @@
-// Fusion of jobs with terms of every kind, in the contract's order. What plain LoRA pairs need has kernels of its own.
+// Fusion of jobs with terms of every kind, in the contract's order. What plain LoRA pairs need has kernels of
+// its own.
 #pragma once
 
 #include "cuda/kernels/terms.cuh"
@@ -18,7 +19,6 @@ LORA_MMAP_DEVICE bool fuse_element(u32, u64 weight, u64 base, double acc) {
 // In the order of the weight's memory; true where a result overflows.
 template <class T>
 LORA_MMAP_DEVICE bool finish_terms(const JobRow& job, const Tile& tile, Stage<T>& stage, Patch<T>& acc) {
-  constexpr i32 kElements = static_cast<i32>(kPatchTile<T>.rows * kPatchTile<T>.cols);
   const bool by_rows = goes_by_rows(job.weight_row_stride, job.weight_col_stride);
   const i64 nbytes = element_nbytes(job.type);
   block_barrier();
@@ -26,14 +26,14 @@ LORA_MMAP_DEVICE bool finish_terms(const JobRow& job, const Tile& tile, Stage<T>
   block_barrier();
   bool overflow = false;
 #pragma unroll 1
-  for (i32 i = thread_index_again(); i < kElements; i += static_cast<i32>(kThreads)) {
+  for (i32 i = thread_index_again(); i < kPatchElements<T>; i += static_cast<i32>(kThreads)) {
     const Walk to = Walk::at<T>(i, by_rows);
     if (!has(tile, to.m, to.n)) continue;
     const i64 row = tile.row + to.m;
     const i64 col = tile.col + to.n;
-    overflow |= fuse_element(job.type, job.weight + (row * job.weight_row_stride + col * job.weight_col_stride) * nbytes,
-                             job.base + (row * job.base_row_stride + col * job.base_col_stride) * nbytes,
-                             stage.at(to.m, to.n));
+    overflow |= fuse_element(
+        job.type, job.weight + (row * job.weight_row_stride + col * job.weight_col_stride) * nbytes,
+        job.base + (row * job.base_row_stride + col * job.base_col_stride) * nbytes, stage.at(to.m, to.n));
   }
   return overflow;
 }
@@ -47,7 +47,7 @@ LORA_MMAP_DEVICE void fuse_terms(const FuseParams& params) {
     const Tile tile = tile_at(jobs, params.n_jobs, kPatchTile<T>, index, owner);
     owner = tile.owner;
     const JobRow& job = jobs[owner];
-    const TermTile at{job.base, job.base_row_stride, job.base_col_stride, job.type, tile};
+    const TermTile at{{job.base, job.base_row_stride, job.base_col_stride, 0, 0, job.type, false}, tile};
     Patch<T> acc;
     acc.clear();
 #pragma unroll 1

@@ -1,5 +1,5 @@
-// DoRA's factors: sums of squares of base + change over rows or columns, then magnitude / norm. The order of the sums
-// is docs/numerics.md's.
+// DoRA's factors: sums of squares of base + change over rows or columns, then magnitude / norm. The order of
+// the sums is docs/numerics.md's.
 #pragma once
 
 #include "cuda/kernels/terms.cuh"
@@ -10,8 +10,8 @@ LORA_MMAP_DEVICE double add_square(double sum, double value) {
   return add(sum, multiply(value, value));
 }
 
-// Of a tile's rows or columns, from one end of the job to the other: thread t has lane t % 16 of the rows t / 16 and
-// every sixteenth after that, or column t.
+// Of a tile's rows or columns, from one end of the job to the other: thread t has lane t % 16 of the rows t /
+// 16 and every sixteenth after that, or column t.
 template <class T>
 struct NormSums {
   static constexpr i32 kRowStep = static_cast<i32>(kThreads / kNormLanes);
@@ -35,12 +35,13 @@ struct NormSums {
 
   // The lanes of each row, in order.
   LORA_MMAP_DEVICE void write_rows(const Tile& tile, double* out) {
-    auto& lanes = *reinterpret_cast<double(*)[kPatchTile<T>.rows][kNormLanes]>(shared_memory());
+    auto& lanes = *reinterpret_cast<double (*)[kPatchTile<T>.rows][kNormLanes]>(shared_memory());
     const i32 thread = thread_index_again();
     block_barrier();
 #pragma unroll
     for (int k = 0; k < kEach; ++k)
-      lanes[thread / static_cast<i32>(kNormLanes) + k * kRowStep][thread % static_cast<i32>(kNormLanes)] = sum[k];
+      lanes[thread / static_cast<i32>(kNormLanes) + k * kRowStep][thread % static_cast<i32>(kNormLanes)] =
+          sum[k];
     block_barrier();
     if (thread >= tile.rows()) return;
     double total = 0;
@@ -68,7 +69,7 @@ LORA_MMAP_DEVICE void stage_values(const AnyTermRow& term, const TermTile& at) {
   change.clear();
   add_change(term, at, change);
   Patch<T> base;
-  load_base(at, base);
+  load_whole(at.base, at.tile, at.stage<T>(), base);
   change.for_each([&](T& each, int m, int n) { each = add(base.value[m][n], each); });
   block_barrier();
   at.stage<T>().put(change);
@@ -90,7 +91,7 @@ LORA_MMAP_DEVICE void sum_band(const GainsParams& params, u32 owner, i32 band) {
   for (i64 along = 0; along < end; along += by_columns ? kSize.rows : kSize.cols) {
     tile = tile_from(job, kSize, owner, static_cast<i32>(by_columns ? along : first),
                      static_cast<i32>(by_columns ? first : along));
-    const TermTile at{job.base, job.base_row_stride, job.base_col_stride, job.type, tile};
+    const TermTile at{{job.base, job.base_row_stride, job.base_col_stride, 0, 0, job.type, false}, tile};
     stage_values<T>(term, at);
     if (by_columns)
       sums.add_columns(tile, at.stage<T>());
@@ -151,7 +152,8 @@ LORA_MMAP_DEVICE void make_gains(const GainsParams& params) {
   }
 }
 
-static_assert(sizeof(double) * kTermsTile.rows * kNormLanes <= kTermsSharedNbytes, "it takes the stage's place");
+static_assert(sizeof(double) * kTermsTile.rows * kNormLanes <= kTermsSharedNbytes,
+              "it takes the stage's place");
 static_assert(kTermsTile.cols <= kThreads && kTermsTile.rows <= kThreads, "a thread for each");
 
 }  // namespace lora_mmap::cuda

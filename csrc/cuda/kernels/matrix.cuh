@@ -1,5 +1,5 @@
-// Matrices of a term on a tile: products of factors, and values that stand in memory as they are. Any strides, maps,
-// types and alignment.
+// Matrices of a term on a tile: products of factors, and values that stand in memory as they are. Any
+// strides, maps, types and alignment.
 #pragma once
 
 #include "cuda/kernels/arithmetic.h"
@@ -8,38 +8,43 @@
 
 namespace lora_mmap::cuda {
 
-template <u32 kType>
-struct TypeIs {
-  static constexpr u32 value = kType;
-};
-
-// visitor(TypeIs<type>{})
-template <class Visitor>
-LORA_MMAP_DEVICE void visit_type(u32 type, Visitor visitor) {
-  switch (type) {
-    case kF16:
-      return visitor(TypeIs<kF16>{});
-    case kBF16:
-      return visitor(TypeIs<kBF16>{});
-    case kF32:
-      return visitor(TypeIs<kF32>{});
-    case kF64:
-      return visitor(TypeIs<kF64>{});
-    case kE4M3:
-      return visitor(TypeIs<kE4M3>{});
-    case kE5M2:
-      return visitor(TypeIs<kE5M2>{});
-    case kE4M3FNUZ:
-      return visitor(TypeIs<kE4M3FNUZ>{});
-    default:
-      return visitor(TypeIs<kE5M2FNUZ>{});
+// The bits of one element in the lower part. Nobody waits here for what is loaded.
+LORA_MMAP_DEVICE u64 load_raw(u64 address, u32 nbytes, bool bytewise) {
+  if (bytewise) {
+    u64 bits = 0;
+#pragma unroll 1
+    for (u32 i = 0; i < nbytes; ++i) bits |= static_cast<u64>(*pointer_to<const u8>(address + i)) << (8 * i);
+    return bits;
   }
+  return nbytes == 2   ? *pointer_to<const u16>(address)
+         : nbytes == 4 ? *pointer_to<const u32>(address)
+         : nbytes == 8 ? *pointer_to<const u64>(address)
+                       : *pointer_to<const u8>(address);
 }
 
-template <class T, u32 kType>
-LORA_MMAP_DEVICE T load_as(u64 address, bool bytewise) {
-  if constexpr (sizeof(T) == 8 && kType == kF64) return double_of(load_bits<u64>(address, bytewise));
-  return load_element<kType>(address, bytewise);
+LORA_MMAP_DEVICE void convert(u32 type, u64 bits, float& value) {
+  value = type == kF16    ? f16_to_float(static_cast<u16>(bits))
+          : type == kBF16 ? bf16_to_float(static_cast<u16>(bits))
+          : type == kF32  ? float_of(static_cast<u32>(bits))
+          : type == kF64  ? static_cast<float>(double_of(bits))
+                          : f8_to_float(type, static_cast<u8>(bits));
+}
+LORA_MMAP_DEVICE void convert(u32 type, u64 bits, double& value) {
+  float narrow = 0;
+  if (type != kF64) convert(type, bits, narrow);
+  value = type == kF64 ? double_of(bits) : static_cast<double>(narrow);
+}
+
+// Elements at addresses that are not 0, zeros for the others. All loads before the first use.
+template <class T, int kCount>
+LORA_MMAP_DEVICE void load_elements(u32 type, bool bytewise, const u64 (&addresses)[kCount],
+                                    T (&values)[kCount]) {
+  u64 bits[kCount];
+#pragma unroll
+  for (int k = 0; k < kCount; ++k)
+    bits[k] = addresses[k] ? load_raw(addresses[k], element_nbytes(type), bytewise) : 0;
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) convert(type, bits[k], values[k]);
 }
 
 LORA_MMAP_DEVICE i64 mapped(u64 map, i32 index) {
@@ -53,16 +58,6 @@ struct Factors {
   T up[kTermsRanks][kPatchTile<T>.rows];
 };
 
-// `kCount` elements `step` bytes apart, of which `count` are there; all loads before the first use.
-template <class T, int kCount>
-LORA_MMAP_DEVICE void load_run(u32 type, u64 address, i64 step, i32 count, bool bytewise, T (&values)[kCount]) {
-  visit_type(type, [&](auto is) {
-#pragma unroll
-    for (i32 k = 0; k < kCount; ++k)
-      values[k] = k < count ? load_as<T, decltype(is)::value>(address + k * step, bytewise) : T{0};
-  });
-}
-
 // Each thread some ranks of one column of down.
 template <class T>
 LORA_MMAP_DEVICE void fetch_down(const MatrixRow& matrix, const Tile& tile, i32 first, i32 ranks,
@@ -75,8 +70,12 @@ LORA_MMAP_DEVICE void fetch_down(const MatrixRow& matrix, const Tile& tile, i32 
   const i64 nbytes = element_nbytes(matrix.down_type);
   const i64 col = mapped(matrix.col_map, tile.col + n) * matrix.down_col_stride;
   const u64 address = matrix.down + ((first + r) * matrix.down_row_stride + col) * nbytes;
+  u64 addresses[kEach];
+#pragma unroll
+  for (i32 k = 0; k < kEach; ++k)
+    addresses[k] = r + k < ranks ? address + k * matrix.down_row_stride * nbytes : 0;
   T values[kEach];
-  load_run(matrix.down_type, address, matrix.down_row_stride * nbytes, ranks - r, matrix.layout & kDownBytes, values);
+  load_elements(matrix.down_type, matrix.layout & kDownBytes, addresses, values);
 #pragma unroll
   for (i32 k = 0; k < kEach; ++k) factors.down[r + k][n] = values[k];
 }
@@ -93,8 +92,12 @@ LORA_MMAP_DEVICE void fetch_up(const MatrixRow& matrix, T scale, const Tile& til
   const i64 nbytes = element_nbytes(matrix.up_type);
   const i64 row = mapped(matrix.row_map, tile.row + m) * matrix.up_row_stride;
   const u64 address = matrix.up + (row + (first + r) * matrix.up_col_stride) * nbytes;
+  u64 addresses[kEach];
+#pragma unroll
+  for (i32 k = 0; k < kEach; ++k)
+    addresses[k] = r + k < ranks ? address + k * matrix.up_col_stride * nbytes : 0;
   T values[kEach];
-  load_run(matrix.up_type, address, matrix.up_col_stride * nbytes, ranks - r, matrix.layout & kUpBytes, values);
+  load_elements(matrix.up_type, matrix.layout & kUpBytes, addresses, values);
 #pragma unroll
   for (i32 k = 0; k < kEach; ++k) factors.up[r + k][m] = multiply(values[k], scale);
 }
@@ -124,8 +127,8 @@ LORA_MMAP_DEVICE void multiply_ranks(const Factors<T>& factors, i32 ranks, Patch
 
 // acc += up * scale @ down, rank after rank.
 template <class T>
-LORA_MMAP_DEVICE void multiply_factors(const MatrixRow& matrix, T scale, const Tile& tile, Factors<T>& factors,
-                                       Patch<T>& acc) {
+LORA_MMAP_DEVICE void multiply_factors(const MatrixRow& matrix, T scale, const Tile& tile,
+                                       Factors<T>& factors, Patch<T>& acc) {
 #pragma unroll 1
   for (i32 first = 0; first < matrix.rank; first += static_cast<i32>(kTermsRanks)) {
     const i32 left = matrix.rank - first;
@@ -138,19 +141,50 @@ LORA_MMAP_DEVICE void multiply_factors(const MatrixRow& matrix, T scale, const T
   }
 }
 
+// Values that stand in memory as they are.
+struct Whole {
+  u64 data;
+  i64 row_stride;
+  i64 col_stride;
+  u64 row_map;
+  u64 col_map;
+  u32 type;
+  bool bytewise;
+
+  LORA_MMAP_DEVICE u64 address_of(i32 row, i32 col) const {
+    return data +
+           (mapped(row_map, row) * row_stride + mapped(col_map, col) * col_stride) * element_nbytes(type);
+  }
+};
+
+LORA_MMAP_DEVICE Whole whole_of(const MatrixRow& matrix) {
+  return {matrix.down,    matrix.down_row_stride, matrix.down_col_stride,           matrix.row_map,
+          matrix.col_map, matrix.down_type,       (matrix.layout & kDownBytes) != 0};
+}
+
+// By way of the stage, in the order that memory has neighbours in.
 template <class T>
-LORA_MMAP_DEVICE void load_whole(const MatrixRow& matrix, const Tile& tile, Stage<T>& stage, Patch<T>& values) {
-  const i64 nbytes = element_nbytes(matrix.down_type);
-  const bool bytewise = matrix.layout & kDownBytes;
-  const bool by_rows = goes_by_rows(matrix.down_row_stride, matrix.down_col_stride);
-  block_barrier();
-  visit_type(matrix.down_type, [&](auto is) {
-    fill(stage, tile, by_rows, [&](i32 m, i32 n) {
-      const i64 row = mapped(matrix.row_map, tile.row + m) * matrix.down_row_stride;
-      const i64 col = mapped(matrix.col_map, tile.col + n) * matrix.down_col_stride;
-      return load_as<T, decltype(is)::value>(matrix.down + (row + col) * nbytes, bytewise);
-    });
-  });
+LORA_MMAP_DEVICE void load_whole(const Whole& whole, const Tile& tile, Stage<T>& stage, Patch<T>& values) {
+  constexpr i32 kEach = 4;
+  constexpr i32 kStep = static_cast<i32>(kThreads);
+  const bool by_rows = goes_by_rows(whole.row_stride, whole.col_stride);
+  block_barrier();  // nobody reads what was there before any more
+#pragma unroll 1
+  for (i32 first = thread_index_again(); first < kPatchElements<T>; first += kEach * kStep) {
+    u64 addresses[kEach];
+#pragma unroll
+    for (i32 k = 0; k < kEach; ++k) {
+      const Walk to = Walk::at<T>(first + k * kStep, by_rows);
+      addresses[k] = has(tile, to.m, to.n) ? whole.address_of(tile.row + to.m, tile.col + to.n) : 0;
+    }
+    T loaded[kEach];
+    load_elements(whole.type, whole.bytewise, addresses, loaded);
+#pragma unroll
+    for (i32 k = 0; k < kEach; ++k) {
+      const Walk to = Walk::at<T>(first + k * kStep, by_rows);
+      stage.at(to.m, to.n) = loaded[k];
+    }
+  }
   block_barrier();
   stage.take(values);
 }

@@ -1,5 +1,5 @@
-// What a thread holds of a tile in the kernels that take terms of every kind, and the tile in shared memory, where
-// whoever reads or writes memory has its neighbours.
+// What a thread holds of a tile in the kernels that take terms of every kind, and the tile in shared memory,
+// where whoever reads or writes memory has its neighbours.
 #pragma once
 
 #include "cuda/kernels/device.cuh"
@@ -8,8 +8,8 @@
 
 namespace lora_mmap::cuda {
 
-// Elements of the tile, T being the compute type: four rows, and of each one or two groups of four columns. Small
-// enough for four to be held at once.
+// Elements of the tile, T being the compute type: four rows, and of each one or two groups of four columns.
+// Small enough for four to be held at once.
 template <class T>
 struct Patch {
   static constexpr int kRows = 4;
@@ -31,20 +31,25 @@ struct Patch {
 
 template <class T>
 constexpr TileSize kPatchTile = sizeof(T) == 4 ? kTermsTile : kTermsF64Tile;
+template <class T>
+constexpr i32 kPatchElements = static_cast<i32>(kPatchTile<T>.rows * kPatchTile<T>.cols);
 
-// Which elements those are. Lanes that share a column differ in bits 0 and 4, lanes that share a row in bits 1 to 3.
+// Which elements those are. Lanes that share a column differ in bits 0 and 4, lanes that share a row in bits
+// 1 to 3.
 template <class T>
 struct PatchLanes {
   i32 thread;
 
-  LORA_MMAP_DEVICE i32 row(int m) const { return thread / 64 * 16 + ((thread & 1) | (thread >> 3 & 2)) * 4 + m; }
+  LORA_MMAP_DEVICE i32 row(int m) const {
+    return thread / 64 * 16 + ((thread & 1) | (thread >> 3 & 2)) * 4 + m;
+  }
   LORA_MMAP_DEVICE i32 col(int n) const {
     return (thread / 32 & 1) * (8 * Patch<T>::kCols) + (thread >> 1 & 7) * 4 + n % 4 + n / 4 * 32;
   }
 };
 
-// A tile of values. Columns are mixed with the row's bits so that neither a row, nor a column, nor one element of
-// every patch of a warp meets itself in a bank.
+// A tile of values. Columns are mixed with the row's bits so that neither a row, nor a column, nor one
+// element of every patch of a warp meets itself in a bank.
 template <class T>
 struct Stage {
   T value[kPatchTile<T>.rows][kPatchTile<T>.cols];
@@ -62,7 +67,8 @@ struct Stage {
   }
 };
 
-// An element of the tile, of those that a thread comes to when all of them walk it row by row or column by column.
+// An element of the tile, of those that a thread comes to when all of them walk it row by row or column by
+// column.
 struct Walk {
   i32 m;
   i32 n;
@@ -82,27 +88,6 @@ LORA_MMAP_DEVICE bool has(const Tile& tile, i32 m, i32 n) {
 // In the order that memory with these strides has neighbours in.
 LORA_MMAP_DEVICE bool goes_by_rows(i64 row_stride, i64 col_stride) {
   return (col_stride < 0 ? -col_stride : col_stride) <= (row_stride < 0 ? -row_stride : row_stride);
-}
-
-// stage(m, n) = load(m, n) for all elements of the tile, a few loads before the first use.
-template <class T, class Load>
-LORA_MMAP_DEVICE void fill(Stage<T>& stage, const Tile& tile, bool by_rows, Load load) {
-  constexpr i32 kEach = 4;
-  constexpr i32 kElements = static_cast<i32>(kPatchTile<T>.rows * kPatchTile<T>.cols);
-#pragma unroll 1
-  for (i32 first = thread_index_again(); first < kElements; first += kEach * static_cast<i32>(kThreads)) {
-    T values[kEach] = {};
-#pragma unroll
-    for (i32 k = 0; k < kEach; ++k) {
-      const Walk to = Walk::at<T>(first + k * static_cast<i32>(kThreads), by_rows);
-      if (has(tile, to.m, to.n)) values[k] = load(to.m, to.n);
-    }
-#pragma unroll
-    for (i32 k = 0; k < kEach; ++k) {
-      const Walk to = Walk::at<T>(first + k * static_cast<i32>(kThreads), by_rows);
-      stage.at(to.m, to.n) = values[k];
-    }
-  }
 }
 
 static_assert(sizeof(Stage<float>) == kTermsSharedNbytes && sizeof(Stage<double>) == kTermsSharedNbytes,

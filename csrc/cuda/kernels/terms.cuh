@@ -5,12 +5,9 @@
 
 namespace lora_mmap::cuda {
 
-// Pristine values, and the shared memory of the block that works on one tile of them.
+// A tile of pristine values, and the shared memory of the block that works on it.
 struct TermTile {
-  u64 base;
-  i64 row_stride;
-  i64 col_stride;
-  u32 type;
+  Whole base;
   const Tile& tile;
 
   template <class T>
@@ -23,63 +20,54 @@ struct TermTile {
   }
 };
 
-template <class Format>
-LORA_MMAP_DEVICE void fill_with_base(const TermTile& at) {
-  const bool by_rows = goes_by_rows(at.row_stride, at.col_stride);
-  fill(at.stage<float>(), at.tile, by_rows, [&](i32 m, i32 n) {
-    const i64 element = (at.tile.row + m) * at.row_stride + (at.tile.col + n) * at.col_stride;
-    return Format::widen(pointer_to<const typename Format::Bits>(at.base)[element], 0);
-  });
+// The first operand of a term is its matrix, the second what that is multiplied by.
+LORA_MMAP_DEVICE bool is_product(const AnyTermRow& term, u32 operand) {
+  if (operand == 0) return term.matrix.rank != kWholeMatrix;
+  return (term.parts & kTimes) != 0 && term.times.rank != kWholeMatrix;
+}
+LORA_MMAP_DEVICE Whole whole_of(const AnyTermRow& term, u32 operand, const TermTile& at) {
+  if (operand == 0) return whole_of(term.matrix);
+  return (term.parts & kTimes) != 0 ? whole_of(term.times) : at.base;
 }
 
-LORA_MMAP_DEVICE void load_base(const TermTile& at, Patch<float>& values) {
-  block_barrier();
-  if (at.type == kF16)
-    fill_with_base<F16>(at);
-  else if (at.type == kBF16)
-    fill_with_base<BF16>(at);
-  else
-    fill_with_base<F32>(at);
-  block_barrier();
-  at.stage<float>().take(values);
-}
-LORA_MMAP_DEVICE void load_base(const TermTile& at, Patch<double>& values) {
-  block_barrier();
-  fill(at.stage<double>(), at.tile, goes_by_rows(at.row_stride, at.col_stride), [&](i32 m, i32 n) {
-    const i64 element = (at.tile.row + m) * at.row_stride + (at.tile.col + n) * at.col_stride;
-    return double_of(pointer_to<const u64>(at.base)[element]);
-  });
-  block_barrier();
-  at.stage<double>().take(values);
-}
-
-template <class T>
-LORA_MMAP_DEVICE void evaluate(const MatrixRow& matrix, const TermTile& at, Patch<T>& values) {
-  if (matrix.rank == kWholeMatrix) return load_whole(matrix, at.tile, at.stage<T>(), values);
-  values.clear();
-  multiply_factors(matrix, T{1}, at.tile, at.factors<T>(), values);
-}
-
-// acc with the term, but for its gain.
+// acc with the term, but for its gain. Everything is inlined, so the large functions have one call each: a
+// low-rank term begins its sum at acc, other products at zero.
 template <class T>
 LORA_MMAP_DEVICE void add_change(const AnyTermRow& term, const TermTile& at, Patch<T>& acc) {
   const T scale = static_cast<T>(term.scale);
   const bool times = (term.parts & (kTimes | kTimesBase)) != 0;
-  if (!times && term.matrix.rank != kWholeMatrix)
-    return multiply_factors(term.matrix, scale, at.tile, at.factors<T>(), acc);
+  const bool low_rank = !times && is_product(term, 0);
   Patch<T> matrix;
-  evaluate(term.matrix, at, matrix);
-  if (!times) {
-    acc.for_each([&](T& each, int m, int n) { each = fused_multiply_add(matrix.value[m][n], scale, each); });
-    return;
+  Patch<T> values = acc;
+  if (!low_rank) values.clear();
+#pragma unroll 1
+  for (u32 operand = 0; operand <= (times ? 1U : 0U); ++operand) {
+    if (operand != 0) {
+      matrix = values;
+      values.clear();
+    }
+    if (is_product(term, operand))
+      multiply_factors(operand == 0 ? term.matrix : term.times, low_rank ? scale : T{1}, at.tile,
+                       at.factors<T>(), values);
+    else
+      load_whole(whole_of(term, operand, at), at.tile, at.stage<T>(), values);
   }
-  Patch<T> other;
-  if (term.parts & kTimes)
-    evaluate(term.times, at, other);
-  else
-    load_base(at, other);
   acc.for_each([&](T& each, int m, int n) {
-    each = fused_multiply_add(multiply(matrix.value[m][n], scale), other.value[m][n], each);
+    const T value = values.value[m][n];
+    each = low_rank ? value
+           : times  ? fused_multiply_add(multiply(matrix.value[m][n], scale), value, each)
+                    : fused_multiply_add(value, scale, each);
+  });
+}
+
+// One of T for every row, or for every column.
+template <class T>
+LORA_MMAP_DEVICE void load_gain(const Whole& gain, const Tile& tile, Patch<T>& values) {
+  const PatchLanes<T> lanes{thread_index_again()};
+  values.for_each([&](T& each, int m, int n) {
+    each = has(tile, lanes.row(m), lanes.col(n))
+               ? *pointer_to<const T>(gain.address_of(tile.row + lanes.row(m), tile.col + lanes.col(n)))
+               : T{0};
   });
 }
 
@@ -89,9 +77,9 @@ LORA_MMAP_DEVICE void apply_gain(const AnyTermRow& term, const TermTile& at, con
                                  Patch<T>& change) {
   const T weight = static_cast<T>(term.gain_weight);
   Patch<T> base;
-  load_base(at, base);
+  load_whole(at.base, at.tile, at.stage<T>(), base);
   Patch<T> gain;
-  load_whole(term.gain, at.tile, at.stage<T>(), gain);
+  load_gain(whole_of(term.gain), at.tile, gain);
   change.for_each([&](T& each, int m, int n) {
     const T value = add(base.value[m][n], each);
     const T changed = fused_multiply_add(gain.value[m][n], value, -base.value[m][n]);
@@ -101,12 +89,11 @@ LORA_MMAP_DEVICE void apply_gain(const AnyTermRow& term, const TermTile& at, con
 
 template <class T>
 LORA_MMAP_DEVICE void add_term(const AnyTermRow& term, const TermTile& at, Patch<T>& acc) {
-  if (!(term.parts & kGain)) return add_change(term, at, acc);
-  Patch<T> change;
-  change.clear();
-  add_change(term, at, change);
-  apply_gain(term, at, acc, change);
-  acc = change;
+  const bool gained = (term.parts & kGain) != 0;
+  const Patch<T> sum = acc;
+  if (gained) acc.clear();
+  add_change(term, at, acc);
+  if (gained) apply_gain(term, at, sum, acc);
 }
 
 }  // namespace lora_mmap::cuda
