@@ -95,15 +95,16 @@ def _seen_by(geometry: Geometry, form: Form, formula: Formula) -> Form:
 
 
 def _same_kernel(geometry: Geometry, formula: Formula) -> bool:
-    """False for a convolution's kernel that is another with as many elements."""
-    return not formula.kernel or len(geometry.shape) < 3 or tuple(geometry.shape[2:]) == formula.kernel
+    """False for a convolution's kernel that is another with as many elements. PEFT writes [3, 1] for Conv1d's [3]."""
+    here, there = tuple(geometry.shape[2:]), formula.kernel
+    if len(here) == len(there):
+        return here == there
+    return not here or not there or [n for n in here if n > 1] == [n for n in there if n > 1]
 
 
 def _obstacle(target: Target, geometry: Geometry, placed: list[Cut], form: Form, formula: Formula) -> str:
     """Why the formula cannot be carried out in this weight, or an empty text."""
     sectioned = not target.placement.is_whole
-    if geometry.device.type not in ("cpu", "meta"):
-        return "its algorithm is fused into weights on the CPU only yet"
     if geometry.column_map is not None and target.placement.axis == "cols" and sectioned:
         return "sections of its input features are supported for plain memory order only"
     if formula.replaces and sectioned:

@@ -59,13 +59,13 @@ void register_fuse(py::module_& m) {
       "Addresses as integers, strides in elements. Returns the indices of the jobs that overflowed,\n"
       "ascending.");
   m.def("gains", compute_gains, py::arg("jobs"), py::arg("threads"), py::arg("isa") = py::none(),
-      py::arg("scratch_nbytes") = kScratchNbytes,
+        py::arg("scratch_nbytes") = kScratchNbytes,
         "Computes magnitude / norm of base + term: (a job of fuse() with one term, by_columns, groups or 0,\n"
         "n_groups, magnitude, magnitude_dtype, magnitude_map or 0, out). Returns the indices of the jobs "
         "with a\n"
         "norm or result that is not finite, ascending.");
-  m.def("fuse_scratch_nbytes", scratch_nbytes_of, py::arg("jobs"), py::arg("threads"), py::arg("isa") = py::none(),
-        "The most memory that fuse() of the same would take for itself.");
+  m.def("fuse_scratch_nbytes", scratch_nbytes_of, py::arg("jobs"), py::arg("threads"),
+        py::arg("isa") = py::none(), "The most memory that fuse() of the same would take for itself.");
   m.def("copy", copy_rects, py::arg("rects"), py::arg("threads"),
         "Copies rectangles: (dst, src, rows, cols, dst_row_stride, dst_col_stride, src_row_stride,\n"
         "src_col_stride, element_nbytes). Addresses as integers, strides in elements.");

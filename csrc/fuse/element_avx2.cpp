@@ -82,8 +82,8 @@ void add_gained_as(const RowShape& shape, PanelRow acc, PanelRow base, PanelRow 
 
 // add(column, squares of 4 columns) for whole fours, rest(column, square) for the columns left over.
 template <class F, class Add, class Rest>
-[[gnu::always_inline]] inline void for_each_square(const RowShape& shape, PanelRow base, PanelRow change, Add add,
-                                                   Rest rest) {
+[[gnu::always_inline]] inline void for_each_square(const RowShape& shape, PanelRow base, PanelRow change,
+                                                   Add add, Rest rest) {
   using Scalar = typename F::Scalar;
   const int64_t panel_cols = shape.panel_nbytes / static_cast<int64_t>(sizeof(Scalar));
   for (int64_t panel = 0, col = 0; panel < shape.panels; ++panel) {
@@ -128,17 +128,20 @@ void add_product(const RowShape& shape, PanelRow acc, PanelRow a, double scale, 
   shape.wide ? add_product_as<Fp64>(shape, acc, a, scale, b) : add_product_as<Fp32>(shape, acc, a, scale, b);
 }
 
-void add_gained(const RowShape& shape, PanelRow acc, PanelRow base, PanelRow change, PanelRow gain, double weight) {
+void add_gained(const RowShape& shape, PanelRow acc, PanelRow base, PanelRow change, PanelRow gain,
+                double weight) {
   shape.wide ? add_gained_as<Fp64>(shape, acc, base, change, gain, weight)
              : add_gained_as<Fp32>(shape, acc, base, change, gain, weight);
 }
 
 void sum_lanes(const RowShape& shape, PanelRow base, PanelRow change, double* lanes) {
-  shape.wide ? sum_lanes_as<Fp64>(shape, base, change, lanes) : sum_lanes_as<Fp32>(shape, base, change, lanes);
+  shape.wide ? sum_lanes_as<Fp64>(shape, base, change, lanes)
+             : sum_lanes_as<Fp32>(shape, base, change, lanes);
 }
 
 void sum_columns(const RowShape& shape, PanelRow base, PanelRow change, double* sums) {
-  shape.wide ? sum_columns_as<Fp64>(shape, base, change, sums) : sum_columns_as<Fp32>(shape, base, change, sums);
+  shape.wide ? sum_columns_as<Fp64>(shape, base, change, sums)
+             : sum_columns_as<Fp32>(shape, base, change, sums);
 }
 
 constexpr ElementOps kOps{add_scaled, add_product, add_gained, sum_lanes, sum_columns};

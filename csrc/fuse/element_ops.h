@@ -7,8 +7,8 @@
 
 namespace lora_mmap {
 
-// The rows that one operation takes: `cols` columns in panels of `panel_nbytes`, of doubles where `wide`, else of
-// floats. Operations on whole panels touch the padding of the last too.
+// The rows that one operation takes: `cols` columns in panels of `panel_nbytes`, of doubles where `wide`,
+// else of floats. Operations on whole panels touch the padding of the last too.
 struct RowShape {
   bool wide;
   int64_t cols;

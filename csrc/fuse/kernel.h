@@ -66,8 +66,8 @@ class Kernel {
   // Tiles for the norms of a job that has elements, of kMostNorms rows and columns at most.
   virtual Tiling norm_tiling(const Gains& gains, size_t scratch_limit) const = 0;
 
-  // sums[i]: the sum of v * v over row (or column) i of `block`, in the order that Gains states. The block has all
-  // columns and a tile's rows, or all rows and a tile's columns. Under a FloatEnv.
+  // sums[i]: the sum of v * v over row (or column) i of `block`, in the order that Gains states. The block
+  // has all columns and a tile's rows, or all rows and a tile's columns. Under a FloatEnv.
   virtual void sum_squares(const Gains& gains, const Block& block, const Tiling& tiling, Workspace& workspace,
                            double* sums) const = 0;
 };

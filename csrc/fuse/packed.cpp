@@ -212,8 +212,8 @@ Tiling PackedKernel::norm_tiling(const Gains& gains, size_t scratch_limit) const
   return change_tiling(ops_, gains, scratch_limit);
 }
 
-void PackedKernel::sum_squares(const Gains& gains, const Block& block, const Tiling& tiling, Workspace& workspace,
-                               double* sums) const {
+void PackedKernel::sum_squares(const Gains& gains, const Block& block, const Tiling& tiling,
+                               Workspace& workspace, double* sums) const {
   sum_changed_squares(ops_, elements_, gains, block, tiling, workspace, sums);
 }
 

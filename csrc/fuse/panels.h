@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 
-
 namespace lora_mmap {
 
 // One row: panel p begins p * stride bytes from `data`. A stride of 0 repeats one panel.
@@ -13,8 +12,8 @@ struct PanelRow {
   int64_t stride;
 };
 
-// A block as full groups of TileOps::rows rows, then single rows, so that every group that sweep() makes of them
-// is one of the two.
+// A block as full groups of TileOps::rows rows, then single rows, so that every group that sweep() makes of
+// them is one of the two.
 struct PanelBlock {
   int64_t rows;
   int64_t cols;

@@ -62,7 +62,8 @@ void sum_columns(const Job& job, const Block& block, std::byte* scratch, double*
   std::fill_n(sums, block.cols, 0.0);
   for (int64_t row = 0; row < block.rows; row += kSide) {
     const Block tile{row, block.col, std::min(kSide, block.rows - row), block.cols};
-    for_each_square<Format>(job, tile, scratch, [&](int64_t, int64_t n, double square) { sums[n] += square; });
+    for_each_square<Format>(job, tile, scratch,
+                            [&](int64_t, int64_t n, double square) { sums[n] += square; });
   }
 }
 

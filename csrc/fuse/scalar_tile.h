@@ -53,8 +53,7 @@ class ScalarTile {
   // A term without its gain.
   void add_change(const Term& term, T* acc) {
     const T scale = static_cast<T>(term.scale);
-    if (!term.matrix.is_whole() && !term.times && !term.times_base)
-      return multiply(term.matrix, scale, acc);
+    if (!term.matrix.is_whole() && !term.times && !term.times_base) return multiply(term.matrix, scale, acc);
     T* matrix = buffer(2);
     evaluate(term.matrix, matrix);
     if (term.times) {

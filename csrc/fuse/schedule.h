@@ -10,8 +10,8 @@
 
 namespace lora_mmap {
 
-// All blocks of all jobs: those of a job in turn, rows fastest, so that a worker that takes the next one often
-// finds A packed.
+// All blocks of all jobs: those of a job in turn, rows fastest, so that a worker that takes the next one
+// often finds A packed.
 class Schedule {
  public:
   // The next job; without elements it has no block.

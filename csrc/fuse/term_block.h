@@ -17,9 +17,9 @@ struct TermNeeds {
   int64_t low_rank = 0;  // of all factor pairs together
   int64_t products = 0;  // factor pairs of one term that are wanted by themselves
   int64_t wholes = 0;    // whole matrices of one term
-  bool sum;                // the accumulators of all terms
-  bool base = false;       // one row of it at a time
-  bool change = false;     // likewise
+  bool sum;              // the accumulators of all terms
+  bool base = false;     // one row of it at a time
+  bool change = false;   // likewise
 
   // `norms`: for the base and the change of the only term, not for a sum.
   TermNeeds(const Job& job, bool norms);
@@ -54,8 +54,8 @@ struct Rows {
 
 class TermBlock {
  public:
-  // `order`: the weight type whose order of columns the panels have. `base`: the block's pristine values, of the
-  // job's type. All references outlive the object.
+  // `order`: the weight type whose order of columns the panels have. `base`: the block's pristine values, of
+  // the job's type. All references outlive the object.
   TermBlock(const TileOps& ops, const ElementOps& elements, DType order, const Job& job, const Block& block,
             const TermNeeds& needs, const TermLayout& layout, const PanelBlock& shape, Rows base,
             Workspace& workspace);

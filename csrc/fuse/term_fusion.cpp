@@ -40,8 +40,7 @@ Tiling largest(const TileOps& ops, const Job& job, bool writes, int64_t most_col
   int64_t rows = std::min(round_up(most_rows, ops.rows), round_up(job.rows, ops.rows));
   int64_t cols = std::min(most_cols, round_up(job.cols, kColumnStep));
   const size_t resident = std::min<size_t>(limit, kResidentNbytes);
-  while (cols > kColumnStep && nbytes_of(rows, cols) > resident)
-    cols = round_up(cols / 2, kColumnStep);
+  while (cols > kColumnStep && nbytes_of(rows, cols) > resident) cols = round_up(cols / 2, kColumnStep);
   while (rows > ops.rows && nbytes_of(rows, cols) > limit) rows = round_up(rows / 2, ops.rows);
   const int64_t even = round_up(parts(job.cols, parts(job.cols, cols)), kColumnStep);  // no sliver at the end
   return {rows, even, nbytes_of(rows, even)};
@@ -53,7 +52,8 @@ Rows base_rows(const Job& job, const Block& block, bool staged, std::byte* stage
   const int64_t first = block.row * job.base_row_stride + block.col * job.base_col_stride;
   const std::byte* base = element_at(job.base, job.dtype, first);
   if (!staged) return {const_cast<std::byte*>(base), job.base_row_stride};
-  copy_rect({stage, base, block.rows, block.cols, block.cols, 1, job.base_row_stride, job.base_col_stride, nbytes});
+  copy_rect(
+      {stage, base, block.rows, block.cols, block.cols, 1, job.base_row_stride, job.base_col_stride, nbytes});
   return {stage, block.cols};
 }
 
@@ -78,8 +78,8 @@ bool fuse_terms(const TileOps& ops, const ElementOps& elements, const Job& job, 
   auto* weight = const_cast<std::byte*>(element_at(job.weight, job.dtype, first));
   if (!staged) return terms.fuse({weight, job.weight_row_stride});
   const bool overflow = terms.fuse(base);
-  copy_rect({weight, stage, block.rows, block.cols, job.weight_row_stride, job.weight_col_stride, block.cols, 1,
-             dtype_bits(job.dtype) / 8});
+  copy_rect({weight, stage, block.rows, block.cols, job.weight_row_stride, job.weight_col_stride, block.cols,
+             1, dtype_bits(job.dtype) / 8});
   return overflow;
 }
 
@@ -125,8 +125,8 @@ class TileSquares {
 
 }  // namespace
 
-void sum_changed_squares(const TileOps& ops, const ElementOps& elements, const Gains& gains, const Block& block,
-                         const Tiling& tiling, Workspace& workspace, double* sums) {
+void sum_changed_squares(const TileOps& ops, const ElementOps& elements, const Gains& gains,
+                         const Block& block, const Tiling& tiling, Workspace& workspace, double* sums) {
   TileSquares squares(ops, elements, gains, workspace);
   if (gains.by_columns) {
     std::fill_n(sums, block.cols, 0.0);

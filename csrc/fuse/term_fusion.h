@@ -13,7 +13,7 @@ bool fuse_terms(const TileOps& ops, const ElementOps& elements, const Job& job, 
 
 // The same for norms.
 Tiling change_tiling(const TileOps& ops, const Gains& gains, size_t scratch_limit);
-void sum_changed_squares(const TileOps& ops, const ElementOps& elements, const Gains& gains, const Block& block,
-                         const Tiling& tiling, Workspace& workspace, double* sums);
+void sum_changed_squares(const TileOps& ops, const ElementOps& elements, const Gains& gains,
+                         const Block& block, const Tiling& tiling, Workspace& workspace, double* sums);
 
 }  // namespace lora_mmap

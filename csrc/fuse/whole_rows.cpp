@@ -87,9 +87,9 @@ PanelRow WholeRows::row(int64_t m) {
     last_ = row;
     if (one_value) return repeated(element(row, 0));
     const std::byte* data = element(row, map_ ? 0 : block_.col);
-    const FactorRow source = packable_row(
-        order_, contiguous({matrix_.down_dtype, data, matrix_.down_col_stride, map_}), shape_.cols,
-        copy_ + copy_nbytes(shape_) / 2);
+    const FactorRow source =
+        packable_row(order_, contiguous({matrix_.down_dtype, data, matrix_.down_col_stride, map_}),
+                     shape_.cols, copy_ + copy_nbytes(shape_) / 2);
     ops_.pack_down(order_, source.dtype, source.data, shape_.cols, packed_, shape_.panel_nbytes);
   }
   return {packed_, one_value ? 0 : shape_.panel_nbytes};

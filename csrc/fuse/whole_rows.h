@@ -16,8 +16,8 @@ struct MapRun {
   int32_t count;
 };
 
-// A row that serves several rows in a row is packed once. Reads columns through their map run by run where it has
-// runs, as a Kronecker product's has.
+// A row that serves several rows in a row is packed once. Reads columns through their map run by run where it
+// has runs, as a Kronecker product's has.
 class WholeRows {
  public:
   // What one needs for itself, and what those of a worker share, for blocks of up to `shape`'s columns.
@@ -25,8 +25,8 @@ class WholeRows {
   static size_t copy_nbytes(const PanelBlock& shape);
 
   // Columns in the order of the panels of `order` weights. `scratch` and `copy` are aligned to 64 bytes.
-  WholeRows(const TileOps& ops, DType order, const PanelBlock& shape, const Matrix& matrix, const Block& block,
-            std::byte* scratch, std::byte* copy);
+  WholeRows(const TileOps& ops, DType order, const PanelBlock& shape, const Matrix& matrix,
+            const Block& block, std::byte* scratch, std::byte* copy);
 
   // Row m of the block; until the next call.
   PanelRow row(int64_t m);

@@ -85,7 +85,9 @@ def test_a_sum_of_zero_gives_zero(isa, generator, weight):
     assert norms.out[2] == 0
     for shape, by_columns in [((0, 4), True), ((4, 0), False), ((0, 4), False)]:
         count = shape[1] if by_columns else shape[0]
-        norms = Norms(torch.zeros(shape, dtype=weight), random_term(generator, *shape, 2), by_columns, torch.ones(1, count))
+        norms = Norms(
+            torch.zeros(shape, dtype=weight), random_term(generator, *shape, 2), by_columns, torch.ones(1, count)
+        )
         assert _C.gains([norms.as_tuple()], 2, isa) == []
         assert norms.out.count_nonzero() == 0
 
