@@ -119,19 +119,44 @@ def test_memory_is_told_and_given_back(twins, torch_side):
 
 
 def test_what_is_made_is_counted(torch_side):
-    """A Tucker core of 4.5 MiB, on the device for one window."""
+    """The down factor of a Tucker form, on the device for one window."""
     host = torch.nn.Sequential(torch.nn.Conv2d(1024, 16, 3, bias=False)).half()
-    rank, tensors = 128, {}
-    tensors["0.lora_down.weight"] = torch.full((8, 1024, 1, 1), 0.01, dtype=torch.float16)
-    tensors["0.lora_mid.weight"] = torch.full((rank, 8, 3, 3), 0.01, dtype=torch.float16)
-    tensors["0.lora_up.weight"] = torch.full((16, rank, 1, 1), 0.01, dtype=torch.float16)
+    rank, ones = 64, (1, 1)
+    shapes = {"down": (rank, 1024, *ones), "mid": (rank, rank, 3, 3), "up": (16, rank, *ones)}
+    filled = Filled(torch.float16)
+    tensors = {f"0.lora_{name}.weight": filled(*shape) for name, shape in shapes.items()}
     device = torch_side.move(copy.deepcopy(host))
     torch_side.reset_peak()
     before = torch_side.held[0]
     report = lora_mmap.compose(device, [(tensors, 1.0)], strict=True)
-    core = rank * 1024 * 9 * 4
-    assert core <= report.memory["arena"] <= core + (1 << 20)
+    factor = rank * 1024 * 9 * 4
+    assert factor <= report.memory["arena"] <= factor + (1 << 20)
     assert torch_side.peak[0] - before <= report.memory["arena"] + report.memory["restore"] + (16 << 10)
     lora_mmap.compose(host, [(tensors, 1.0)])
     torch_side.synchronize()
     assert differing(device, host) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("name", ["scratch", "index_map", "gains"])
+def test_interrupted(twins, torch_side, fake_cuda, sha256, monkeypatch, name, error):
+    from lora_mmap.cuda import device_stream
+
+    fake_cuda.mode("lazy")
+    monkeypatch.setattr(device_stream, "WINDOW_NBYTES", 1)
+    device, host = twins
+    before = sha256(device)
+    original = getattr(device_stream.DeviceStream, name)
+    calls = []
+
+    def failing(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise error
+        return original(*arguments)
+
+    monkeypatch.setattr(device_stream.DeviceStream, name, failing)
+    with pytest.raises(error):
+        lora_mmap.compose(device, several(host))
+    torch_side.synchronize()
+    assert sha256(device) == before

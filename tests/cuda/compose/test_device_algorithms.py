@@ -101,7 +101,9 @@ class Attention(torch.nn.Module):
         self.transformer_blocks = torch.nn.ModuleList([block])
 
 
-@pytest.mark.parametrize("name", ["LoHa", "LoKr", "full difference", "DoRA, rows", "DoRA, input channels", "(IA)3, rows"])
+@pytest.mark.parametrize(
+    "name", ["LoHa", "LoKr", "full difference", "DoRA, rows", "DoRA, input channels", "(IA)3, rows"]
+)
 def test_rows_of_a_fused_weight(torch_side, fake_cuda, name):
     fake_cuda.mode("random", 2)
     torch.manual_seed(0)
