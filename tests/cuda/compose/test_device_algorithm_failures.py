@@ -75,7 +75,7 @@ def spoiled(host, name, ending, value):
 def test_an_overflow_is_put_back(twins, torch_side, fake_cuda, sha256, name, ending, value, non_blocking):
     """Of a factor that is made first, of a gain, of a weight: found on the device and raised as on the CPU."""
     fake_cuda.mode("lazy")
-    device, host = twins
+    host = twins[1]
     fine, hopeless = several(host), (spoiled(host, name, ending, value), 1.0)
     for model in twins:
         lora_mmap.compose(model, fine)
@@ -92,7 +92,7 @@ def test_an_overflow_is_put_back(twins, torch_side, fake_cuda, sha256, name, end
 
 def test_an_infinite_weight_under_a_norm_is_an_overflow(twins, torch_side, sha256):
     """An infinite norm would make a gain of 0 and with it a row of zeros."""
-    device, host = twins
+    host = twins[1]
     for model in twins:
         with torch.no_grad():
             model.inner.weight[2, 3] = float("inf")
