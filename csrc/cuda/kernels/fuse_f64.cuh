@@ -58,8 +58,9 @@ LORA_MMAP_DEVICE bool finish_f64(const JobRow& job, const Tile& tile, const doub
       if (row >= tile.rows() || col >= tile.cols()) continue;
       const i64 i = tile.row + row;
       const i64 j = tile.col + col;
-      overflow |= fuse_element(job.weight + (i * job.weight_row_stride + j * job.weight_col_stride) * 8,
-                               job.base + (i * job.base_row_stride + j * job.base_col_stride) * 8, acc[m][n]);
+      overflow |= store_fused_f64(
+          job.weight + (i * job.weight_row_stride + j * job.weight_col_stride) * 8,
+          pointer_to<const u64>(job.base)[i * job.base_row_stride + j * job.base_col_stride], acc[m][n]);
     }
   return overflow;
 }

@@ -7,33 +7,45 @@
 
 namespace lora_mmap::cuda {
 
-LORA_MMAP_DEVICE bool fuse_element(u32 type, u64 weight, u64 base, float acc) {
-  return type == kF16    ? fuse_element<F16>(weight, base, acc)
-         : type == kBF16 ? fuse_element<BF16>(weight, base, acc)
-                         : fuse_element<F32>(weight, base, acc);
+LORA_MMAP_DEVICE bool store_fused(u32 type, u64 weight, u64 base, float acc) {
+  const u32 bits = static_cast<u32>(base);
+  return type == kF16    ? store_fused<F16>(weight, bits, acc)
+         : type == kBF16 ? store_fused<BF16>(weight, bits, acc)
+                         : store_fused<F32>(weight, bits, acc);
 }
-LORA_MMAP_DEVICE bool fuse_element(u32, u64 weight, u64 base, double acc) {
-  return fuse_element(weight, base, acc);
+LORA_MMAP_DEVICE bool store_fused(u32, u64 weight, u64 base, double acc) {
+  return store_fused_f64(weight, base, acc);
 }
 
-// In the order of the weight's memory; true where a result overflows.
+// In the order of the weight's memory, many loads before the first use; true where a result overflows.
 template <class T>
 LORA_MMAP_DEVICE bool finish_terms(const JobRow& job, const Tile& tile, Stage<T>& stage, Patch<T>& acc) {
+  constexpr i32 kEach = 8;
+  constexpr i32 kStep = static_cast<i32>(kThreads);
   const bool by_rows = goes_by_rows(job.weight_row_stride, job.weight_col_stride);
-  const i64 nbytes = element_nbytes(job.type);
+  const u32 nbytes = element_nbytes(job.type);
   block_barrier();
   stage.put(acc);
   block_barrier();
   bool overflow = false;
 #pragma unroll 1
-  for (i32 i = thread_index_again(); i < kPatchElements<T>; i += static_cast<i32>(kThreads)) {
-    const Walk to = Walk::at<T>(i, by_rows);
-    if (!has(tile, to.m, to.n)) continue;
-    const i64 row = tile.row + to.m;
-    const i64 col = tile.col + to.n;
-    overflow |= fuse_element(
-        job.type, job.weight + (row * job.weight_row_stride + col * job.weight_col_stride) * nbytes,
-        job.base + (row * job.base_row_stride + col * job.base_col_stride) * nbytes, stage.at(to.m, to.n));
+  for (i32 first = thread_index_again(); first < kPatchElements<T>; first += kEach * kStep) {
+    u64 addresses[kEach];
+#pragma unroll
+    for (i32 k = 0; k < kEach; ++k) {
+      const Walk to = Walk::at<T>(first + k * kStep, by_rows);
+      const i64 at = (tile.row + to.m) * job.base_row_stride + (tile.col + to.n) * job.base_col_stride;
+      addresses[k] = has(tile, to.m, to.n) ? job.base + at * nbytes : 0;
+    }
+    u64 bits[kEach];
+    load_raw(nbytes, false, addresses, bits);
+#pragma unroll
+    for (i32 k = 0; k < kEach; ++k) {
+      const Walk to = Walk::at<T>(first + k * kStep, by_rows);
+      const i64 at = (tile.row + to.m) * job.weight_row_stride + (tile.col + to.n) * job.weight_col_stride;
+      if (has(tile, to.m, to.n))
+        overflow |= store_fused(job.type, job.weight + at * nbytes, bits[k], stage.at(to.m, to.n));
+    }
   }
   return overflow;
 }

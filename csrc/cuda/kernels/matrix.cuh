@@ -8,18 +8,36 @@
 
 namespace lora_mmap::cuda {
 
-// The bits of one element in the lower part. Nobody waits here for what is loaded.
-LORA_MMAP_DEVICE u64 load_raw(u64 address, u32 nbytes, bool bytewise) {
-  if (bytewise) {
-    u64 bits = 0;
+template <class Bits, int kCount>
+LORA_MMAP_DEVICE void load_bits_of(const u64 (&addresses)[kCount], u64 (&bits)[kCount]) {
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) bits[k] = addresses[k] ? *pointer_to<const Bits>(addresses[k]) : 0;
+}
+
+template <int kCount>
+LORA_MMAP_DEVICE void load_bytes(u32 nbytes, const u64 (&addresses)[kCount], u64 (&bits)[kCount]) {
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) bits[k] = 0;
 #pragma unroll 1
-    for (u32 i = 0; i < nbytes; ++i) bits |= static_cast<u64>(*pointer_to<const u8>(address + i)) << (8 * i);
-    return bits;
-  }
-  return nbytes == 2   ? *pointer_to<const u16>(address)
-         : nbytes == 4 ? *pointer_to<const u32>(address)
-         : nbytes == 8 ? *pointer_to<const u64>(address)
-                       : *pointer_to<const u8>(address);
+  for (u32 i = 0; i < nbytes; ++i)
+#pragma unroll
+    for (int k = 0; k < kCount; ++k)
+      if (addresses[k]) bits[k] |= static_cast<u64>(*pointer_to<const u8>(addresses[k] + i)) << (8 * i);
+}
+
+// The bits of elements of one size at addresses that are not 0, zeros for the others: all loads are under way
+// before anybody waits for one.
+template <int kCount>
+LORA_MMAP_DEVICE void load_raw(u32 nbytes, bool bytewise, const u64 (&addresses)[kCount],
+                               u64 (&bits)[kCount]) {
+  if (bytewise || nbytes == 1)
+    load_bytes(nbytes, addresses, bits);
+  else if (nbytes == 2)
+    load_bits_of<u16>(addresses, bits);
+  else if (nbytes == 4)
+    load_bits_of<u32>(addresses, bits);
+  else
+    load_bits_of<u64>(addresses, bits);
 }
 
 LORA_MMAP_DEVICE void convert(u32 type, u64 bits, float& value) {
@@ -35,14 +53,12 @@ LORA_MMAP_DEVICE void convert(u32 type, u64 bits, double& value) {
   value = type == kF64 ? double_of(bits) : static_cast<double>(narrow);
 }
 
-// Elements at addresses that are not 0, zeros for the others. All loads before the first use.
+// The elements themselves.
 template <class T, int kCount>
 LORA_MMAP_DEVICE void load_elements(u32 type, bool bytewise, const u64 (&addresses)[kCount],
                                     T (&values)[kCount]) {
   u64 bits[kCount];
-#pragma unroll
-  for (int k = 0; k < kCount; ++k)
-    bits[k] = addresses[k] ? load_raw(addresses[k], element_nbytes(type), bytewise) : 0;
+  load_raw(element_nbytes(type), bytewise, addresses, bits);
 #pragma unroll
   for (int k = 0; k < kCount; ++k) convert(type, bits[k], values[k]);
 }
@@ -165,7 +181,7 @@ LORA_MMAP_DEVICE Whole whole_of(const MatrixRow& matrix) {
 // By way of the stage, in the order that memory has neighbours in.
 template <class T>
 LORA_MMAP_DEVICE void load_whole(const Whole& whole, const Tile& tile, Stage<T>& stage, Patch<T>& values) {
-  constexpr i32 kEach = 4;
+  constexpr i32 kEach = 8;
   constexpr i32 kStep = static_cast<i32>(kThreads);
   const bool by_rows = goes_by_rows(whole.row_stride, whole.col_stride);
   block_barrier();  // nobody reads what was there before any more
