@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,11 +28,15 @@ class Limits:
 
     threads: int
     fma: list[float] = field(default_factory=list)
+    fma_by_isa: dict[str, float] = field(default_factory=dict)  # the best seen, every instruction set that vectorises
     read_write: list[float] = field(default_factory=list)
     copy: list[float] = field(default_factory=list)
 
     def probe(self) -> None:
-        self.fma.append(_C.probe_fma(self.threads))
+        isas = [isa for isa in _C.probe_isas() if isa != "scalar"] or ["scalar"]
+        found = {isa: _C.probe_fma(self.threads, isa) for isa in isas}
+        self.fma.append(max(found.values()))
+        self.fma_by_isa = {isa: max(peak, self.fma_by_isa.get(isa, 0.0)) for isa, peak in found.items()}
         self.read_write.append(_C.probe_read_write(self.threads, _PROBE_NBYTES))
         self.copy.append(_C.probe_copy(self.threads, _PROBE_NBYTES))
 
@@ -50,11 +55,12 @@ class Limits:
         """Seconds no copy of ``nbytes`` into memory that is mapped already can beat."""
         return 2 * nbytes / max(self.copy)
 
-    def to_dict(self) -> dict[str, Spread | int | bool]:
+    def to_dict(self) -> dict[str, Any]:
         return {
             "threads": self.threads,
             "calm": self.calm,
             "fma_flops": Spread.of(self.fma),
+            "fma_best_flops_by_isa": self.fma_by_isa,
             "read_write_bytes_per_second": Spread.of(self.read_write),
             "copy_bytes_per_second": Spread.of(self.copy),
         }

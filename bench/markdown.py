@@ -39,7 +39,7 @@ def _case(case: CaseResult) -> list[str]:
     lines += [f"- left out: {line}" for line in case.left_out]
     lines += [f"- limits, {_limits(limit.to_dict())}" for limit in case.limits if limit.fma]
     fewest = min((row.seconds.rounds for row in case.rows), default=0)
-    if case.goals and fewest < _ROUNDS_TO_JUDGE:
+    if case.goals and case.rows and fewest < _ROUNDS_TO_JUDGE:
         lines.append(f"- **as few as {fewest} round(s): the ratios and verdicts below are a smoke test, not figures**")
     if any(limit.fma and not limit.calm for limit in case.limits):
         lines.append("- **the machine was not calm (see the FMA range): do not quote these figures**")
@@ -74,8 +74,10 @@ def _limits(limit: Mapping[str, Any]) -> str:
     def range_of(value: Spread) -> str:
         return f"{value.median / 1e9:.1f} ({value.min / 1e9:.1f} .. {value.max / 1e9:.1f})"
 
+    by_isa = sorted(limit["fma_best_flops_by_isa"].items(), key=lambda item: -item[1])
+    best = ", ".join(f"best with {isa} {peak / 1e9:.1f}" for isa, peak in by_isa)
     return (
-        f"{limit['threads']} thread(s): FMA {range_of(limit['fma_flops'])} GFLOP/s, in-place read + write "
+        f"{limit['threads']} thread(s): FMA {range_of(limit['fma_flops'])} GFLOP/s ({best}), in-place read + write "
         f"{range_of(limit['read_write_bytes_per_second'])} GB/s, copy {range_of(limit['copy_bytes_per_second'])} GB/s"
     )
 

@@ -42,7 +42,7 @@ def _line(row: Figures) -> str:
 
 
 def _ulps(error: Error) -> str:
-    return f"{error.ulps:.2g} ulp, {error.norm:.1e}"
+    return f"{error.ulps:.{0 if error.ulps >= 10 else 2}f} ulp, {error.norm:.1e}"
 
 
 def _share(error: Error) -> str:

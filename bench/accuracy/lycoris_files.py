@@ -150,7 +150,7 @@ def _decomposed(algorithm: str, tensors: str, kind: str, *names: str, on_out: bo
         weight_decompose=True,
         wd_on_out=on_out,
         any_strength=False,
-        note="LyCORIS means something else by other strengths, see below",
+        note="see Strength",
         **options,
     )
 

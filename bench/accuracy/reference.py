@@ -59,16 +59,17 @@ class Use:
 def composed(layer: Layer, uses: Sequence[Use]) -> dict[str, tuple[Array, Sum]]:
     """For every parameter that changes: what it starts from (its pristine value, or what it is replaced by), and the
     sum of all that is added to it."""
-    start: dict[str, Array] = {}
+    replaced: dict[str, Tensor] = {}
+    for use in uses:
+        replaced |= _replaced(layer, use)
+    start = Layer({**layer.parameters, **replaced}, layer.transposed)
     added: dict[str, Sum] = {}
     for use in uses:
-        for name, value in _replaced(layer, use).items():
-            start[name] = value
-        for name, change in changes(layer, use).items():
+        for name, change in changes(start, use).items():
             added[name] = added[name] + change if name in added else change
     found = {}
-    for name in {**start, **added}:
-        first = start.get(name, exact(layer.parameters[name]))
+    for name in {**replaced, **added}:
+        first = exact(start.parameters[name])
         nothing = Sum(np.zeros_like(first), np.zeros_like(first), 0)
         found[name] = (first, added.get(name, nothing))
     return found
@@ -88,11 +89,12 @@ def changes(layer: Layer, use: Use) -> dict[str, Sum]:
     return found
 
 
-def _replaced(layer: Layer, use: Use) -> dict[str, Array]:
-    """``set_weight``, and the ``.scale`` of BFL's control LoRAs: rounded to the dtype of the parameter."""
+def _replaced(layer: Layer, use: Use) -> dict[str, Tensor]:
+    """``set_weight``, and the ``.scale`` of BFL's control LoRAs: rounded to the dtype of the parameter, whose place as
+    the pristine one it takes."""
     endings = {"set_weight": "weight", "scale": "scale"}
     return {
-        name: exact(use.tensors[ending].to(layer.parameters[name].dtype)).reshape(layer.parameters[name].shape)
+        name: use.tensors[ending].to(layer.parameters[name].dtype).reshape(layer.parameters[name].shape)
         for ending, name in endings.items()
         if ending in use.tensors
     }
@@ -107,6 +109,7 @@ def _of_weight(layer: Layer, tensors: Tensors, use: Use) -> Sum | None:
     if "ia3" in tensors:
         return _ia3(pristine, tensors) * scale(use.strength)
     change, own = algorithm(tensors, use.settings)
+    own *= float(tensors["scalar"].double()) if "scalar" in tensors else 1.0  # trained by old LyCORIS
     if "diff" in tensors and layer.transposed:  # a difference of the parameter, laid out as it is
         change = change.T
     change = change.reshape(*pristine.shape)
@@ -259,6 +262,7 @@ _ROLES = {
     "b_norm": "diff_b",
     "weight": "ia3",
     "on_input": "on_input",
+    "scalar": "scalar",
 }
 
 

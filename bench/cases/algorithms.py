@@ -34,12 +34,14 @@ def _random(*shape: int) -> Tensor:
 
 def _dora(weight: Tensor, t: dict[str, Tensor]) -> Tensor:
     changed = weight + t["lora_up.weight"] @ t["lora_down.weight"]
-    return changed * (t["dora_scale"] / changed.norm(dim=1, keepdim=True))
+    gain = t["dora_scale"] / torch.linalg.vector_norm(changed, dim=1, keepdim=True)
+    return changed.mul_(gain)
 
 
 def _dora_inputs(weight: Tensor, t: dict[str, Tensor]) -> Tensor:
     changed = weight + t["lora_up.weight"] @ t["lora_down.weight"]
-    return changed * (t["dora_scale"] / changed.norm(dim=0, keepdim=True))
+    gain = t["dora_scale"] / torch.linalg.vector_norm(changed, dim=0, keepdim=True)
+    return changed.mul_(gain)
 
 
 def _algorithms(side: int) -> list[Algorithm]:
@@ -89,10 +91,10 @@ def run(settings: Settings) -> CaseResult:
 
 
 def _measure(result: CaseResult, settings: Settings, algorithm: Algorithm, dtype: torch.dtype, side: int) -> None:
-    model = nn.Module()
-    model.m = nn.Linear(side, side, bias=False, dtype=dtype)
-    model.requires_grad_(False)
-    pristine = model.m.weight.detach().clone()
+    layer = nn.Linear(side, side, bias=False, dtype=dtype)
+    layer.requires_grad_(False)
+    model = nn.ModuleDict({"m": layer})
+    pristine = layer.weight.detach().clone()
     tensors = {name: value.to(dtype) for name, value in algorithm.tensors.items()}
     wide = {name: value.float() for name, value in tensors.items()}
     adapter = lora_mmap.open_adapter({f"m.{name}": value for name, value in tensors.items()})
@@ -103,13 +105,13 @@ def _measure(result: CaseResult, settings: Settings, algorithm: Algorithm, dtype
 
     def torch_way(work: Callable[[Tensor], Tensor]) -> Callable[[], dict[str, float]]:
         def run() -> dict[str, float]:
-            model.m.weight.copy_(work(model.m.weight))
+            layer.weight.copy_(work(layer.weight))
             return {}
 
         return run
 
     def restore() -> None:
-        model.m.weight.copy_(pristine)
+        layer.weight.copy_(pristine)
 
     contenders = [
         Contender(OURS, ours, restore),

@@ -86,6 +86,7 @@ def run(settings: Settings) -> CaseResult:
     )
     _add_rows(result, samples, modules, limits)
     _judge(result, samples, copy_nbytes, settings.quick)
+    result.goals.append(_floor_goal(samples, modules, limits))
     return result
 
 
@@ -159,11 +160,26 @@ def _require_exact_reset(model: nn.Module, pattern: Pattern, path: Path) -> None
         raise AssertionError("reset did not bring every byte back")
 
 
-def _add_rows(result: CaseResult, samples: dict[str, Samples], modules: dict[str, nn.Linear], limits: Limits) -> None:
-    fuse = sum(
-        limits.fuse_floor(module.out_features, module.in_features, _RANK, module.weight.itemsize)
-        for module in modules.values()
+def _fuse_floor(modules: dict[str, nn.Linear], limits: Limits) -> float:
+    """Seconds that no fusion of all Linears can beat: arithmetic and traffic of all of them, whichever takes longer."""
+    sizes = [(module.out_features, module.in_features, module.weight.itemsize) for module in modules.values()]
+    flops = sum(2 * rows * cols * _RANK for rows, cols, _ in sizes)
+    nbytes = sum(2 * rows * cols * itemsize for rows, cols, itemsize in sizes)
+    return max(flops / max(limits.fma), nbytes / max(limits.read_write))
+
+
+def _floor_goal(samples: dict[str, Samples], modules: dict[str, nn.Linear], limits: Limits) -> Goal:
+    floor, wanted = _fuse_floor(modules, limits), 0.75
+    ours = samples[OURS].spread("fuse")
+    return Goal(
+        f"the UNet as a whole, fuse: >= {wanted:.0%} of the floor (machine), bfloat16 rank {_RANK}",
+        f"{floor / ours.median:.0%} (best round {floor / ours.min:.0%})",
+        floor / ours.median >= wanted,
     )
+
+
+def _add_rows(result: CaseResult, samples: dict[str, Samples], modules: dict[str, nn.Linear], limits: Limits) -> None:
+    fuse = _fuse_floor(modules, limits)
     copy = limits.copy_floor(sum(module.weight.nbytes for module in modules.values()))
     floors: dict[tuple[str, str], float] = {(name, "fuse"): fuse for name in samples}
     for name in (OURS, _NONE):

@@ -30,6 +30,21 @@ def addmm(weight: Tensor, up: Tensor, down: Tensor, scale: float) -> None:
     weight.addmm_(up.to(weight.dtype), down.to(weight.dtype), alpha=scale)
 
 
+class Upcast:
+    """The whole weight in fp32, one ``addmm_``, one rounding. The fp32 buffer is kept: ``W.float()`` as it is where the
+    allocator has the memory ready."""
+
+    def __init__(self) -> None:
+        self._buffer = torch.empty(0)
+
+    def __call__(self, weight: Tensor, up: Tensor, down: Tensor, scale: float) -> None:
+        if self._buffer.shape != weight.shape:
+            self._buffer = torch.empty(weight.shape)
+        self._buffer.copy_(weight)
+        self._buffer.addmm_(up.float(), down.float(), alpha=scale)
+        weight.copy_(self._buffer)
+
+
 class RowBlocks:
     """fp32 ``addmm_`` into a preallocated block of rows that stays in the cache: one read and one write of the weight,
     one rounding. The best torch does on a CPU; the block that is fastest here is found by trying."""

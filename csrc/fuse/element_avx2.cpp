@@ -13,7 +13,10 @@ struct Fp32 {
   using Vec = __m256;
   static Vec load(const std::byte* from) { return _mm256_load_ps(reinterpret_cast<const float*>(from)); }
   static void store(std::byte* to, Vec value) { _mm256_store_ps(reinterpret_cast<float*>(to), value); }
-  static Vec broadcast(double value) { return _mm256_set1_ps(static_cast<float>(value)); }
+  // A NaN becomes the default one (see pack_avx2.cpp).
+  static Vec broadcast(double value) {
+    return _mm256_set1_ps(value == value ? static_cast<float>(value) : __builtin_nanf(""));
+  }
   static Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
   static Vec fms(Vec a, Vec b, Vec c) { return _mm256_fmsub_ps(a, b, c); }
   static Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }

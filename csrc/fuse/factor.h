@@ -13,6 +13,11 @@ inline const std::byte* element_at(const void* factor, DType dtype, int64_t inde
   return static_cast<const std::byte*>(factor) + index * (dtype_bits(dtype) / 8);
 }
 
+// Fetches a row that is read soon: where rows are far apart the hardware sees each begin too late.
+inline void prefetch_row(const std::byte* row, int64_t nbytes) {
+  for (int64_t i = 0; i < nbytes; i += 64) __builtin_prefetch(row + i);
+}
+
 // A row of a factor: element i lies i * col_stride elements (map[i] * col_stride with a map) from `data`.
 struct FactorRow {
   DType dtype;

@@ -11,14 +11,26 @@
 namespace lora_mmap {
 namespace {
 
-constexpr int64_t kRankBlock = TileOps::kUpStride;
-
 int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
 int64_t compute_nbytes(const Job& job) {
   return job.dtype == DType::F64 ? 8 : 4;
+}
+
+// How many ranks are summed at a time: all of them, or even parts. With more than these the accumulators go
+// to memory and back, which costs less than the columns and rows that A and B would leave room for.
+int64_t rank_block(const Job& job) {
+  const int64_t most = 1024 / compute_nbytes(job);
+  const int64_t rank = total_rank(job);
+  const int64_t blocks = (rank + most - 1) / most;
+  return blocks ? (rank + blocks - 1) / blocks : 0;
+}
+
+// Row stride of packed B, in elements: whole cache lines.
+int64_t up_stride(const Job& job) {
+  return round_up(std::max<int64_t>(rank_block(job), 1), 64 / compute_nbytes(job));
 }
 
 // What A and the accumulators may take: less than half of L2, to stay there while the weight streams by.
@@ -50,13 +62,13 @@ struct Layout {
 
   Layout(const TileOps& ops, const Job& job, int64_t rows, int64_t cols) {
     const int64_t size = compute_nbytes(job);
-    const int64_t rank = total_rank(job);
+    const int64_t rank = rank_block(job);
     const int64_t padded_cols = round_up(cols, ops.panel_nbytes / size);
     const int64_t padded_rows = round_up(rows, ops.rows);
-    up = static_cast<size_t>(std::min(rank, kRankBlock) * padded_cols * size);
-    row = up + static_cast<size_t>(padded_rows * kRankBlock * size);
-    partial = row + static_cast<size_t>(std::max(padded_cols, kRankBlock) * 8);
-    stage = partial + static_cast<size_t>(rank > kRankBlock ? padded_rows * padded_cols * size : 0);
+    up = static_cast<size_t>(rank * padded_cols * size);
+    row = up + static_cast<size_t>(padded_rows * up_stride(job) * size);
+    partial = row + static_cast<size_t>(round_up(std::max(padded_cols, rank) * 8, 64));
+    stage = partial + static_cast<size_t>(total_rank(job) > rank ? padded_rows * padded_cols * size : 0);
     nbytes = stage + static_cast<size_t>(is_staged(job) ? round_up(rows * cols * size, 64) : 0);
   }
 };
@@ -70,6 +82,8 @@ class BlockFusion {
         block_(block),
         size_(compute_nbytes(job)),
         rank_(total_rank(job)),
+        rank_block_(rank_block(job)),
+        up_stride_(up_stride(job)),
         layout_(ops, job, block.rows, block.cols),
         workspace_(workspace),
         scratch_(workspace.reserve(layout_.nbytes)) {}
@@ -100,10 +114,11 @@ class BlockFusion {
     bool overflow = false;
     int64_t begin = 0;
     do {
-      const int64_t end = std::min(begin + kRankBlock, rank_);
+      const int64_t end = std::min(begin + rank_block_, rank_);
       pack(begin, end);
       overflow |= ops_.sweep(job_.dtype, {.up = scratch_ + layout_.up,
                                           .down = scratch_ + layout_.down,
+                                          .up_stride = up_stride_,
                                           .rank = end - begin,
                                           .rows = block_.rows,
                                           .cols = block_.cols,
@@ -123,7 +138,7 @@ class BlockFusion {
   // columns, so A is often still there from the block before.
   void pack(int64_t begin, int64_t end) {
     const Workspace::Packed wanted{&job_, block_.col};
-    const bool keep = rank_ <= kRankBlock;
+    const bool keep = rank_ <= rank_block_;
     const bool down_is_packed = keep && workspace_.packed == wanted;
     workspace_.packed = keep ? wanted : Workspace::Packed{};
     int64_t first = 0;
@@ -157,7 +172,7 @@ class BlockFusion {
       const std::byte* data = element_at(term.up, term.up_dtype, first);
       const FactorRow row = packable({term.up_dtype, data, term.up_col_stride}, to - from);
       ops_.pack_up(job_.dtype, row.dtype, row.data, to - from, scale,
-                   scratch_ + layout_.up + (m * kRankBlock + slot) * size_);
+                   scratch_ + layout_.up + (m * up_stride_ + slot) * size_);
     }
   }
 
@@ -170,6 +185,8 @@ class BlockFusion {
   const Block& block_;
   const int64_t size_;
   const int64_t rank_;
+  const int64_t rank_block_;
+  const int64_t up_stride_;
   const Layout layout_;
   Workspace& workspace_;
   std::byte* scratch_;
@@ -179,15 +196,17 @@ class BlockFusion {
 
 Tiling PackedKernel::tiling(const Job& job, size_t scratch_limit) const {
   if (!all_low_rank(job)) return term_tiling(ops_, job, scratch_limit);
-  constexpr int64_t kRows = 192;       // B of a rank block: 96 KiB
+  constexpr int64_t kRows = 192;       // B of a rank block: at most 192 KiB
   constexpr int64_t kColumnStep = 64;  // whole cache lines of a 16-bit weight
   constexpr int64_t kMostCols = 4096;
   const int64_t size = compute_nbytes(job);
-  const int64_t rank = std::max<int64_t>(std::min(total_rank(job), kRankBlock), 1);
+  const int64_t rank = std::max<int64_t>(rank_block(job), 1);
   const bool wide_blocks = !is_staged(job);
-  int64_t rows = std::min(round_up(kRows, ops_.rows), round_up(job.rows, ops_.rows));
+  // A small weight is cut finer, so that its last blocks do not leave workers without one.
+  const int64_t eighth = std::max((job.rows + 7) / 8, 4 * ops_.rows);
+  int64_t rows = round_up(std::min({kRows, eighth, job.rows}), ops_.rows);
   // A column of a block takes its part of A and, between rank blocks, its accumulators.
-  const int64_t column_nbytes = (rank + (total_rank(job) > kRankBlock ? rows : 0)) * size;
+  const int64_t column_nbytes = (rank + (total_rank(job) > rank ? rows : 0)) * size;
   int64_t cols = std::min(resident_nbytes() / column_nbytes, wide_blocks ? kMostCols : 256);
   while (true) {
     // Even chunks: no sliver at the end.
@@ -195,7 +214,7 @@ Tiling PackedKernel::tiling(const Job& job, size_t scratch_limit) const {
     const int64_t even = std::min(round_up((job.cols + chunks - 1) / chunks, kColumnStep), job.cols);
     const size_t nbytes = Layout(ops_, job, rows, even).nbytes;
     if (nbytes <= scratch_limit || (rows <= ops_.rows && cols <= kColumnStep)) return {rows, even, nbytes};
-    const bool up_is_larger = rows * kRankBlock > cols * rank;
+    const bool up_is_larger = rows > cols;
     if (rows > ops_.rows && (up_is_larger || cols <= kColumnStep))
       rows = round_up(rows / 2, ops_.rows);
     else

@@ -11,8 +11,9 @@ namespace lora_mmap {
 
 // The rows of a block against all its columns, for one rank block.
 struct Sweep {
-  const void* up;    // B * scale: `rows` rows, TileOps::kUpStride elements apart
-  const void* down;  // A: panels of [rank][panel columns], in the order of the columns
+  const void* up;     // B * scale: `rows` rows
+  const void* down;   // A: panels of [rank][panel columns], in the order of the columns
+  int64_t up_stride;  // in elements
   int64_t rank;
   int64_t rows;  // 1 .. TileOps::rows
   int64_t cols;
@@ -28,10 +29,6 @@ struct Sweep {
 // What an instruction set provides. All function pointers and sizes are its own choice; plain C++ types only,
 // so that nothing inline is instantiated with its compiler flags.
 struct TileOps {
-  // Row stride of packed B. A constant, so that the broadcasts of a tile share one pointer and the rows are
-  // immediate displacements.
-  static constexpr int64_t kUpStride = 128;
-
   int64_t rows;          // of a register tile
   int64_t panel_nbytes;  // columns of a register tile, in bytes of the compute type
 

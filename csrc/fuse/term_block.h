@@ -1,7 +1,8 @@
-// A block of a job with terms of any kind, in panels: what TermKernel computes its results from.
+// A block of a job with terms of any kind, computed in panels strip by strip.
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "fuse/element_ops.h"
 #include "fuse/packed.h"
@@ -13,22 +14,31 @@ namespace lora_mmap {
 // What a job's terms need while a block of them is computed.
 struct TermNeeds {
   static constexpr int64_t kRanks = 64;  // of one sweep
+  static constexpr int64_t kMostWholes = 8;
 
-  int64_t low_rank = 0;  // of all factor pairs together
-  int64_t products = 0;  // factor pairs of one term that are wanted by themselves
-  int64_t wholes = 0;    // whole matrices of one term
-  bool sum;              // the accumulators of all terms
-  bool base = false;     // one row of it at a time
-  bool change = false;   // likewise
+  int64_t low_rank = 0;    // of all factor pairs together
+  int64_t products = 0;    // factor pairs of one term that are wanted by themselves
+  int64_t wholes = 0;      // whole matrices of one term
+  int64_t all_wholes = 0;  // of all terms
+  bool sum;                // the accumulators of all terms
+  bool base = false;       // one row of it at a time
+  bool change = false;     // likewise
 
   // `norms`: for the base and the change of the only term, not for a sum.
   TermNeeds(const Job& job, bool norms);
 
   int64_t ranks_at_once() const { return std::min(low_rank, kRanks); }
   bool keeps_down() const { return low_rank <= kRanks; }
+  bool keeps_wholes() const { return all_wholes <= kMostWholes; }
+  int64_t whole_rows() const { return keeps_wholes() ? all_wholes : wholes; }
+
+  // A block is computed in strips of its rows: short ones stay near, but each needs all of A.
+  int64_t strip_rows(const TileOps& ops, int64_t rows) const {
+    return keeps_down() ? std::min(ops.rows, rows) : rows;
+  }
 };
 
-// Offsets into a worker's scratch for a block of `rows` x `cols`.
+// Offsets into a worker's scratch for strips of `shape`.
 struct TermLayout {
   size_t down = 0;  // A: of all factor pairs where keeps_down, else of one sweep
   size_t up;        // B * scale of one sweep
@@ -46,7 +56,7 @@ struct TermLayout {
 
 PanelBlock panel_block(const TileOps& ops, const Job& job, int64_t rows, int64_t cols);
 
-// The block's columns in memory, or in a copy of them in which rows are contiguous.
+// A block in memory, or a copy of it: each row contiguous.
 struct Rows {
   std::byte* data;
   int64_t row_stride;  // in elements
@@ -57,8 +67,7 @@ class TermBlock {
   // `order`: the weight type whose order of columns the panels have. `base`: the block's pristine values, of
   // the job's type. All references outlive the object.
   TermBlock(const TileOps& ops, const ElementOps& elements, DType order, const Job& job, const Block& block,
-            const TermNeeds& needs, const TermLayout& layout, const PanelBlock& shape, Rows base,
-            Workspace& workspace);
+            const TermNeeds& needs, const TermLayout& layout, Rows base, Workspace& workspace);
 
   // weight = round(base + the sum of all terms). True if a result is not finite where the base was.
   bool fuse(Rows weight);
@@ -66,26 +75,37 @@ class TermBlock {
   // use(m, base, change) for every row: what the job's only term, which has no gain, adds to 0.
   template <class Use>
   void for_each_change(Use use) {
-    begin(job_.terms[0]);
-    for (int64_t m = 0; m < shape_.rows; ++m) use(m, base_row(m), change_row(job_.terms[0], m));
+    while (next_strip()) {
+      Operands& operands = begin(0);
+      for (int64_t m = 0; m < shape_.rows; ++m)
+        use(strip_ + m, base_row(m), change_row(job_.terms[0], operands, m));
+    }
   }
 
   RowShape row_shape() const;
 
  private:
-  // A matrix of the term at hand: multiplied out, or read row by row.
+  // A matrix of a term: multiplied out for a strip, or read row by row.
   struct Operand {
     std::byte* product = nullptr;
     std::optional<WholeRows> whole;
   };
 
-  void begin(const Term& term);
+  struct Operands {
+    Operand matrix;
+    Operand times;
+    Operand gain;
+  };
+
+  bool next_strip();
+  bool fuse_strip(Rows weight);
+  Operands& begin(size_t term);
   void prepare(Operand& operand, const Matrix& matrix, double scale);
   PanelRow row_of(Operand& operand, int64_t m);
   PanelRow base_row(int64_t m);
-  PanelRow change_row(const Term& term, int64_t m);
-  void add_change(const Term& term, PanelRow acc, int64_t m);
-  void add_row(const Term& term, int64_t m);
+  PanelRow change_row(const Term& term, Operands& operands, int64_t m);
+  void add_change(const Term& term, Operands& operands, PanelRow acc, int64_t m);
+  void add_row(const Term& term, Operands& operands, int64_t m);
 
   void multiply(const Matrix& matrix, double scale, std::byte* panels, bool from_zero);
   void pack_down(const Matrix& matrix, int64_t begin, int64_t end, std::byte* to);
@@ -99,16 +119,15 @@ class TermBlock {
   const Block& block_;
   const TermNeeds& needs_;
   const TermLayout& layout_;
-  const PanelBlock& shape_;
+  PanelBlock shape_;  // of the strip
   const Rows base_;
   std::byte* scratch_;
   bool down_is_packed_;
+  int64_t strip_ = -1;     // its first row in the block
   int64_t next_rank_ = 0;  // where the next factor pair's A stands among those kept
   int64_t n_products_ = 0;
   int64_t n_wholes_ = 0;
-  Operand matrix_;
-  Operand times_;
-  Operand gain_;
+  std::vector<Operands> operands_;  // of each term
 };
 
 }  // namespace lora_mmap

@@ -9,10 +9,11 @@
 namespace lora_mmap {
 namespace {
 
-constexpr int64_t kResidentNbytes = 384 << 10;  // of L2, for all that is used more than once
+constexpr int64_t kStripNbytes =
+    96 << 10;  // of a strip: L1 or not far from it, wide enough for B to be packed rarely
+constexpr int64_t kResidentNbytes = 384 << 10;  // of L2, for all of a block
 constexpr int64_t kRows = 96;                   // A is read that often: packing it costs little
-constexpr int64_t kRowsWithoutProducts = 24;
-constexpr int64_t kColumnStep = 64;  // whole cache lines of a 16-bit weight
+constexpr int64_t kColumnStep = 64;             // whole cache lines of a 16-bit weight
 constexpr int64_t kMostCols = 2048;
 constexpr int64_t kMostStagedCols = 256;
 
@@ -34,13 +35,18 @@ size_t stage_nbytes(const Job& job, bool writes, int64_t rows, int64_t cols) {
 Tiling largest(const TileOps& ops, const Job& job, bool writes, int64_t most_cols, size_t limit) {
   const TermNeeds needs(job, !writes);
   const auto nbytes_of = [&](int64_t rows, int64_t cols) {
-    return TermLayout(needs, panel_block(ops, job, rows, cols), stage_nbytes(job, writes, rows, cols)).nbytes;
+    const PanelBlock strip = panel_block(ops, job, needs.strip_rows(ops, rows), cols);
+    return TermLayout(needs, strip, stage_nbytes(job, writes, rows, cols)).nbytes;
   };
-  const int64_t most_rows = needs.low_rank ? kRows : kRowsWithoutProducts;
-  int64_t rows = std::min(round_up(most_rows, ops.rows), round_up(job.rows, ops.rows));
+  const auto fits = [&](int64_t rows, int64_t cols) {
+    const PanelBlock strip = panel_block(ops, job, std::min(ops.rows, rows), cols);
+    const auto strip_nbytes = static_cast<int64_t>(strip.nbytes()) * (needs.sum + needs.products);
+    return strip_nbytes <= kStripNbytes && nbytes_of(rows, cols) <= std::min<size_t>(limit, kResidentNbytes);
+  };
+  int64_t rows = std::min(round_up(kRows, ops.rows), round_up(job.rows, ops.rows));
   int64_t cols = std::min(most_cols, round_up(job.cols, kColumnStep));
-  const size_t resident = std::min<size_t>(limit, kResidentNbytes);
-  while (cols > kColumnStep && nbytes_of(rows, cols) > resident) cols = round_up(cols / 2, kColumnStep);
+  while (cols > kColumnStep && !fits(rows, cols))
+    cols = round_up(cols - cols / 4 - kColumnStep / 2, kColumnStep);
   while (rows > ops.rows && nbytes_of(rows, cols) > limit) rows = round_up(rows / 2, ops.rows);
   const int64_t even = round_up(parts(job.cols, parts(job.cols, cols)), kColumnStep);  // no sliver at the end
   return {rows, even, nbytes_of(rows, even)};
@@ -67,12 +73,12 @@ Tiling term_tiling(const TileOps& ops, const Job& job, size_t scratch_limit) {
 bool fuse_terms(const TileOps& ops, const ElementOps& elements, const Job& job, const Block& block,
                 Workspace& workspace) {
   const TermNeeds needs(job, false);
-  const PanelBlock shape = panel_block(ops, job, block.rows, block.cols);
+  const PanelBlock strip = panel_block(ops, job, needs.strip_rows(ops, block.rows), block.cols);
   const size_t staged = stage_nbytes(job, true, block.rows, block.cols);
-  const TermLayout layout(needs, shape, staged);
+  const TermLayout layout(needs, strip, staged);
   std::byte* stage = workspace.reserve(layout.nbytes) + layout.stage;
   const Rows base = base_rows(job, block, staged > 0, stage);
-  TermBlock terms(ops, elements, job.dtype, job, block, needs, layout, shape, base, workspace);
+  TermBlock terms(ops, elements, job.dtype, job, block, needs, layout, base, workspace);
 
   const int64_t first = block.row * job.weight_row_stride + block.col * job.weight_col_stride;
   auto* weight = const_cast<std::byte*>(element_at(job.weight, job.dtype, first));
@@ -98,14 +104,14 @@ class TileSquares {
   // `sums`: of the columns, or kNormLanes for each row.
   void add(const Block& tile, double* sums) {
     const Job& job = gains_.job;
-    const PanelBlock shape = panel_block(ops_, job, tile.rows, tile.cols);
+    const PanelBlock shape = panel_block(ops_, job, needs_.strip_rows(ops_, tile.rows), tile.cols);
     const size_t staged = stage_nbytes(job, false, tile.rows, tile.cols);
     const TermLayout layout(needs_, shape, staged);
     std::byte* stage = workspace_.reserve(layout.nbytes) + layout.stage;
     const Rows base = base_rows(job, tile, staged > 0, stage);
     // Columns in their own order: lanes count them.
     const DType order = job.dtype == DType::F64 ? DType::F64 : DType::F32;
-    TermBlock terms(ops_, elements_, order, job, tile, needs_, layout, shape, base, workspace_);
+    TermBlock terms(ops_, elements_, order, job, tile, needs_, layout, base, workspace_);
     const RowShape row = terms.row_shape();
     terms.for_each_change([&](int64_t m, PanelRow old, PanelRow change) {
       if (gains_.by_columns)

@@ -29,7 +29,7 @@ struct Tile {
 // Sums over the rank from `partial`, or from zero without one. The accumulators are local arrays, unrolled:
 // they never have an address and stay in registers.
 template <class F, int Rows>
-[[gnu::always_inline]] inline Tile<F, Rows> multiply(const typename F::Scalar* up,
+[[gnu::always_inline]] inline Tile<F, Rows> multiply(const typename F::Scalar* up, int64_t up_stride,
                                                      const typename F::Scalar* down, int64_t rank,
                                                      const typename F::Scalar* partial) {
   typename F::Vec low[Rows];
@@ -44,7 +44,7 @@ template <class F, int Rows>
     const typename F::Vec down_high = F::load(down + r * F::kCols + F::kCols / 2);
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
-      const typename F::Vec scaled = F::broadcast(up + i * TileOps::kUpStride + r);
+      const typename F::Vec scaled = F::broadcast(up + i * up_stride + r);
       low[i] = F::fma(scaled, down_low, low[i]);
       high[i] = F::fma(scaled, down_high, high[i]);
     }
@@ -146,8 +146,8 @@ bool sweep_rows(const Sweep& sweep) {
   bool overflow = false;
   for (int64_t col = 0; col < s.cols; col += F::kCols) {
     prefetch<F, Rows>(s, col);
-    const Tile<F, Rows> tile =
-        multiply<F, Rows>(static_cast<const Scalar*>(s.up), down, s.rank, s.first ? nullptr : partial);
+    const Tile<F, Rows> tile = multiply<F, Rows>(static_cast<const Scalar*>(s.up), s.up_stride, down, s.rank,
+                                                 s.first ? nullptr : partial);
     const auto* base = static_cast<const typename F::Element*>(s.base) + col;
     auto* weight = static_cast<typename F::Element*>(s.weight) + col;
     if (!s.last) {
@@ -172,7 +172,7 @@ bool take_groups(Sweep& s) {
   bool overflow = false;
   for (; s.rows >= Rows; s.rows -= Rows) {
     overflow |= sweep_rows<F, Rows>(s);
-    s.up = static_cast<const typename F::Scalar*>(s.up) + Rows * TileOps::kUpStride;
+    s.up = static_cast<const typename F::Scalar*>(s.up) + Rows * s.up_stride;
     s.base = static_cast<const typename F::Element*>(s.base) + Rows * s.base_row_stride;
     s.weight = static_cast<typename F::Element*>(s.weight) + Rows * s.weight_row_stride;
     s.partial = static_cast<typename F::Scalar*>(s.partial) + Rows * F::kCols * panels;

@@ -79,12 +79,24 @@ const std::byte* WholeRows::element(int64_t row, int64_t col) const {
                     row * matrix_.down_row_stride + col * matrix_.down_col_stride);
 }
 
+// The row of the matrix that serves row m of the block.
+int64_t WholeRows::row_for(int64_t m) const {
+  if (matrix_.down_row_stride == 0) return 0;
+  return matrix_.row_map ? matrix_.row_map[block_.row + m] : block_.row + m;
+}
+
+// A map may lead anywhere, but then the matrix is often small and stays in the cache.
+void WholeRows::prefetch_after(int64_t m) const {
+  if (map_ || matrix_.down_col_stride != 1 || m + 1 >= block_.rows) return;
+  prefetch_row(element(row_for(m + 1), block_.col), shape_.cols * (dtype_bits(matrix_.down_dtype) / 8));
+}
+
 PanelRow WholeRows::row(int64_t m) {
-  const int64_t at = matrix_.row_map ? matrix_.row_map[block_.row + m] : block_.row + m;
-  const int64_t row = matrix_.down_row_stride == 0 ? 0 : at;
+  const int64_t row = row_for(m);
   const bool one_value = matrix_.down_col_stride == 0;
   if (row != last_) {
     last_ = row;
+    prefetch_after(m);
     if (one_value) return repeated(element(row, 0));
     const std::byte* data = element(row, map_ ? 0 : block_.col);
     const FactorRow source =

@@ -33,8 +33,10 @@ class WholeRows {
 
  private:
   void find_runs();
+  int64_t row_for(int64_t m) const;
   const std::byte* element(int64_t row, int64_t col) const;
   PanelRow repeated(const std::byte* value);
+  void prefetch_after(int64_t m) const;
   FactorRow contiguous(const FactorRow& row);
 
   const TileOps& ops_;

@@ -25,17 +25,24 @@ void flip_plain(std::byte* memory, size_t nbytes) {
   }
 }
 
-constexpr ProbeLoops kPlain{fma_plain, flip_plain};
+constexpr ProbeLoops kPlain{"scalar", fma_plain, flip_plain, nullptr};
+
+std::vector<const ProbeLoops*> find_loops() {
+  std::vector<const ProbeLoops*> found;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && probe_loops_avx512()) found.push_back(probe_loops_avx512());
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && probe_loops_avx2())
+    found.push_back(probe_loops_avx2());
+#endif
+  found.push_back(&kPlain);
+  return found;
+}
 
 }  // namespace
 
-const ProbeLoops& probe_loops() {
-#if defined(__x86_64__)
-  if (const ProbeLoops* avx2 = probe_loops_avx2();
-      avx2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return *avx2;
-#endif
-  return kPlain;
+const std::vector<const ProbeLoops*>& probe_loops() {
+  static const std::vector<const ProbeLoops*> loops = find_loops();
+  return loops;
 }
 
 }  // namespace lora_mmap

@@ -32,7 +32,19 @@ void flip_avx2(std::byte* memory, size_t nbytes) {
   }
 }
 
-constexpr ProbeLoops kAvx2{fma_avx2, flip_avx2};
+void flip_streaming_avx2(std::byte* memory, size_t nbytes) {
+  const __m256i ones = _mm256_set1_epi8(1);
+  __m256i* at = reinterpret_cast<__m256i*>(memory);
+  for (const __m256i* end = at + nbytes / sizeof(__m256i); at != end; at += 2) {
+    const __m256i low = _mm256_xor_si256(_mm256_load_si256(at), ones);
+    const __m256i high = _mm256_xor_si256(_mm256_load_si256(at + 1), ones);
+    _mm256_stream_si256(at, low);
+    _mm256_stream_si256(at + 1, high);
+  }
+  _mm_sfence();
+}
+
+constexpr ProbeLoops kAvx2{"avx2", fma_avx2, flip_avx2, flip_streaming_avx2};
 
 }  // namespace
 

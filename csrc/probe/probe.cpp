@@ -16,7 +16,7 @@
 namespace lora_mmap {
 namespace {
 
-constexpr int kRounds = 5;
+constexpr int kRounds = 3;
 constexpr size_t kPiece = size_t{1} << 20;
 
 struct Free {
@@ -48,14 +48,29 @@ void check(const char* name, int threads, int64_t nbytes) {
                                      ", nbytes " + std::to_string(nbytes) + ": expected 1 or more");
 }
 
+const ProbeLoops& loops_of(const std::string& isa) {
+  std::string known;
+  for (const ProbeLoops* loops : probe_loops()) {
+    if (loops->isa == isa) return *loops;
+    known.append(known.empty() ? "" : ", ").append(loops->isa);
+  }
+  throw Error(Fault::argument, "[probe_fma] isa is '" + isa + "': this CPU and build have " + known);
+}
+
 }  // namespace
 
-double probe_fma(int threads) {
+std::vector<std::string> probe_isas() {
+  std::vector<std::string> names;
+  for (const ProbeLoops* loops : probe_loops()) names.emplace_back(loops->isa);
+  return names;
+}
+
+double probe_fma(int threads, const std::string& isa) {
   check("probe_fma", threads, 1);
+  const ProbeLoops& loops = loops_of(isa);
   constexpr int64_t kSteps = 20000;
   constexpr int64_t kPieces =
       200;  // of some 30 us; handed out as they are taken, so a slow thread gets fewer
-  const ProbeLoops& loops = probe_loops();
   const int64_t pieces = kPieces * threads;
   std::vector<double> flops(static_cast<size_t>(pieces));
   const double seconds = fastest_seconds([&] {
@@ -69,11 +84,19 @@ double probe_read_write(int threads, int64_t nbytes) {
   const size_t pieces = (static_cast<size_t>(nbytes) + kPiece - 1) / kPiece;
   const Buffer memory = buffer(pieces * kPiece);
   std::memset(memory.get(), 1, pieces * kPiece);
-  const ProbeLoops& loops = probe_loops();
-  const double seconds = fastest_seconds([&] {
-    parallel_for(threads, static_cast<int64_t>(pieces),
-                 [&](int, int64_t i) { loops.flip(memory.get() + static_cast<size_t>(i) * kPiece, kPiece); });
-  });
+  double seconds = 1e300;
+  const auto time = [&](void (*flip)(std::byte*, size_t)) {
+    if (!flip) return;
+    seconds = std::min(seconds, fastest_seconds([&] {
+                         parallel_for(threads, static_cast<int64_t>(pieces), [&](int, int64_t i) {
+                           flip(memory.get() + static_cast<size_t>(i) * kPiece, kPiece);
+                         });
+                       }));
+  };
+  for (const ProbeLoops* loops : probe_loops()) {
+    time(loops->flip);
+    time(loops->flip_streaming);
+  }
   return 2.0 * static_cast<double>(pieces * kPiece) / seconds;
 }
 

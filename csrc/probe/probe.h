@@ -3,13 +3,20 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace lora_mmap {
 
-// fp32 fused multiply-add throughput of `threads` threads together, in FLOP/s (two per FMA).
-double probe_fma(int threads);
+// The instruction sets that probe_fma() can measure here, best first.
+std::vector<std::string> probe_isas();
 
-// Bytes read plus bytes written per second by `threads` threads that change every byte of `nbytes` in place.
+// fp32 fused multiply-add throughput of `threads` threads together, in FLOP/s (two per FMA), with the
+// instructions of `isa`.
+double probe_fma(int threads, const std::string& isa);
+
+// Bytes read plus bytes written per second by `threads` threads that change every byte of `nbytes` in place,
+// by the fastest of the ways that this CPU has: each instruction set, plain and cache-bypassing stores.
 double probe_read_write(int threads, int64_t nbytes);
 
 // Bytes read plus bytes written per second by memcpy of `nbytes` on `threads` threads.

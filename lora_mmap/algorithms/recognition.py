@@ -104,8 +104,7 @@ def _trained(scaling: Scaling, index: int, group: Group, members: Members) -> Re
     parts: dict[str, Part] = {}
     if weight is not None:
         parts[_weight_parameter(members)] = weight
-    rows = weight.form[0] if weight is not None else None
-    bias = whole.bias(members, rows, weight)
+    bias = whole.bias(members, weight)
     if bias is not None:
         parts["bias"] = bias
     modulation = members.get("diff_modulation")

@@ -50,13 +50,16 @@ def reshaped(members: Members, scale: GroupScale) -> Part:
     return Part("reshape", (None, None), detail="pads the weight")
 
 
-def bias(members: Members, rows: int | None, weight: Part | None) -> Part | None:
-    """What changes the module's bias, [out]; ``rows`` is out where the weight's tensors tell it."""
+def bias(members: Members, weight: Part | None) -> Part | None:
+    """What changes the module's bias, [out], as many as ``weight`` has rows where its tensors tell."""
     found = _bias(members, weight)
     if found is None:
         return None
     member, part = found
-    if rows is not None and part.form[0] is not None and part.form[0] != rows:
+    rows, cols = weight.form if weight is not None else (None, None)
+    # What lies as the module stores it may be transposed.
+    other = cols if weight is not None and weight.formula is not None and weight.formula.as_stored else rows
+    if rows is not None and part.form[0] is not None and part.form[0] not in (rows, other):
         raise Malformed(f"'{member.name}' has shape {list(member.shape)}, expected [{rows}] as its weight has rows")
     return part
 

@@ -160,6 +160,7 @@ ALGORITHMS = {
     "LoRA and a trained bias": Algorithm(lambda s, f: peft(s, f) | {"lora_B.bias": f(s[0])}),
     "LoRA and the difference of a bias": Algorithm(lambda s, f: lora(s, f) | {"diff_b": f(s[0])}),
     "LoCon in Tucker form": Algorithm(locon_tucker, has_kernel),
+    "LoRA and a trained scalar": Algorithm(lambda s, f: lora(s, f) | {"scalar": torch.tensor(0.7)}),
     "LoHa": Algorithm(loha),
     "LoHa in Tucker form": Algorithm(loha_tucker, has_kernel),
     "LoKr": Algorithm(lokr),

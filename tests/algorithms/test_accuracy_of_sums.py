@@ -5,9 +5,18 @@ import itertools
 
 import pytest
 import torch
-from composing import assert_composed, compose_and_hold, every_layer, tensors_for, uses_of
+from composing import (
+    assert_composed,
+    assert_same_bytes,
+    compose_and_hold,
+    every_layer,
+    same_bytes,
+    tensors_for,
+    uses_of,
+)
 from every_algorithm import ALGORITHMS, Filled
 from stand_ins import holding
+from torch import nn
 
 import lora_mmap
 from bench.accuracy.reference import Use
@@ -89,9 +98,24 @@ def test_a_replaced_parameter_is_the_last_ones_and_others_add_to_it(dtype):
     compose_and_hold(model, [(first, 1.0)])
 
 
-def lora_on(model, seed):
+@pytest.mark.parametrize(
+    "name", ["LoRA", "LoKr", "(IA)3, rows", "(IA)3, columns", "DoRA, rows", "DoRA, input channels"]
+)
+def test_what_takes_the_weight_itself_takes_the_replaced_one(name):
+    model = every_layer(torch.bfloat16)
+    layers = ["inner", "image"]
+    value = {
+        f"{layer}.set_weight": Filled(torch.float32, 7)(*model.get_submodule(layer).weight.shape) for layer in layers
+    }
+    value |= lora_on(model, 1, "point")
+    terms = tensors_for(model, ALGORITHMS[name], Filled(torch.float16, 2), only=layers)
+    compose_and_hold(model, [(terms, 0.7), (value, 0.4)])
+    compose_and_hold(model, [(value, 0.4), (terms, 0.7)])
+
+
+def lora_on(model, seed, layer="inner"):
     """Beside a replaced parameter, which alone would be a checkpoint's."""
-    return tensors_for(model, ALGORITHMS["LoRA"], Filled(torch.float16, seed), only=["inner"])
+    return tensors_for(model, ALGORITHMS["LoRA"], Filled(torch.float16, seed), only=[layer])
 
 
 def test_the_norms_of_a_control_lora():
@@ -120,6 +144,36 @@ def test_the_norms_of_a_control_lora():
     assert torch.equal(
         model.get_parameter(f"{block}.norm.key_norm.scale"), pristine.get_parameter(f"{block}.norm.key_norm.scale")
     )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_modulation_of_wan(dtype):
+    """``diff_m`` belongs to a bare parameter [1, 6, dim] beside the block's layers."""
+    filled = Filled(torch.float32)
+    values = {"blocks.0.modulation": filled(1, 6, 24), "blocks.0.self_attn.q.weight": filled(24, 24)}
+    model = holding({name: value.to(dtype) for name, value in values.items()})
+    pristine = copy.deepcopy(model)
+    difference, pair = filled(1, 6, 24), {"lora_down.weight": filled(2, 24), "lora_up.weight": filled(24, 2)}
+    tensors = {"diffusion_model.blocks.0.diff_m": difference}
+    tensors |= {f"diffusion_model.blocks.0.self_attn.q.{key}": value for key, value in pair.items()}
+    lora_mmap.compose(model, [(tensors, -0.7)], strict=True)
+    uses = {"blocks.0": Use({"diff_m": difference}, -0.7), "blocks.0.self_attn.q": Use(pair, -0.7)}
+    assert assert_composed(model, pristine, [uses]) == set(values)
+    assert not same_bytes(*(found.get_parameter("blocks.0.modulation") for found in (model, pristine)))
+    lora_mmap.reset(model)
+    assert_same_bytes(model, pristine)
+
+
+def test_the_bound_where_weight_and_term_cancel():
+    """What is left is the error of the term alone: it went through the rounding of the scale and of B * s too."""
+    for seed in range(4):
+        filled = Filled(torch.float32, seed, size=1)
+        up, down, strength = filled(200, 1), filled(1, 200), 0.1 + 0.3 * seed
+        layer = nn.Linear(200, 200, bias=False)
+        with torch.no_grad():
+            layer.weight.copy_(-strength * up.double() @ down.double())
+        model = nn.ModuleDict({"layer": layer})
+        compose_and_hold(model, [({"layer.lora_A.weight": down, "layer.lora_B.weight": up}, strength)])
 
 
 def test_left_out_below_the_smallest_strength():

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from fusion_reference import job, random_tensor, random_term, same_bits
+from term_kinds import AnyTerm, Matrix
 
 from lora_mmap import _C
 from lora_mmap.errors import ArgumentError
@@ -50,6 +51,32 @@ def test_nonsense_is_refused_before_anything_is_written(generator):
         _C.fuse([changed(good, rows="4")], 1)
     assert same_bits(w, before)
     assert kept.down.shape == (2, 8)
+
+
+def test_terms_that_make_no_sense(generator):
+    w = random_tensor(generator, 4, 8, torch.float16)
+    before = w.clone()
+    whole = Matrix(random_tensor(generator, 4, 8, torch.float16))
+    gain = Matrix(torch.ones(4, 1).as_strided((4, 8), (1, 0)))
+    good = AnyTerm(whole, 1.0, whole, gain).as_tuple()
+    matrix, times = whole.as_tuple(), gain.as_tuple()
+    for term, message in [
+        ((*matrix, 1.0, None, None), "tuple of 12"),
+        (term_changed(good, 0, 0), "null pointer"),
+        (term_changed(good, 8, -2), "rank is -2"),
+        (term_changed(good, 12, matrix[:-1]), "tuple of 11"),
+        (term_changed(good, 12, term_changed(matrix, 0, 0)), "null pointer"),
+        (term_changed(good, 12, term_changed(matrix, 1, "I8")), "a factor of type I8"),
+        (term_changed(good, 12, "weight"), "tuple of 11"),
+        (term_changed(good, 12, "base"), "times the base with a gain"),
+        (term_changed(good, 13, term_changed(times, 1, "F16")), "a gain of type F16, expected F32"),
+        (term_changed(good, 13, term_changed(times, 3, 1)), "two strides"),
+        (term_changed(good, 13, term_changed(times, 8, 1)), "null pointer"),
+        (term_changed(good, 13, term_changed(times, 8, 0)), "a gain of rank 0, expected -1"),
+    ]:
+        with pytest.raises(ArgumentError, match=rf"\[fuse\] .*{message}"):
+            _C.fuse([job(w, []), changed(job(w, []), terms=[good, term])], 1)
+    assert same_bits(w, before)
 
 
 def test_isa():

@@ -80,7 +80,7 @@ FAULTS = {
     "bias: a matrix": (LORA, {"lora_B__bias": (12, 1)}, ["m.lora_B.bias", "[12, 1]", "1 dimensions"]),
     "bias: alone": ({"lora_B__bias": (12,)}, {}, ["m.lora_B.bias", "neither a down nor an up"]),
     "difference of another bias": (LORA, {"diff_b": (8,)}, ["m.diff_b", "[8]", "[12]"]),
-    "differences of another module": ({"diff": (12, 8), "diff_b": (8,)}, {}, ["m.diff_b", "[8]", "[12]"]),
+    "differences of another module": ({"diff": (12, 8), "diff_b": (9,)}, {}, ["m.diff_b", "[9]", "[12]"]),
     "norms of other sizes": ({"w_norm": (12,), "b_norm": (8,)}, {}, ["m.b_norm", "[8]", "[12]"]),
     "a difference of nothing": ({"diff": ()}, {}, ["m.diff", "[]", "1 to 5 dimensions"]),
     "sparse bias: half": (LORA, {"bias_values": (3,), "bias_size": (1,)}, ["m.bias_values", "no bias_indices"]),

@@ -1,0 +1,15 @@
+// TileOps::pack_down and TileOps::pack_up for AVX-512.
+#pragma once
+
+#include <cstdint>
+
+#include "base/dtype.h"
+
+namespace lora_mmap {
+
+void pack_down_avx512(DType weight, DType source_dtype, const void* source, int64_t count, void* panels,
+                      int64_t panel_stride);
+void pack_up_avx512(DType weight, DType source_dtype, const void* source, int64_t count, double scale,
+                    void* out);
+
+}  // namespace lora_mmap
