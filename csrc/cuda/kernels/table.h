@@ -89,16 +89,16 @@ struct JobRow {
 };
 
 // What a fuse kernel is launched with. lora_mmap_fuse_terms and, for fp64 weights, lora_mmap_fuse_terms_f64
-// take every job; their terms are AnyTermRow. Those of the others are TermRow: lora_mmap_fuse_any takes every
-// job but those with fp64 weights, which are lora_mmap_fuse_f64's. The rest have the weight's type in their names and need more: weight and base
-// have groups (of four elements from a multiple of four, which follow each other, aligned as one), and
+// take every job; their terms are AnyTermRow. Those of the others are TermRow. lora_mmap_fuse_any takes every
+// job but those with fp64 weights, which are lora_mmap_fuse_f64's. The rest have the weight's type in their
+// names and need more: weight and base have groups (of four elements from a multiple of four, which follow
+// each other, aligned as one), and
 // - lora_mmap_fuse_ordered_*: A and B of each term are both F16, both BF16 or both F32, have groups too, no
-// map
-//   of columns and a rank that is a multiple of four;
+//   map of columns and a rank that is a multiple of four;
 // - lora_mmap_fuse_fast_*: there is a term, A and B of each are both F16 or (from sm_80 on) both BF16,
-// without
-//   maps, and the rows of weight and base begin at multiples of 16 bytes and are eight columns long or a
-//   multiple. Blocks take tiles blockIdx.x, blockIdx.x + gridDim.x, ...
+//   without maps, and the rows of weight and base begin at multiples of 16 bytes and are eight columns long
+//   or a multiple.
+// Blocks take tiles blockIdx.x, blockIdx.x + gridDim.x, ...
 struct FuseParams {
   u64 jobs;     // JobRow[n_jobs], ascending first_tile
   u64 terms;    // TermRow[] or AnyTermRow[]
@@ -129,9 +129,9 @@ struct GainsRow {
   u32 magnitude_bytes;  // not even aligned to their own size
 };
 
-// First lora_mmap_norms and lora_mmap_norms_f64 write the sums of squares, a tile of theirs being the rows, or
-// the columns, of a tile of the fuse kernels, from one end of the job to the other; then lora_mmap_gains makes
-// gains of them, kThreads a tile.
+// First lora_mmap_norms and lora_mmap_norms_f64 write the sums of squares, a tile of theirs being the rows,
+// or the columns, of a tile of the fuse kernels, from one end of the job to the other; then lora_mmap_gains
+// makes gains of them, kThreads a tile.
 struct GainsParams {
   u64 jobs;  // GainsRow[n_jobs], ascending first_tile
   u64 terms;
@@ -199,7 +199,8 @@ constexpr u32 kFastUpPitch = kFastRanks + 8;
 constexpr u32 kFastDownPitch = kFastTile.cols + 8;
 constexpr u32 kFastFactorsNbytes = (kFastTile.rows * kFastUpPitch + kFastRanks * kFastDownPitch) * 2;
 constexpr u32 kFastStageNbytes = kFastTile.rows * kFastDownPitch * 2;
-// lora_mmap_fuse_terms, lora_mmap_norms and their like have the factors of 16 ranks there, or a tile of values.
+// lora_mmap_fuse_terms, lora_mmap_norms and their like have the factors of 16 ranks there, or a tile of
+// values.
 constexpr u32 kTermsRanks = 16;
 constexpr u32 kTermsSharedNbytes = kTermsTile.rows * kTermsTile.cols * 4;
 static_assert(kTermsSharedNbytes == kTermsF64Tile.rows * kTermsF64Tile.cols * 8, "one size for both");
