@@ -52,7 +52,7 @@ def test_any_term(gpu, weight, seed):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("grid", [1, 4, 1000])
+@pytest.mark.parametrize("grid", [1, 1000])
 def test_many_jobs_in_any_order_of_threads(gpu, generator, order, grid):
     choice = Choice(generator)
     norms = [norms_of(choice, 1 + 29 * i % 140, 1 + 61 * i % 280, WEIGHTS[i % 4]) for i in range(10)]

@@ -45,7 +45,7 @@ def test_factor_types(gpu, generator, weight, dtype):
 
 
 @pytest.mark.parametrize("weight", WEIGHTS, ids=NAMES.get)
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_kinds_in_any_order(gpu, weight, seed):
     choice = Choice(torch.Generator().manual_seed(seed))
     for _ in range(4):
@@ -66,7 +66,7 @@ def test_kinds_in_any_order(gpu, weight, seed):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("grid", [1, 4, 1000])
+@pytest.mark.parametrize("grid", [1, 1000])
 def test_many_jobs_in_any_order_of_threads(gpu, generator, order, grid):
     """Beside plain pairs, which go to the kernels they have always gone to."""
     choice = Choice(generator)
