@@ -18,7 +18,8 @@ from fusion_reference import (
 from lora_mmap import _C
 
 SHAPES = [
-    # rows, cols, rank: around the tile of 6 x 16 (or 6 x 8) and the rank block of 128
+    # rows, cols, rank: around the tiles (6 rows, alone or in pairs, of 8, 16 or 32 columns) and the rank block of 256
+    # (112 in fp64)
     (1, 1, 1),
     (5, 7, 3),
     (6, 16, 4),
@@ -28,6 +29,11 @@ SHAPES = [
     (11, 31, 128),
     (17, 65, 129),
     (9, 40, 300),
+    (12, 32, 1),
+    (23, 64, 5),
+    (25, 63, 7),
+    (14, 97, 256),
+    (13, 96, 257),
 ]
 
 
@@ -96,7 +102,7 @@ def test_many_jobs_on_any_number_of_threads(isa, generator, threads):
 
 def test_blocks_of_rows_and_columns(isa, generator):
     """Several blocks each way: A is packed once for a column of blocks, accumulators spill between ranks."""
-    for rank, cols in [(110, 330), (131, 290)]:
+    for rank, cols in [(110, 330), (131, 290), (256, 450), (258, 450)]:
         w = random_tensor(generator, 200, cols, torch.bfloat16)
         terms = [random_term(generator, 200, cols, rank)]
         wanted, _ = expected(w, terms)
@@ -110,11 +116,36 @@ def test_kernels_agree_where_scratch_is_scarce(generator, threads):
     """At 200 threads a worker has 80 KiB, so blocks shrink; no bit depends on it."""
     for dtype in WEIGHTS:
         w = random_tensor(generator, 130, 500, dtype)
-        terms = [random_term(generator, 130, 500, 150)]
+        terms = [random_term(generator, 130, 500, 300)]
         results = []
         for isa in _C.isas():
             copy = w.clone()
             assert _C.fuse([job(copy, terms)], threads, isa) == []
+            results.append(copy)
+        assert all(same_bits(r, results[0]) for r in results)
+
+
+def test_a_rank_block_may_begin_inside_a_term(isa, generator):
+    """Ranks of 640 are summed in three parts, none of which ends where a term does."""
+    for dtype in (torch.float16, torch.bfloat16):
+        w = random_tensor(generator, 19, 70, dtype)
+        terms = [random_term(generator, 19, 70, rank) for rank in (200, 300, 140)]
+        wanted, _ = expected(w, terms)
+        assert _C.fuse([job(w, terms)], 1, isa) == []
+        assert same_bits(w, wanted)
+
+
+@pytest.mark.skipif(len(_C.isas()) < 2, reason="one kernel")
+@pytest.mark.parametrize("stride", [4096, 3072 + 8])
+def test_kernels_agree_on_rows_whole_pages_apart(generator, stride):
+    """Prefetching differs for rows that are whole pages apart; what lies between them stays."""
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        whole = random_tensor(generator, 40, stride, dtype)
+        terms = [random_term(generator, 40, 1100, 20)]
+        results = []
+        for isa in _C.isas():
+            copy = whole.clone()
+            assert _C.fuse([job(copy[:, :1100], terms)], 2, isa) == []
             results.append(copy)
         assert all(same_bits(r, results[0]) for r in results)
 
