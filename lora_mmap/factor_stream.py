@@ -61,8 +61,8 @@ class FactorStream(ABC):
         """Address of memory of zeros beside the factors of the window that was loaded last, good as long as those."""
 
     @abstractmethod
-    def gains(self, jobs: list[native_types.Gains]) -> None:
-        """Computes DoRA's magnitudes over norms."""
+    def gains(self, jobs: list[native_types.Gains]) -> list[int]:
+        """Computes DoRA's magnitudes over norms; returns the indices of those known by now not to be finite."""
 
     @abstractmethod
     def fuse(self, jobs: list[native_types.Job]) -> list[int]:
@@ -78,8 +78,8 @@ class FactorStream(ABC):
 
     @abstractmethod
     def finish(self) -> list[int]:
-        """Waits for everything. Returns which jobs overflowed, counted over all calls of :meth:`fuse`, without those
-        that it had returned. Only after :meth:`seal`."""
+        """Waits for everything. Returns which jobs overflowed, counted over all calls of :meth:`gains` and
+        :meth:`fuse`, without those that they had returned. Only after :meth:`seal`."""
 
     @abstractmethod
     def stage(self, name: str) -> AbstractContextManager[None]:

@@ -105,8 +105,6 @@ def _same_kernel(geometry: Geometry, formula: Formula) -> bool:
 def _obstacle(target: Target, geometry: Geometry, placed: list[Cut], form: Form, formula: Formula) -> str:
     """Why the formula cannot be carried out in this weight, or an empty text."""
     sectioned = not target.placement.is_whole
-    if geometry.device.type not in ("cpu", "meta"):
-        return "its algorithm is fused into weights on the CPU only yet"
     if geometry.column_map is not None and target.placement.axis == "cols" and sectioned:
         return "sections of its input features are supported for plain memory order only"
     if formula.replaces and sectioned:

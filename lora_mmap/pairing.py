@@ -43,6 +43,10 @@ class Pair(NamedTuple):
     def scratch_nbytes(self) -> int:
         return 0
 
+    @property
+    def n_made(self) -> int:
+        return 0
+
 
 def pair_up(adapter: Adapter) -> list[Pair | Recognised]:
     """One entry per group of ``adapter``, in the same order. Of tensors, reads alphas and (IA)3's flags."""

@@ -87,8 +87,8 @@ class HostStream(FactorStream):
         self._scratch_nbytes = max(self._scratch_nbytes, sum(block.nbytes for block in self._scratch))
         return zeros.ctypes.data
 
-    def gains(self, jobs: list[native_types.Gains]) -> None:
-        _C.gains(jobs, self._threads)
+    def gains(self, jobs: list[native_types.Gains]) -> list[int]:
+        return _C.gains(jobs, self._threads)
 
     def fuse(self, jobs: list[native_types.Job]) -> list[int]:
         return _C.fuse(jobs, self._threads)

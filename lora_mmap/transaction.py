@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -23,6 +23,7 @@ from .staging import HostStream
 from .terms import WeightPlan
 
 Numerics = Literal["ordered", "fast"]
+_Job = TypeVar("_Job", native_types.Job, native_types.Gains)
 # Stages every report has, done or not.
 _STAGES = ("read", "save", "fuse", "restore")
 
@@ -153,16 +154,18 @@ class Transaction:
             put_back(self._partly_covered(window), self._manner.threads)
             lowered = lower(window.weights, self._plan.entries, stream, addresses, self._pristine)
             if lowered.made:
-                self._fuse(stream, lowered.made, lowered.made_owners)
+                self._run(stream, stream.fuse, lowered.made, lowered.made_owners)
             if lowered.gains:
-                stream.gains(lowered.gains)
-            self._fuse(stream, lowered.jobs, lowered.owners)
+                self._run(stream, stream.gains, lowered.gains, lowered.gains_owners)
+            self._run(stream, stream.fuse, lowered.jobs, lowered.owners)
             mark_written(weight.geometry.weight for weight in window.weights)
 
-    def _fuse(self, stream: FactorStream, jobs: list[native_types.Job], owners: list[WeightPlan]) -> None:
+    def _run(
+        self, stream: FactorStream, run: Callable[[list[_Job]], list[int]], jobs: list[_Job], owners: list[WeightPlan]
+    ) -> None:
         first = len(self._owners[stream])
         self._owners[stream] += owners
-        self._require_finite(stream, [first + job for job in stream.fuse(jobs)])
+        self._require_finite(stream, [first + job for job in run(jobs)])
 
     def _save(self, geometries: list[Geometry]) -> None:
         self._before.update((saved.geometry.address, saved) for saved in save(geometries, self._manner.threads))

@@ -32,6 +32,13 @@ py::tuple fuse_table(const py::list& list, bool fast, int arch) {
   return as_tuple(table);
 }
 
+py::tuple gains_table(const py::list& list) {
+  const std::vector<Gains> jobs = read_gains(list);
+  cuda::Table table;
+  without_gil([&] { table = cuda::gains_table(jobs); });
+  return as_tuple(table) + py::make_tuple(table.sums_nbytes);
+}
+
 py::tuple copy_table(const py::list& list) {
   const std::vector<Rect> rects = read_rects(list);
   cuda::Table table;
@@ -47,6 +54,9 @@ void register_cuda_kernels(py::module_& m) {
       "(table, launches) of the jobs, as fuse() takes them, on a device of compute capability `arch` (10 *\n"
       "major + minor). A launch is (kernel, threads of a block, bytes of shared memory, tiles, rows of the\n"
       "table, their offset, the terms' offset).");
+  m.def("cuda_gains_table", gains_table, py::arg("jobs"),
+        "Likewise of DoRA's factors, as gains() takes them, and the bytes that the launches need behind the "
+        "table.");
   m.def("cuda_copy_table", copy_table, py::arg("rects"), "Likewise of rectangles, as copy() takes them.");
 }
 

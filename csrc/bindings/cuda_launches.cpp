@@ -6,6 +6,7 @@
 #include "bindings/plan_tuples.h"
 #include "bindings/without_gil.h"
 #include "cuda/launch.h"
+#include "cuda/stream_memory.h"
 
 namespace py = pybind11;
 
@@ -35,6 +36,13 @@ std::unique_ptr<Launches> fuse_launches(int ordinal, const py::list& list, bool 
   return made;
 }
 
+std::unique_ptr<Launches> gains_launches(int ordinal, const py::list& list) {
+  const std::vector<Gains> jobs = read_gains(list);
+  std::unique_ptr<Launches> made;
+  without_gil([&] { made.reset(new Launches{Device::at(ordinal, "gains"), cuda::gains_table(jobs)}); });
+  return made;
+}
+
 std::unique_ptr<Launches> copy_launches(int ordinal, const py::list& list) {
   const std::vector<Rect> rects = read_rects(list);
   std::unique_ptr<Launches> made;
@@ -46,6 +54,22 @@ void submit(const Launches& launches, uintptr_t stream, cuda::CUdeviceptr addres
   without_gil([&] {
     const cuda::CurrentContext current = launches.device.enter("launch");
     cuda::launch(launches.device, reinterpret_cast<cuda::CUstream>(stream), launches.table, address, flags);
+  });
+}
+
+void put(int ordinal, uintptr_t stream, uintptr_t source, size_t nbytes, cuda::CUdeviceptr address) {
+  without_gil([&] {
+    Device& device = Device::at(ordinal, "cuda_put");
+    const cuda::CurrentContext current = device.enter("cuda_put");
+    cuda::put(device, reinterpret_cast<cuda::CUstream>(stream), reinterpret_cast<const void*>(source), nbytes,
+              address);
+  });
+}
+
+void put_zeros(int ordinal, uintptr_t stream, size_t nbytes, cuda::CUdeviceptr address) {
+  without_gil([&] {
+    const cuda::CurrentContext current = Device::at(ordinal, "cuda_put_zeros").enter("cuda_put_zeros");
+    cuda::put_zeros(reinterpret_cast<cuda::CUstream>(stream), nbytes, address);
   });
 }
 
@@ -65,14 +89,23 @@ void register_cuda_launches(py::module_& m) {
   py::class_<Launches>(m, "CudaLaunches", "Grouped launches on one device, and the table that they walk.")
       .def_static("fuse", &fuse_launches, py::arg("device"), py::arg("jobs"), py::arg("fast"),
                   "Of the jobs, as fuse() takes them, with addresses of the device.")
+      .def_static("gains", &gains_launches, py::arg("device"), py::arg("jobs"),
+                  "Of DoRA's factors, as gains() takes them, with addresses of the device.")
       .def_static("copy", &copy_launches, py::arg("device"), py::arg("rects"),
                   "Of the rectangles, as copy() takes them, with addresses of the device.")
       .def_property_readonly(
-          "table_nbytes", [](const Launches& launches) { return launches.table.bytes.size(); },
+          "table_nbytes", [](const Launches& launches) { return launches.table.nbytes(); },
           "Device memory that submit() needs.")
       .def("submit", &submit, py::arg("stream"), py::arg("table"), py::arg("flags") = 0,
            "Uploads the table to `table` and launches, on `stream` and asynchronously. `flags`: the address\n"
            "of one u32 per job, set to 1 where a result of the job overflows.");
+  m.def("cuda_put", put, py::arg("device"), py::arg("stream"), py::arg("source"), py::arg("nbytes"),
+        py::arg("address"),
+        "Copies a few bytes of the host to device memory, in the order of the stream. `source` is not needed "
+        "any\n"
+        "more when this returns.");
+  m.def("cuda_put_zeros", put_zeros, py::arg("device"), py::arg("stream"), py::arg("nbytes"),
+        py::arg("address"), "Fills device memory with zeros, in the order of the stream.");
   m.def("cuda_probe_ffma", probe_ffma, py::arg("device"), py::arg("stream"), py::arg("rounds"),
         py::arg("sink"),
         "Fills the device with fp32 fma on registers, on the stream; returns how many. `sink` is a float "

@@ -103,7 +103,7 @@ Table copy_table(const std::vector<Rect>& rects) {
                               .rows = static_cast<uint32_t>(rows.size()),
                               .rows_offset = 0,
                               .terms_offset = 0,
-                              .copies = true});
+                              .takes = Takes::copy});
   return table;
 }
 

@@ -5,31 +5,11 @@
 #include "cuda/kernels/table.h"
 #include "cuda/table.h"
 #include "cuda/table_rows.h"
+#include "cuda/term_rows.h"
 #include "fuse/job_check.h"
 
 namespace lora_mmap::cuda {
 namespace {
-
-Type type_of(DType dtype) {
-  switch (dtype) {
-    case DType::F16:
-      return kF16;
-    case DType::BF16:
-      return kBF16;
-    case DType::F32:
-      return kF32;
-    case DType::F64:
-      return kF64;
-    case DType::F8_E4M3:
-      return kE4M3;
-    case DType::F8_E5M2:
-      return kE5M2;
-    case DType::F8_E4M3FNUZ:
-      return kE4M3FNUZ;
-    default:
-      return kE5M2FNUZ;
-  }
-}
 
 // Whether each group of four neighbours in every row is aligned as one.
 bool in_groups(u64 address, int64_t row_stride, bool one_row, u64 nbytes) {
@@ -57,12 +37,17 @@ u8 layout_of(const Matrix& term, const Job& job) {
   return static_cast<u8>(layout);
 }
 
-void require_plain(const Term& term, const Job& job, size_t index) {
-  if (!term.is_low_rank()) refuse_job(index, "a term that is not low-rank, not on a GPU yet");
-  const bool strided_down = job.cols > 1 && term.matrix.down_col_stride != 1;
-  const bool strided_up = term.matrix.rank > 1 && term.matrix.up_col_stride != 1;
-  if (term.matrix.rank > 0 && (strided_down || strided_up))
-    refuse_job(index, "a factor with a column stride other than 1, not on a GPU yet");
+// Whether the kernels of plain pairs take the term.
+bool is_plain(const Term& term, const Job& job) {
+  const Matrix& matrix = term.matrix;
+  const bool strided_down = job.cols > 1 && matrix.down_col_stride != 1;
+  const bool strided_up = matrix.rank > 1 && matrix.up_col_stride != 1;
+  return term.is_low_rank() && (matrix.rank == 0 || (!strided_down && !strided_up));
+}
+
+bool is_plain(const Job& job) {
+  return std::all_of(job.terms.begin(), job.terms.end(),
+                     [&](const Term& term) { return is_plain(term, job); });
 }
 
 TermRow term_row(const Matrix& term, double scale, const Job& job, size_t index) {
@@ -95,6 +80,8 @@ enum KernelIndex : size_t {
   kFastF32,
   kAny,
   kDouble,
+  kTerms,
+  kTermsDouble,
   kFuseKernels
 };
 constexpr std::array<Kernel, kFuseKernels> kKernels{{
@@ -106,6 +93,8 @@ constexpr std::array<Kernel, kFuseKernels> kKernels{{
     {"lora_mmap_fuse_fast_f32", kFastTile},
     {"lora_mmap_fuse_any", kOrderedTile},
     {"lora_mmap_fuse_f64", kF64Tile},
+    {"lora_mmap_fuse_terms", kTermsTile},
+    {"lora_mmap_fuse_terms_f64", kTermsF64Tile},
 }};
 
 uint32_t shared_nbytes(size_t kernel, int arch) {
@@ -120,6 +109,9 @@ uint32_t shared_nbytes(size_t kernel, int arch) {
       return 2 * kFastFactorsNbytes;
     case kDouble:
       return kF64SharedNbytes;
+    case kTerms:
+    case kTermsDouble:
+      return kTermsSharedNbytes;
     default:
       return kOrderedFactorsNbytes;
   }
@@ -158,6 +150,7 @@ bool fits_fast(const Job& job, int arch) {
 }
 
 KernelIndex kernel_for(const Job& job, Numerics numerics, int arch) {
+  if (!is_plain(job)) return job.dtype == DType::F64 ? kTermsDouble : kTerms;
   if (job.dtype == DType::F64) return kDouble;
   if (numerics == Numerics::fast && fits_fast(job, arch))
     return job.dtype == DType::F16 ? kFastF16 : job.dtype == DType::BF16 ? kFastBF16 : kFastF32;
@@ -172,13 +165,35 @@ struct Share {
   uint64_t tiles = 0;
 };
 
-void add_job(const Job& job, size_t index, const Kernel& kernel, Share& share, std::vector<TermRow>& terms) {
-  if (job.rows > kMostElements || job.cols > kMostElements)
-    refuse_job(index, std::to_string(job.rows) + " x " + std::to_string(job.cols) +
-                          " elements, expected less than 2^31 each way");
-  const auto first_term = static_cast<u32>(terms.size());
+// The terms of all jobs, by the rows that their kernels take.
+struct Terms {
+  std::vector<TermRow> plain;
+  std::vector<AnyTermRow> any;
+};
+
+bool takes_any_terms(size_t kernel) {
+  return kernel == kTerms || kernel == kTermsDouble;
+}
+
+// Plain terms without ranks are left out.
+uint32_t add_terms(const Job& job, size_t index, Terms& terms) {
+  const size_t before = terms.plain.size();
   for (const Term& term : job.terms)
-    if (term.matrix.rank > 0) terms.push_back(term_row(term.matrix, term.scale, job, index));
+    if (term.matrix.rank > 0) terms.plain.push_back(term_row(term.matrix, term.scale, job, index));
+  return static_cast<uint32_t>(terms.plain.size() - before);
+}
+
+uint32_t add_any_terms(const Job& job, size_t index, Terms& terms) {
+  for (const Term& term : job.terms) terms.any.push_back(any_term_row(term, index));
+  return static_cast<uint32_t>(job.terms.size());
+}
+
+void add_job(const Job& job, size_t index, KernelIndex at, Share& share, Terms& terms) {
+  check_extent(job.rows, job.cols, index);
+  const Kernel& kernel = kKernels[at];
+  const bool any = takes_any_terms(at);
+  const size_t first_term = any ? terms.any.size() : terms.plain.size();
+  const uint32_t n_terms = any ? add_any_terms(job, index, terms) : add_terms(job, index, terms);
   const auto first_tile = static_cast<u32>(share.tiles);
   const u32 across = cut(kernel.tile, job.rows, job.cols, share.tiles);
   if (share.tiles > kMostTiles) refuse_job(index, "with it the jobs have more than 2^31 tiles");
@@ -193,8 +208,8 @@ void add_job(const Job& job, size_t index, const Kernel& kernel, Share& share, s
                         .first_tile = first_tile,
                         .tiles_across = across,
                         .type = type_of(job.dtype),
-                        .first_term = first_term,
-                        .n_terms = static_cast<u32>(terms.size()) - first_term,
+                        .first_term = static_cast<u32>(first_term),
+                        .n_terms = n_terms,
                         .flag = static_cast<u32>(index)});
 }
 
@@ -205,16 +220,16 @@ static_assert(sizeof(TermRow) % 16 == 0 && sizeof(JobRow) % 8 == 0);
 Table fuse_table(const std::vector<Job>& jobs, Numerics numerics, int arch) {
   check_jobs(jobs);
   std::array<Share, kFuseKernels> shares;
-  std::vector<TermRow> terms;
+  Terms terms;
   for (size_t i = 0; i < jobs.size(); ++i) {
     const Job& job = jobs[i];
     if (job.rows == 0 || job.cols == 0) continue;
-    for (const Term& term : job.terms) require_plain(term, job, i);
     const KernelIndex kernel = kernel_for(job, numerics, arch);
-    add_job(job, i, kKernels[kernel], shares[kernel], terms);
+    add_job(job, i, kernel, shares[kernel], terms);
   }
   Table table;
-  append(table.bytes, terms);
+  append(table.bytes, terms.plain);
+  const size_t any_terms_offset = append(table.bytes, terms.any);
   for (size_t k = 0; k < kFuseKernels; ++k) {
     const Share& share = shares[k];
     if (share.rows.empty()) continue;
@@ -224,7 +239,7 @@ Table fuse_table(const std::vector<Job>& jobs, Numerics numerics, int arch) {
                               .tiles = static_cast<uint32_t>(share.tiles),
                               .rows = static_cast<uint32_t>(share.rows.size()),
                               .rows_offset = append(table.bytes, share.rows),
-                              .terms_offset = 0});
+                              .terms_offset = takes_any_terms(k) ? any_terms_offset : 0});
   }
   return table;
 }

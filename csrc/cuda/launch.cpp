@@ -1,13 +1,11 @@
 #include "cuda/launch.h"
 
 #include <algorithm>
-#include <cstring>
-#include <utility>
 #include <vector>
 
 #include "cuda/driver/driver.h"
 #include "cuda/kernels/table.h"
-#include "cuda/pinned_buffers.h"
+#include "cuda/stream_memory.h"
 
 namespace lora_mmap::cuda {
 namespace {
@@ -23,30 +21,23 @@ Prepared prepare(Device& device, const Launch& launch) {
           std::min(launch.tiles, device.resident_blocks(kernel, launch.threads, launch.shared_nbytes))};
 }
 
-// Nobody waits for an earlier launch: while its table is on the way, this one takes another buffer.
-void upload(Device& device, CUstream stream, const std::vector<std::byte>& bytes, CUdeviceptr address) {
-  PinnedBuffers& buffers = device.pinned_buffers();
-  PinnedBuffer buffer = buffers.take(bytes.size());
-  std::memcpy(buffer.memory.data(), bytes.data(), bytes.size());
-  try {
-    driver().cuMemcpyHtoDAsync(address, buffer.memory.data(), bytes.size(), stream);
-  } catch (...) {
-    buffers.give_back(std::move(buffer));
-    throw;
-  }
-  buffer.copied_on(stream);
-  buffers.give_back(std::move(buffer));
-}
-
 void submit(CUstream stream, const Launch& launch, const Prepared& prepared, CUdeviceptr table,
-            CUdeviceptr flags) {
+            size_t sums_offset, CUdeviceptr flags) {
   FuseParams fuse{.jobs = table + launch.rows_offset,
                   .terms = table + launch.terms_offset,
                   .flags = flags,
                   .n_tiles = launch.tiles,
                   .n_jobs = launch.rows};
+  GainsParams gains{.jobs = table + launch.rows_offset,
+                    .terms = table + launch.terms_offset,
+                    .sums = table + sums_offset,
+                    .flags = flags,
+                    .n_tiles = launch.tiles,
+                    .n_jobs = launch.rows};
   CopyParams copy{.rects = table + launch.rows_offset, .n_tiles = launch.tiles, .n_rects = launch.rows};
-  void* parameters[] = {launch.copies ? static_cast<void*>(&copy) : &fuse};
+  void* parameters[] = {&fuse};
+  if (launch.takes == Takes::gains) parameters[0] = &gains;
+  if (launch.takes == Takes::copy) parameters[0] = &copy;
   driver().cuLaunchKernel(prepared.kernel, prepared.blocks, 1, 1, launch.threads, 1, 1, launch.shared_nbytes,
                           stream, parameters, nullptr);
 }
@@ -58,8 +49,9 @@ void launch(Device& device, CUstream stream, const Table& table, CUdeviceptr add
   std::vector<Prepared> prepared;
   for (const Launch& launch : table.launches) prepared.push_back(prepare(device, launch));
   if (prepared.empty()) return;
-  upload(device, stream, table.bytes, address);
-  for (size_t i = 0; i < prepared.size(); ++i) submit(stream, table.launches[i], prepared[i], address, flags);
+  put(device, stream, table.bytes.data(), table.bytes.size(), address);
+  for (size_t i = 0; i < prepared.size(); ++i)
+    submit(stream, table.launches[i], prepared[i], address, table.bytes.size(), flags);
 }
 
 uint64_t probe_ffma(Device& device, CUstream stream, uint32_t rounds, CUdeviceptr sink) {

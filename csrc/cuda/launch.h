@@ -8,7 +8,7 @@
 
 namespace lora_mmap::cuda {
 
-// Uploads the table to device memory at `address` (16-byte aligned, table.bytes.size() bytes, free to be
+// Uploads the table to device memory at `address` (16-byte aligned, table.nbytes() bytes, free to be
 // written when `stream` gets there), then makes every launch, all on `stream` and
 // asynchronously. `flags` is the address of one u32 per job of a table of jobs: flag i is set to 1 where a
 // result of job i is not finite and its base was, and is left alone otherwise. Throws Error(Fault::cuda);

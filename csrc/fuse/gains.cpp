@@ -129,7 +129,7 @@ std::vector<int64_t> gains(const std::vector<Gains>& jobs, int threads, const st
   if (threads < 1)
     throw Error(Fault::argument, "[gains] threads is " + std::to_string(threads) + ", expected 1 or more");
   const Kernel& kernel = choose_kernel(isa);
-  check_gains(jobs);
+  check_gains(jobs, Where::host);
 
   std::vector<Workspace> workspaces(static_cast<size_t>(workers(threads)));
   const auto not_finite = std::make_unique<std::atomic<bool>[]>(jobs.size());

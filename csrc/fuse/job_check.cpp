@@ -26,14 +26,14 @@ class JobCheck {
     if (!empty_ && (job_.weight_row_stride == 0 || job_.weight_col_stride == 0)) refuse("a stride is 0");
   }
 
-  void check_gains(const Gains& gains) const {
+  void check_gains(const Gains& gains, Where where) const {
     if (job_.terms.size() != 1) refuse(std::to_string(job_.terms.size()) + " terms, expected 1");
     if (job_.terms[0].gain || job_.terms[0].times_base) refuse("a term with a gain, or times the base");
     if (!is_factor_dtype(gains.magnitude_dtype)) refuse("a magnitude of type " + name(gains.magnitude_dtype));
     if (gains.n_groups < 0) refuse("n_groups is " + std::to_string(gains.n_groups));
     if (gains.n_groups > 0 && (!gains.magnitude || !gains.out))
       refuse("the magnitude or what comes out is a null pointer");
-    check_groups(gains);
+    check_groups(gains, where);
   }
 
  private:
@@ -44,12 +44,13 @@ class JobCheck {
 
   static std::string name(DType dtype) { return std::string(dtype_name(dtype)); }
 
-  void check_groups(const Gains& gains) const {
+  void check_groups(const Gains& gains, Where where) const {
     const int64_t expected = gains.by_columns ? job_.cols : job_.rows;
     if (!gains.groups && gains.n_groups != expected)
       refuse("n_groups is " + std::to_string(gains.n_groups) + ", expected " + std::to_string(expected));
     if (!gains.groups) return;
     if (!gains.by_columns) refuse("groups of rows");
+    if (where == Where::device) return;
     for (int64_t n = 0; n < job_.cols; ++n)
       if (gains.groups[n] < 0 || gains.groups[n] >= gains.n_groups)
         refuse("column " + std::to_string(n) + " in group " + std::to_string(gains.groups[n]) + " of " +
@@ -105,11 +106,11 @@ void check_jobs(const std::vector<Job>& jobs) {
   }
 }
 
-void check_gains(const std::vector<Gains>& jobs) {
+void check_gains(const std::vector<Gains>& jobs, Where where) {
   for (size_t i = 0; i < jobs.size(); ++i) {
     const JobCheck check("gains", i, jobs[i].job);
     check.check_job();
-    check.check_gains(jobs[i]);
+    check.check_gains(jobs[i], where);
   }
 }
 

@@ -14,8 +14,9 @@ namespace lora_mmap {
 // or no factor's, null pointers and strides of 0 where there is something to read.
 void check_jobs(const std::vector<Job>& jobs);
 
-// The same for norms.
-void check_gains(const std::vector<Gains>& jobs);
+// The same for norms. What lies on a device is not looked into: a column of no group adds to none there.
+enum class Where { host, device };
+void check_gains(const std::vector<Gains>& jobs, Where where);
 
 // Throws Error(Fault::argument) about job number `job` of fuse().
 [[noreturn]] void refuse_job(size_t job, const std::string& what);

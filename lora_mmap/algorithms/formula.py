@@ -114,6 +114,11 @@ class Formula:
         return sum(4 * core.size for core in self.cores)
 
     @property
+    def n_made(self) -> int:
+        """The jobs that have to run before the one that adds the term, at most: see ``lowering``."""
+        return sum(core.kernel for core in self.cores) + (self.magnitude is not None) + self.replaces
+
+    @property
     def is_nothing(self) -> bool:
         """True when it changes no weight, whatever its tensors hold."""
         return self.scale == 0 and self.magnitude is None and not self.replaces

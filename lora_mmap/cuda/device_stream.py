@@ -19,9 +19,9 @@ from ..factor_stream import Factor, FactorStream, IndexMap, Window
 from ..outcomes import EntryPlan
 from ..tensor_source import MemoryTensors
 from ..terms import WeightPlan
-from . import from_torch
+from . import from_torch, launches
 from .arena import Arena, Region, aligned
-from .launches import fuse
+from .window_memory import WindowMemory
 
 # Factors of one window: one upload, few launches. The first fuse begins when the first window has been read.
 WINDOW_NBYTES = 16 << 20
@@ -48,6 +48,8 @@ class DeviceStream(FactorStream):
         self._arena = Arena([nbytes for _, nbytes in self._layouts.values()], device)
         self._region: Region | None = None
         self._index_maps: dict[int, int] = {}  # by the host address of the map
+        self._made = WindowMemory(device)
+        self._made_nbytes = 0
         self._n_jobs = 0
         self._flags = self._zeroed_flags()
         self._read_back: _C.CudaReadBack | None = None
@@ -55,12 +57,13 @@ class DeviceStream(FactorStream):
 
     @property
     def memory(self) -> dict[str, int]:
-        return {"arena": self._arena.nbytes + self._flags.nbytes}
+        return {"arena": self._arena.nbytes + self._flags.nbytes + self._made_nbytes}
 
     def load(self, window: Window) -> dict[Factor, int]:
         begin = time.perf_counter()
         places, _ = self._layouts.pop(id(window))
         self._region = region = self._arena.take()
+        self._made.clear()
         requests, addresses = [], {}
         self._index_maps = {}
         for key, at in places:
@@ -76,26 +79,38 @@ class DeviceStream(FactorStream):
         return addresses
 
     def index_map(self, rows_or_columns: IndexMap) -> int:
-        return self._index_maps[rows_or_columns.ctypes.data]
+        known = self._index_maps.get(rows_or_columns.ctypes.data)
+        return self._made.place(rows_or_columns) if known is None else known
 
     def scratch(self, nbytes: int) -> int:
-        raise NotImplementedError("no formula is planned on a GPU yet")
+        return self._made.zeros(nbytes)
 
-    def gains(self, jobs: list[native_types.Gains]) -> None:
-        raise NotImplementedError("no formula is planned on a GPU yet")
+    def gains(self, jobs: list[native_types.Gains]) -> list[int]:
+        self._count(launches.gains(self._device, jobs, self._next_flag), len(jobs))
+        return []
 
     def fuse(self, jobs: list[native_types.Job]) -> list[int]:
-        assert self._region is not None
-        fuse(self._device, jobs, self._flags.data_ptr() + self._n_jobs * _FLAG_NBYTES, self._fast)
-        self._n_jobs += len(jobs)
-        self._arena.used(self._region)
+        launches.fuse(self._device, jobs, self._next_flag, self._fast)
+        self._count(0, len(jobs))
         return []
+
+    @property
+    def _next_flag(self) -> int:
+        return self._flags.data_ptr() + self._n_jobs * _FLAG_NBYTES
+
+    def _count(self, transient_nbytes: int, n_jobs: int) -> None:
+        """After jobs were submitted that read the region."""
+        assert self._region is not None
+        self._n_jobs += n_jobs
+        self._made_nbytes = max(self._made_nbytes, self._made.nbytes + transient_nbytes)
+        self._arena.used(self._region)
 
     def seal(self) -> None:
         self._read_back = _C.CudaReadBack(
             self._device.index, self._stream, self._flags.data_ptr(), self._n_jobs * _FLAG_NBYTES
         )
         self._arena.drop()
+        self._made.clear()
 
     def is_done(self) -> bool:
         return self._read_back is not None and self._read_back.ready()
@@ -151,13 +166,18 @@ class DeviceStream(FactorStream):
         return source.file, source.header, source.offsets[tensor], 0, nbytes, address
 
     def _zeroed_flags(self) -> torch.Tensor:
-        count = sum(len(weight.rectangles()) for window in self.windows for weight in window.weights)
+        count = sum(_most_jobs(weight) for window in self.windows for weight in window.weights)
         flags = from_torch.allocate((count,), torch.int32, self._device)
         zeros = np.zeros(count, np.int32)
         free = _C.cuda_event(self._device.index, self._stream)
         requests = [(None, None, 0, zeros.ctypes.data, zeros.nbytes, flags.data_ptr())]
         _C.cuda_upload(self._device.index, self._stream, requests, free, 1)
         return flags
+
+
+def _most_jobs(weight: WeightPlan) -> int:
+    """No fewer than a weight can have flags: for its rectangles, and for what its terms need made first."""
+    return len(weight.rectangles()) + sum(term.formula.n_made for term in weight.terms)
 
 
 def readers() -> int:

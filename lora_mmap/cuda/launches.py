@@ -18,6 +18,14 @@ def fuse(device: torch.device, jobs: list[native_types.Job], flags: int, fast: b
     _submit(device, _C.CudaLaunches.fuse(device.index, jobs, fast), flags)
 
 
+def gains(device: torch.device, jobs: list[native_types.Gains], flags: int) -> int:
+    """Computes DoRA's factors; ``flags`` as for :func:`fuse`, set where one is not finite. Returns the bytes of device
+    memory that this takes while it runs."""
+    launches = _C.CudaLaunches.gains(device.index, jobs)
+    _submit(device, launches, flags)
+    return launches.table_nbytes
+
+
 def _submit(device: torch.device, launches: _C.CudaLaunches, flags: int = 0) -> None:
     table = from_torch.allocate((launches.table_nbytes,), torch.uint8, device)
     launches.submit(from_torch.current_stream(device), table.data_ptr(), flags)

@@ -58,4 +58,5 @@ def gain_of(
     matrices.lowered.gains.append(
         (job, by_columns, groups, count, address + first * ITEMSIZE[given], given, map_at, out)
     )
+    matrices.lowered.gains_owners.append(weight)
     return Gain(out, dtype, by_columns, groups, cut)

@@ -31,6 +31,7 @@ class Lowered:
     made: list[native_types.Job] = field(default_factory=list)
     made_owners: list[WeightPlan] = field(default_factory=list)
     gains: list[native_types.Gains] = field(default_factory=list)
+    gains_owners: list[WeightPlan] = field(default_factory=list)
     jobs: list[native_types.Job] = field(default_factory=list)
     owners: list[WeightPlan] = field(default_factory=list)
 

@@ -79,3 +79,24 @@ FAKE_DRIVER_ENTRY CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size
   return copy("a copy to the host", stream, {static_cast<const std::byte*>(to), nbytes},
               {bytes_at(from), nbytes}, false);
 }
+
+FAKE_DRIVER_ENTRY CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t nbytes,
+                                           CUstream handle) {
+  const Call call("cuMemsetD8Async", Call::context);
+  if (call.refused()) return call.result();
+  Stream* const stream = find_stream(*current_context(), handle);
+  if (!stream) return kInvalidHandle;
+  const Range range{bytes_at(to), nbytes};
+  const std::shared_ptr<DeviceMemory> memory = device_memory(range);
+  if (!memory || memory->device != current_context()->device) {
+    violation("memory outside of the device's is filled");
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  const std::string name = "a fill";
+  enqueue(*stream, {name,
+                    [range, value] { std::memset(const_cast<std::byte*>(range.begin), value, range.nbytes); },
+                    {},
+                    {},
+                    {use_of(range, name)}});
+  return CUDA_SUCCESS;
+}

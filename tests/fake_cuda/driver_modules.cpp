@@ -22,6 +22,7 @@ size_t params_nbytes(const std::string& kernel) {
   if (!simt_has_kernel(kernel.c_str())) return 0;
 #endif
   if (kernel.rfind("lora_mmap_fuse", 0) == 0) return sizeof(FuseParams);
+  if (kernel.rfind("lora_mmap_norms", 0) == 0 || kernel == "lora_mmap_gains") return sizeof(GainsParams);
   if (kernel == "lora_mmap_copy") return sizeof(CopyParams);
   return 0;
 }

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from ..findings import Budget, Findings, reason
-from . import arithmetic, loading, streams, undo
+from . import algorithms, arithmetic, loading, streams, undo
 from .check import Check, Setting
 
-ALL: tuple[Check, ...] = (*arithmetic.CHECKS, *undo.CHECKS, *loading.CHECKS, *streams.CHECKS)
+ALL: tuple[Check, ...] = (
+    *arithmetic.CHECKS,
+    *algorithms.CHECKS,
+    *undo.CHECKS,
+    *loading.CHECKS,
+    *streams.CHECKS,
+)
 
 
 def run(findings: Findings, setting: Setting, budget: Budget) -> None:

@@ -82,6 +82,8 @@ constexpr uint64_t CU_GET_PROC_ADDRESS_LEGACY_STREAM = 1;
            (CUdeviceptr to, const void* from, size_t nbytes, CUstream stream))                               \
   FUNCTION(cuMemcpyDtoHAsync, cuMemcpyDtoHAsync_v2, 3020,                                                    \
            (void* to, CUdeviceptr from, size_t nbytes, CUstream stream))                                     \
+  FUNCTION(cuMemsetD8Async, cuMemsetD8Async, 3020,                                                           \
+           (CUdeviceptr to, unsigned char value, size_t nbytes, CUstream stream))                            \
   FUNCTION(cuModuleLoadData, cuModuleLoadData, 2000, (CUmodule * module, const void* image))                 \
   FUNCTION(cuModuleUnload, cuModuleUnload, 2000, (CUmodule module))                                          \
   FUNCTION(cuModuleGetFunction, cuModuleGetFunction, 2000,                                                   \

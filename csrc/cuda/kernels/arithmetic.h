@@ -40,6 +40,12 @@ LORA_MMAP_BOTH float add(float a, float b) {
 LORA_MMAP_BOTH double add(double a, double b) {
   return __dadd_rn(a, b);
 }
+LORA_MMAP_BOTH double divide(double a, double b) {
+  return __ddiv_rn(a, b);
+}
+LORA_MMAP_BOTH double square_root(double value) {
+  return __dsqrt_rn(value);
+}
 
 #else
 
@@ -73,6 +79,12 @@ LORA_MMAP_BOTH float add(float a, float b) {
 }
 LORA_MMAP_BOTH double add(double a, double b) {
   return a + b;
+}
+LORA_MMAP_BOTH double divide(double a, double b) {
+  return a / b;
+}
+LORA_MMAP_BOTH double square_root(double value) {
+  return __builtin_sqrt(value);
 }
 
 #endif
@@ -166,6 +178,10 @@ LORA_MMAP_BOTH u32 keep_not_finite(u32 base, u32 fused) {
   constexpr u32 kShift = 32 / Format::kPerWord - 1;
   const u32 kept = (not_finite<Format>(base) >> kShift) * static_cast<u32>((1ull << (kShift + 1)) - 1);
   return (base & kept) | (fused & ~kept);
+}
+
+LORA_MMAP_BOTH bool is_finite(float value) {
+  return not_finite<F32>(bits_of(value)) == 0;
 }
 
 LORA_MMAP_BOTH bool is_finite(double value) {

@@ -7,6 +7,7 @@
 #include "cuda/kernels/factor.cuh"
 #include "cuda/kernels/table.h"
 #include "cuda/kernels/tiles.cuh"
+#include "cuda/kernels/weight.cuh"
 
 namespace lora_mmap::cuda {
 
@@ -57,13 +58,9 @@ LORA_MMAP_DEVICE bool finish_f64(const JobRow& job, const Tile& tile, const doub
       if (row >= tile.rows() || col >= tile.cols()) continue;
       const i64 i = tile.row + row;
       const i64 j = tile.col + col;
-      // Bits, not numbers: what is not finite passes through unchanged.
-      u64 bits = pointer_to<const u64>(job.base)[i * job.base_row_stride + j * job.base_col_stride];
-      if (is_finite(double_of(bits))) {
-        bits = bits_of(add(double_of(bits), acc[m][n]));
-        overflow |= !is_finite(double_of(bits));
-      }
-      pointer_to<u64>(job.weight)[i * job.weight_row_stride + j * job.weight_col_stride] = bits;
+      overflow |= store_fused_f64(
+          job.weight + (i * job.weight_row_stride + j * job.weight_col_stride) * 8,
+          pointer_to<const u64>(job.base)[i * job.base_row_stride + j * job.base_col_stride], acc[m][n]);
     }
   return overflow;
 }

@@ -5,6 +5,8 @@
 #include "cuda/kernels/fuse_f64.cuh"
 #include "cuda/kernels/fuse_fast.cuh"
 #include "cuda/kernels/fuse_ordered.cuh"
+#include "cuda/kernels/fuse_terms.cuh"
+#include "cuda/kernels/gains.cuh"
 #include "cuda/kernels/probe_ffma.cuh"
 
 using namespace lora_mmap::cuda;
@@ -39,6 +41,26 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_mmap_fuse_fast_bf
 
 extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_mmap_fuse_fast_f32(FuseParams params) {
   fuse_fast<F32>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 1) lora_mmap_fuse_terms(FuseParams params) {
+  fuse_terms<float>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 1) lora_mmap_fuse_terms_f64(FuseParams params) {
+  fuse_terms<double>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 1) lora_mmap_norms(GainsParams params) {
+  sum_norms<float>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 1) lora_mmap_norms_f64(GainsParams params) {
+  sum_norms<double>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_gains(GainsParams params) {
+  make_gains(params);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_copy(CopyParams params) {

@@ -37,6 +37,38 @@ struct TermRow {
   u8 reserved;
 };
 
+constexpr i32 kWholeMatrix = -1;  // in place of a rank: the values at `down` themselves
+
+// A matrix of a term of any kind: see Matrix in fuse/job.h.
+struct MatrixRow {
+  u64 down;
+  u64 up;
+  u64 row_map;  // of i32, or 0
+  u64 col_map;
+  i64 down_row_stride;
+  i64 down_col_stride;
+  i64 up_row_stride;
+  i64 up_col_stride;
+  i32 rank;
+  u8 down_type;  // Type
+  u8 up_type;
+  u8 layout;  // kDownBytes, kUpBytes
+  u8 reserved;
+};
+
+enum TermParts : u32 { kTimes = 1, kTimesBase = 2, kGain = 4 };
+
+// A term of any kind: see Term in fuse/job.h.
+struct AnyTermRow {
+  MatrixRow matrix;
+  MatrixRow times;  // where `parts` has kTimes
+  MatrixRow gain;   // where it has kGain
+  double scale;
+  double gain_weight;
+  u32 parts;  // of TermParts
+  u32 reserved;
+};
+
 // One rectangle of a weight, of less than 2^31 rows and columns. Its tiles are numbered row of tiles by row
 // of tiles, from first_tile on.
 struct JobRow {
@@ -56,21 +88,56 @@ struct JobRow {
   u32 flag;  // index into the flags: set to 1 where a result is not finite and the base was
 };
 
-// What a fuse kernel is launched with. lora_mmap_fuse_any takes every job but those with fp64 weights, which
-// are lora_mmap_fuse_f64's. The others have the weight's type in their names and need more: weight and base
-// have groups (of four elements from a multiple of four, which follow each other, aligned as one), and
+// What a fuse kernel is launched with. lora_mmap_fuse_terms and, for fp64 weights, lora_mmap_fuse_terms_f64
+// take every job; their terms are AnyTermRow. Those of the others are TermRow. lora_mmap_fuse_any takes every
+// job but those with fp64 weights, which are lora_mmap_fuse_f64's. The rest have the weight's type in their
+// names and need more: weight and base have groups (of four elements from a multiple of four, which follow
+// each other, aligned as one), and
 // - lora_mmap_fuse_ordered_*: A and B of each term are both F16, both BF16 or both F32, have groups too, no
-// map
-//   of columns and a rank that is a multiple of four;
+//   map of columns and a rank that is a multiple of four;
 // - lora_mmap_fuse_fast_*: there is a term, A and B of each are both F16 or (from sm_80 on) both BF16,
-// without
-//   maps, and the rows of weight and base begin at multiples of 16 bytes and are eight columns long or a
-//   multiple. Blocks take tiles blockIdx.x, blockIdx.x + gridDim.x, ...
+//   without maps, and the rows of weight and base begin at multiples of 16 bytes and are eight columns long
+//   or a multiple.
+// Blocks take tiles blockIdx.x, blockIdx.x + gridDim.x, ...
 struct FuseParams {
   u64 jobs;     // JobRow[n_jobs], ascending first_tile
-  u64 terms;    // TermRow[]
+  u64 terms;    // TermRow[] or AnyTermRow[]
   u64 flags;    // u32 each
   u32 n_tiles;  // leaves room for a grid more below 2^32
+  u32 n_jobs;
+};
+
+// One job of gains, in two launches, each with tiles of its own: see fuse/gains.h.
+struct GainsRow {
+  u64 base;
+  i64 rows;
+  i64 cols;
+  i64 base_row_stride;
+  i64 base_col_stride;
+  u64 groups;  // of i32, or 0
+  u64 magnitude;
+  u64 magnitude_map;  // of i32, or 0
+  u64 out;
+  u64 first_sum;  // of its rows, or columns, among the sums
+  u32 first_tile;
+  u32 n_groups;
+  u32 type;  // Type of the base
+  u32 term;  // an AnyTermRow without a gain
+  u32 by_columns;
+  u32 flag;  // set to 1 where a norm or what comes out is not finite
+  u32 magnitude_type;
+  u32 magnitude_bytes;  // not even aligned to their own size
+};
+
+// First lora_mmap_norms and lora_mmap_norms_f64 write the sums of squares, a tile of theirs being the rows,
+// or the columns, of a tile of the fuse kernels, from one end of the job to the other; then lora_mmap_gains
+// makes gains of them, kThreads a tile.
+struct GainsParams {
+  u64 jobs;  // GainsRow[n_jobs], ascending first_tile
+  u64 terms;
+  u64 sums;  // of double
+  u64 flags;
+  u32 n_tiles;
   u32 n_jobs;
 };
 
@@ -113,6 +180,8 @@ struct TileSize {
 constexpr TileSize kOrderedTile{128, 128};
 constexpr TileSize kF64Tile{64, 64};
 constexpr TileSize kFastTile{128, 64};
+constexpr TileSize kTermsTile{64, 128};
+constexpr TileSize kTermsF64Tile{64, 64};
 constexpr TileSize kCopyTile{16, 256};
 
 // Dynamic shared memory, in bytes. lora_mmap_fuse_ordered_* and lora_mmap_fuse_any have the factors of 16
@@ -130,5 +199,11 @@ constexpr u32 kFastUpPitch = kFastRanks + 8;
 constexpr u32 kFastDownPitch = kFastTile.cols + 8;
 constexpr u32 kFastFactorsNbytes = (kFastTile.rows * kFastUpPitch + kFastRanks * kFastDownPitch) * 2;
 constexpr u32 kFastStageNbytes = kFastTile.rows * kFastDownPitch * 2;
+// lora_mmap_fuse_terms, lora_mmap_norms and their like have the factors of 16 ranks there, or a tile of
+// values.
+constexpr u32 kTermsRanks = 16;
+constexpr u32 kTermsSharedNbytes = kTermsTile.rows * kTermsTile.cols * 4;
+static_assert(kTermsSharedNbytes == kTermsF64Tile.rows * kTermsF64Tile.cols * 8, "one size for both");
+constexpr u32 kNormLanes = 16;  // of the sum over a row
 
 }  // namespace lora_mmap::cuda

@@ -71,15 +71,31 @@ LORA_MMAP_DEVICE bool settle_group(const WeightGroup<Format>& base, WeightGroup<
   return bad != 0;
 }
 
-// One element, wherever it and its base lie. True if it overflows.
+// One element, wherever it lies, from the bits of its base. True if it overflows.
+template <class Format>
+LORA_MMAP_DEVICE bool store_fused(u64 weight, u32 base, float acc) {
+  const float accs[2] = {acc, 0.0F};  // beside an element of 16 bits stands a zero
+  const u32 sum = sum_word<Format>(base, accs);
+  *pointer_to<typename Format::Bits>(weight) =
+      static_cast<typename Format::Bits>(keep_not_finite<Format>(base, sum));
+  return (not_finite<Format>(sum) & ~not_finite<Format>(base)) != 0;
+}
+
+// The same in fp64. Bits, not numbers: what is not finite passes through unchanged.
+LORA_MMAP_DEVICE bool store_fused_f64(u64 weight, u64 base, double acc) {
+  u64 bits = base;
+  bool overflow = false;
+  if (is_finite(double_of(bits))) {
+    bits = bits_of(add(double_of(bits), acc));
+    overflow = !is_finite(double_of(bits));
+  }
+  *pointer_to<u64>(weight) = bits;
+  return overflow;
+}
+
 template <class Format>
 LORA_MMAP_DEVICE bool fuse_element(u64 weight, u64 base, float acc) {
-  using Bits = typename Format::Bits;
-  const u32 old = *pointer_to<const Bits>(base);
-  const float accs[2] = {acc, 0.0F};  // beside an element of 16 bits stands a zero
-  const u32 sum = sum_word<Format>(old, accs);
-  *pointer_to<Bits>(weight) = static_cast<Bits>(keep_not_finite<Format>(old, sum));
-  return (not_finite<Format>(sum) & ~not_finite<Format>(old)) != 0;
+  return store_fused<Format>(weight, *pointer_to<const typename Format::Bits>(base), acc);
 }
 
 }  // namespace lora_mmap::cuda

@@ -64,6 +64,13 @@ class FuseParams(ctypes.Structure):
     ]
 
 
+class GainsParams(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_uint64) for name in ("jobs", "terms", "sums", "flags")],
+        *[(name, ctypes.c_uint32) for name in ("n_tiles", "n_jobs")],
+    ]
+
+
 class CopyParams(ctypes.Structure):
     _fields_ = [("rects", ctypes.c_uint64), ("n_tiles", ctypes.c_uint32), ("n_rects", ctypes.c_uint32)]
 
@@ -103,6 +110,19 @@ class Emulator:
             self.launch(kernel, min(grid, tiles), threads, shared_nbytes, params)
         assert flags[-1] == 0
         assert set(flags.tolist()) <= {0, 1}
+        return np.flatnonzero(flags).tolist()
+
+    def gains(self, jobs, grid=3):
+        """As `_C.gains`: the indices of the jobs with a norm or a result that is not finite."""
+        table, launches, sums_nbytes = _C.cuda_gains_table(jobs)
+        held, flags = aligned_copy(table), np.zeros(len(jobs) + 1, np.uint32)
+        sums = np.full(sums_nbytes // 8 + 1, np.nan)
+        for kernel, threads, shared_nbytes, tiles, rows, rows_offset, terms_offset in launches:
+            at = held.ctypes.data
+            addresses = (at + rows_offset, at + terms_offset, sums.ctypes.data, flags.ctypes.data)
+            self.launch(kernel, min(grid, tiles), threads, shared_nbytes, GainsParams(*addresses, tiles, rows))
+        assert flags[-1] == 0
+        assert np.isnan(sums[-1])
         return np.flatnonzero(flags).tolist()
 
     def copy(self, rects, grid=3):

@@ -37,6 +37,11 @@ const std::array kKernels{
     LORA_MMAP_ENTRY(lora_mmap_fuse_fast_f16, FuseParams),
     LORA_MMAP_ENTRY(lora_mmap_fuse_fast_bf16, FuseParams),
     LORA_MMAP_ENTRY(lora_mmap_fuse_fast_f32, FuseParams),
+    LORA_MMAP_ENTRY(lora_mmap_fuse_terms, FuseParams),
+    LORA_MMAP_ENTRY(lora_mmap_fuse_terms_f64, FuseParams),
+    LORA_MMAP_ENTRY(lora_mmap_norms, GainsParams),
+    LORA_MMAP_ENTRY(lora_mmap_norms_f64, GainsParams),
+    LORA_MMAP_ENTRY(lora_mmap_gains, GainsParams),
     LORA_MMAP_ENTRY(lora_mmap_copy, CopyParams),
     LORA_MMAP_ENTRY(lora_mmap_probe_ffma, ProbeParams),
 };
