@@ -1,5 +1,5 @@
-"""A whole matrix alone, which the packed kernels add in a single pass: the contract's bits wherever a row's columns fall
-on the steps of that pass."""
+"""A whole matrix alone, which the packed kernels add in a single pass: the contract, wherever the columns
+of a row fall on the steps of that pass."""
 
 import pytest
 import torch
