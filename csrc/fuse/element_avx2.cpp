@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include "fuse/direct_avx2.h"
+
 // Everything here has internal linkage: see pack_avx2.cpp.
 namespace lora_mmap {
 namespace {
@@ -13,7 +15,7 @@ struct Fp32 {
   using Vec = __m256;
   static Vec load(const std::byte* from) { return _mm256_load_ps(reinterpret_cast<const float*>(from)); }
   static void store(std::byte* to, Vec value) { _mm256_store_ps(reinterpret_cast<float*>(to), value); }
-  // A NaN becomes the default one (see pack_avx2.cpp).
+  // A NaN becomes the default one (see factor_avx2.h).
   static Vec broadcast(double value) {
     return _mm256_set1_ps(value == value ? static_cast<float>(value) : __builtin_nanf(""));
   }
@@ -147,7 +149,7 @@ void sum_columns(const RowShape& shape, PanelRow base, PanelRow change, double* 
              : sum_columns_as<Fp32>(shape, base, change, sums);
 }
 
-constexpr ElementOps kOps{add_scaled, add_product, add_gained, sum_lanes, sum_columns};
+constexpr ElementOps kOps{add_scaled, add_product, add_gained, sum_lanes, sum_columns, fuse_row_avx2};
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "base/dtype.h"
 #include "fuse/panels.h"
 
 namespace lora_mmap {
@@ -14,6 +15,18 @@ struct RowShape {
   int64_t cols;
   int64_t panels;
   int64_t panel_nbytes;
+};
+
+// A row of a weight whose only term is a whole matrix without a gain, and the matrix's row.
+struct DirectRow {
+  const void* base;
+  void* weight;
+  int64_t cols;        // of all three, each contiguous
+  const void* values;  // any alignment
+  DType values_dtype;  // F16, BF16 or F32 (F64 for F64 weights)
+  bool repeats;        // values[0] serves all columns; it is of the compute type
+  bool times_base;
+  double scale;
 };
 
 // What an instruction set provides. Panels are aligned to 64 bytes. Scales are rounded to the compute type.
@@ -33,6 +46,10 @@ struct ElementOps {
 
   // sums[n] += v * v likewise.
   void (*sum_columns)(const RowShape& shape, PanelRow base, PanelRow change, double* sums);
+
+  // weight = round(base + fma(values, scale, 0)), or fma(values * scale, base, 0) where times_base, without
+  // panels in between. True when a result is not finite where the base was.
+  bool (*fuse_row)(DType weight, const DirectRow& row);
 };
 
 }  // namespace lora_mmap

@@ -45,7 +45,7 @@ struct F32Source {
   static __m512 load(__mmask16 mask, const Bits* from) { return _mm512_maskz_loadu_ps(mask, from); }
 };
 
-// Every NaN becomes the default one: see pack_avx2.cpp.
+// Every NaN becomes the default one: see factor_avx2.h.
 __m512 canonical(__m512 value) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q), value,
                               _mm512_set1_ps(__builtin_nanf("")));

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "fuse/copy.h"
+#include "fuse/direct_fusion.h"
 #include "fuse/factor.h"
 #include "fuse/term_fusion.h"
 
@@ -195,6 +196,7 @@ class BlockFusion {
 }  // namespace
 
 Tiling PackedKernel::tiling(const Job& job, size_t scratch_limit) const {
+  if (is_direct(job)) return direct_tiling(job);
   if (!all_low_rank(job)) return term_tiling(ops_, job, scratch_limit);
   constexpr int64_t kRows = 192;       // B of a rank block: at most 192 KiB
   constexpr int64_t kColumnStep = 64;  // whole cache lines of a 16-bit weight
@@ -223,6 +225,7 @@ Tiling PackedKernel::tiling(const Job& job, size_t scratch_limit) const {
 }
 
 bool PackedKernel::fuse(const Job& job, const Block& block, Workspace& workspace) const {
+  if (is_direct(job)) return fuse_directly(elements_, job, block);
   if (!all_low_rank(job)) return fuse_terms(ops_, elements_, job, block, workspace);
   return BlockFusion(ops_, job, block, workspace).run();
 }

@@ -82,7 +82,7 @@ struct BF16 : Fp32 {
   static uint32_t equal(__m512i a, __m512i b) { return _mm512_cmpeq_epi16_mask(a, b); }
   static __m512i blend(uint32_t mask, __m512i a, __m512i b) { return _mm512_mask_blend_epi16(mask, a, b); }
   // To nearest, ties to even, in the upper half: x + 0x7FFF + (bit 16 of x). Not VCVTNEPS2BF16, which flushes
-  // subnormals. No NaN has bits that could carry into the sign: see tile_avx2.cpp.
+  // subnormals. No NaN has bits that could carry into the sign: see format_avx2.h.
   static __m512i round_up(Vec value) {
     const __m512i x = _mm512_castps_si512(value);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(1));
