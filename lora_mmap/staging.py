@@ -35,15 +35,14 @@ class HostStream(FactorStream):
         self._wanted = self._wanted_ranges()
         self._maps: dict[int, IndexMap] = {}  # what the jobs of a window point to
         self._scratch: list[npt.NDArray[np.uint8]] = []
-        self._scratch_nbytes = 0
+        self._scratch_nbytes = self._most_scratch_nbytes = 0
 
     @property
     def memory(self) -> dict[str, int]:
-        return {"staging": self._staging_nbytes + self._scratch_nbytes}
+        return {"staging": self._staging_nbytes + self._most_scratch_nbytes}
 
     def load(self, window: Window) -> dict[Factor, int]:
-        self._maps.clear()
-        self._scratch.clear()
+        self._let_go()
         with self.stage("read"):
             return self._read(window)
 
@@ -84,7 +83,8 @@ class HostStream(FactorStream):
     def scratch(self, nbytes: int) -> int:
         zeros = np.zeros(max(nbytes, 1), np.uint8)
         self._scratch.append(zeros)
-        self._scratch_nbytes = max(self._scratch_nbytes, sum(block.nbytes for block in self._scratch))
+        self._scratch_nbytes += zeros.nbytes
+        self._most_scratch_nbytes = max(self._most_scratch_nbytes, self._scratch_nbytes)
         return zeros.ctypes.data
 
     def gains(self, jobs: list[native_types.Gains]) -> list[int]:
@@ -95,8 +95,7 @@ class HostStream(FactorStream):
 
     def seal(self) -> None:
         self._staging = _C.Memory(0)
-        self._maps.clear()
-        self._scratch.clear()
+        self._let_go()
 
     def is_done(self) -> bool:
         return True
@@ -111,6 +110,12 @@ class HostStream(FactorStream):
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+
+    def _let_go(self) -> None:
+        """Of what the jobs of the window before pointed to."""
+        self._maps.clear()
+        self._scratch.clear()
+        self._scratch_nbytes = 0
 
     def _plan_staging(
         self, adapter: int, source: FileTensors, tensors: list[int]

@@ -10,7 +10,7 @@
 
 #include <immintrin.h>
 
-#include <cstring>
+#include "fuse/pack.h"
 
 // Everything here has internal linkage: an inline function compiled with these flags and kept by the linker
 // for the whole program would crash older CPUs.
@@ -70,15 +70,6 @@ void pack_down_as(bool split, const void* source, int64_t count, char* panels, i
   }
 }
 
-void pack_down_f64(const void* source, int64_t count, char* panels, int64_t panel_stride) {
-  const char* from = static_cast<const char*>(source);
-  for (int64_t i = 0; i < count; i += 16) {
-    double values[16] = {};
-    std::memcpy(values, from + i * 8, static_cast<size_t>(count - i < 16 ? count - i : 16) * 8);
-    std::memcpy(panels + i / 16 * panel_stride, values, sizeof(values));
-  }
-}
-
 // Never stores past the end: the next term may be there already. Masks only where it must: a masked store
 // takes several times as long (Zen 4).
 template <class Source>
@@ -93,35 +84,31 @@ void pack_up_as(const void* source, int64_t count, float scale, float* out) {
   _mm512_mask_storeu_ps(out + i, mask, canonical(_mm512_mul_ps(Source::load(mask, from + i), s)));
 }
 
-void pack_up_f64(const void* source, int64_t count, double scale, double* out) {
-  const char* from = static_cast<const char*>(source);
-  for (int64_t i = 0; i < count; ++i) {
-    double value;
-    std::memcpy(&value, from + i * 8, 8);
-    out[i] = value * scale;
+struct Avx512 {
+  using F16 = F16Source;
+  using BF16 = BF16Source;
+  using F32 = F32Source;
+  static constexpr int kWideCols = 16;
+  template <class Source>
+  static void down(bool split, const void* source, int64_t count, char* panels, int64_t panel_stride) {
+    pack_down_as<Source>(split, source, count, panels, panel_stride);
   }
-}
+  template <class Source>
+  static void up(const void* source, int64_t count, float scale, float* out) {
+    pack_up_as<Source>(source, count, scale, out);
+  }
+};
 
 }  // namespace
 
 void pack_down_avx512(DType weight, DType source_dtype, const void* source, int64_t count, void* panels,
                       int64_t panel_stride) {
-  char* to = static_cast<char*>(panels);
-  const bool split = weight == DType::BF16;
-  if (weight == DType::F64) return pack_down_f64(source, count, to, panel_stride);
-  if (source_dtype == DType::F16) return pack_down_as<F16Source>(split, source, count, to, panel_stride);
-  if (source_dtype == DType::BF16) return pack_down_as<BF16Source>(split, source, count, to, panel_stride);
-  return pack_down_as<F32Source>(split, source, count, to, panel_stride);
+  pack_down<Avx512>(weight, source_dtype, source, count, panels, panel_stride);
 }
 
 void pack_up_avx512(DType weight, DType source_dtype, const void* source, int64_t count, double scale,
                     void* out) {
-  if (weight == DType::F64) return pack_up_f64(source, count, scale, static_cast<double*>(out));
-  const float s = static_cast<float>(scale);
-  float* to = static_cast<float*>(out);
-  if (source_dtype == DType::F16) return pack_up_as<F16Source>(source, count, s, to);
-  if (source_dtype == DType::BF16) return pack_up_as<BF16Source>(source, count, s, to);
-  return pack_up_as<F32Source>(source, count, s, to);
+  pack_up<Avx512>(weight, source_dtype, source, count, scale, out);
 }
 
 }  // namespace lora_mmap
