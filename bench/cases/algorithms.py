@@ -21,11 +21,11 @@ _PEERS = ("torch at the weight's dtype", "torch in fp32")
 
 @dataclass(frozen=True)
 class Algorithm:
-    """Tensors of one module by the ending of their keys, and the difference that they make of a weight."""
+    """Tensors of one module by the ending of their keys, and how torch changes a weight in place with them."""
 
     name: str
     tensors: dict[str, Tensor]
-    changed: Callable[[Tensor, dict[str, Tensor]], Tensor]
+    change: Callable[[Tensor, dict[str, Tensor]], Tensor]
 
 
 def _random(*shape: int) -> Tensor:
@@ -33,15 +33,13 @@ def _random(*shape: int) -> Tensor:
 
 
 def _dora(weight: Tensor, t: dict[str, Tensor]) -> Tensor:
-    changed = weight + t["lora_up.weight"] @ t["lora_down.weight"]
-    gain = t["dora_scale"] / torch.linalg.vector_norm(changed, dim=1, keepdim=True)
-    return changed.mul_(gain)
+    weight.addmm_(t["lora_up.weight"], t["lora_down.weight"])
+    return weight.mul_(t["dora_scale"] / torch.linalg.vector_norm(weight, dim=1, keepdim=True))
 
 
 def _dora_inputs(weight: Tensor, t: dict[str, Tensor]) -> Tensor:
-    changed = weight + t["lora_up.weight"] @ t["lora_down.weight"]
-    gain = t["dora_scale"] / torch.linalg.vector_norm(changed, dim=0, keepdim=True)
-    return changed.mul_(gain)
+    weight.addmm_(t["lora_up.weight"], t["lora_down.weight"])
+    return weight.mul_(t["dora_scale"] / torch.linalg.vector_norm(weight, dim=0, keepdim=True))
 
 
 def _algorithms(side: int) -> list[Algorithm]:
@@ -53,21 +51,21 @@ def _algorithms(side: int) -> list[Algorithm]:
         Algorithm(
             "LoHa, rank 16",
             hada,
-            lambda w, t: w + (t["hada_w1_a"] @ t["hada_w1_b"]) * (t["hada_w2_a"] @ t["hada_w2_b"]),
+            lambda w, t: w.addcmul_(t["hada_w1_a"] @ t["hada_w1_b"], t["hada_w2_a"] @ t["hada_w2_b"]),
         ),
         Algorithm(
             "LoKr, rank 16",
             w1 | w2,
-            lambda w, t: w + torch.kron(t["lokr_w1"], t["lokr_w2_a"] @ t["lokr_w2_b"]),
+            lambda w, t: w.add_(torch.kron(t["lokr_w1"], t["lokr_w2_a"] @ t["lokr_w2_b"])),
         ),
         Algorithm(
             "LoKr, whole factors",
             w1 | {"lokr_w2": _random(half, half)},
-            lambda w, t: w + torch.kron(t["lokr_w1"], t["lokr_w2"]),
+            lambda w, t: w.add_(torch.kron(t["lokr_w1"], t["lokr_w2"])),
         ),
         Algorithm("DoRA, rank 16, norm per row", pair | {"dora_scale": _random(side, 1).abs() + 1}, _dora),
         Algorithm("DoRA, rank 16, norm per input", pair | {"dora_scale": _random(1, side).abs() + 1}, _dora_inputs),
-        Algorithm("full difference", {"diff": _random(side, side)}, lambda w, t: w + t["diff"]),
+        Algorithm("full difference", {"diff": _random(side, side)}, lambda w, t: w.add_(t["diff"])),
     ]
 
 
@@ -79,7 +77,7 @@ def run(settings: Settings) -> CaseResult:
         f"One [{side}, {side}] weight, tensors at its dtype and in memory; `{_FUSE}` is the time in the kernels, "
         "without planning and without the copy that undoes it.",
         notes=[
-            f"{_PEERS[0]}: the formula as it stands, in place; {_PEERS[1]}: the same on fp32 copies, rounded once",
+            f"{_PEERS[0]}: the formula, in place; {_PEERS[1]}: the same on an fp32 copy of the weight, rounded once",
             "a goal compares the fuse stage with the faster of the two; the second has the accuracy",
             "DoRA reads the weight and multiplies twice: once for the norms",
         ],
@@ -103,20 +101,21 @@ def _measure(result: CaseResult, settings: Settings, algorithm: Algorithm, dtype
         report = lora_mmap.compose(model, [(adapter, 1.0)], restore="none")
         return {_FUSE: report.stages["fuse"]}
 
-    def torch_way(work: Callable[[Tensor], Tensor]) -> Callable[[], dict[str, float]]:
-        def run() -> dict[str, float]:
-            layer.weight.copy_(work(layer.weight))
-            return {}
+    def narrow_way() -> dict[str, float]:
+        algorithm.change(layer.weight.data, tensors)
+        return {}
 
-        return run
+    def wide_way() -> dict[str, float]:
+        layer.weight.copy_(algorithm.change(layer.weight.to(torch.float32, copy=True), wide))
+        return {}
 
     def restore() -> None:
         layer.weight.copy_(pristine)
 
     contenders = [
         Contender(OURS, ours, restore),
-        Contender(_PEERS[0], torch_way(lambda weight: algorithm.changed(weight, tensors)), restore),
-        Contender(_PEERS[1], torch_way(lambda weight: algorithm.changed(weight.float(), wide)), restore),
+        Contender(_PEERS[0], narrow_way, restore),
+        Contender(_PEERS[1], wide_way, restore),
     ]
     with adapter:
         samples = interleave(contenders, settings.rounds(full=7, quick=3))
