@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import get_args
 
 from torch import nn
 
+from . import composed_mark
 from .adapter import Adapter
+from .base_checkpoint import BaseCheckpoint
 from .change import close_all
-from .entries import AnySource, Entries, finite_strength, open_entries
+from .entries import AnySource, Entries, finite_strength, open_entries, without
 from .errors import ArgumentError
 from .families.prefixes import components
-from .interrupts import HeldInterrupts
-from .model_state import Composition, state_of, threads, unwrap
+from .model_state import Composition, ModelState, Numerics, state_of, unwrap
 from .planner import make_plan
 from .recompose import Request, make_report, recompose
 from .report import Report
-from .restore import TIERS, put_back, require_in_place
-from .transaction import Numerics
+from .restore import TIERS
+
+RETENTIONS = ("memory", "file")
 
 
 def compose(
@@ -28,6 +31,8 @@ def compose(
     *,
     strict: bool = False,
     restore: str = "auto",
+    base: str | os.PathLike[str] | None = None,
+    retain: str | None = None,
     component: str | None = None,
     numerics: Numerics = "ordered",
     non_blocking: bool = False,
@@ -45,8 +50,17 @@ def compose(
             :func:`open_adapter` takes, or an open :class:`Adapter` (which stays open).
             ``|strength| < 1e-5`` is skipped.
         strict: raise when some key of an adapter finds no home in the model.
-        restore: ``"auto"`` and ``"backup"`` keep a copy of what is touched, for :func:`reset`; ``"none"`` commits and
-            forgets: the fused weights are the new pristine ones.
+        restore: what :func:`reset` and other compositions get the pristine bytes back from. ``"journal"``: the
+            factors, subtracted again, and a list of what rounding lost. ``"file"``: the checkpoint that ``base``
+            names, for weights that hold its bytes. ``"backup"``: copies. ``"auto"``: the file where there is one, the
+            journal otherwise. What none of them suits is copied: float64 weights, GPUs' weights, DoRA, (IA)3, set
+            weights, a journal that would exceed 60 % of a copy. ``"none"`` commits and forgets: the fused weights are
+            the new pristine ones.
+        base: a ``.safetensors`` file, or a folder with one or with an index of several, that the model's weights were
+            loaded from. Its tensors are compared with the weights; a conversion of dtype on the way is repeated.
+        retain: where the factors are kept that undoing and other strengths need: ``"memory"``, at their own dtype, or
+            ``"file"``: they are read again, and must hash to what they did. Dicts are always in memory. By default in
+            memory, but for ``restore="backup"``.
         component: which component of a pipeline the model is (``"denoiser"``, ``"text_encoder"``,
             ``"text_encoder_2"``, ``"text_encoder_3"``); needed only where names and shapes do not tell.
         numerics: ``"ordered"`` gives the same bits on every device. ``"fast"`` lets GPUs use their tensor cores where
@@ -60,51 +74,64 @@ def compose(
 
     Raises:
         ArgumentError, AdapterError and its kinds (HeaderError, ReadError, UnmatchedKeysError, AmbiguousKeyError),
-        ModelError, FusionOverflowError, CudaError, OSError. After any of them every weight holds the bytes it held
+        ModelError (also where somebody else wrote to a weight that adapters are in, or the model is a copy of one),
+        FusionOverflowError, CudaError, MemoryError, OSError. After any of them every weight holds the bytes it held
         before.
     """
     root = unwrap("compose", model)
+    retain = retain or ("file" if restore == "backup" else "memory")
     _require_one_of("compose", "restore", restore, TIERS)
+    _require_one_of("compose", "retain", retain, RETENTIONS)
     _require_one_of("compose", "numerics", numerics, get_args(Numerics))
     if component is not None:
         _require_one_of("compose", "component", component, components())
+    if restore == "file" and base is None:
+        raise ArgumentError("[compose] restore is 'file' and base is None, expected the checkpoint to restore from")
     begin = time.perf_counter()
     state = state_of(root)
-    fresh = Composition(restore=restore, strict=strict, component=component, numerics=numerics)
+    fresh = Composition(restore=restore, retain=retain, strict=strict, component=component, numerics=numerics)
     try:
         fresh.entries = open_entries("compose", adapters, fresh.owned)
+        if base is not None and restore in ("auto", "file"):
+            fresh.base = BaseCheckpoint.open(base)
         stages = {"open": time.perf_counter() - begin}
         with state.lock:
-            request = Request(fresh, fresh.owned, fresh.entries, numerics, non_blocking)
+            _settle("compose", root, state)
+            request = Request(fresh, opened=fresh.owned, non_blocking=non_blocking)
             return recompose(root, state, request, stages)
     finally:
         if state.composition is not fresh:
             close_all(fresh.owned)
 
 
-def reset(model: nn.Module, *, force: bool = False) -> bool:
-    """Takes the composition out: every weight is byte-identical to what it was before.
+def reset(model: nn.Module, adapters: Sequence[AnySource] | None = None, *, force: bool = False) -> bool:
+    """Takes the composition out: every weight is byte-identical to what it was before. With ``adapters``, paths or
+    open :class:`Adapter` objects, only those: the others stay, as if they had been composed alone.
 
     Returns True when there was something to undo. Raises ModelError, and changes nothing, when a weight was moved,
-    converted or replaced since it was fused into; with ``force=True`` such weights are forgotten as they are and the
-    others restored.
+    converted or replaced since it was fused into, when somebody else wrote to one, or when the model is a copy of one
+    with adapters in it.
+
+    ``force=True`` undoes all the same. Weights that are out of reach are forgotten as they are. Where somebody else
+    wrote to a weight, a copy or file brings the pristine bytes back and what was written is lost; a journal subtracts
+    the adapters from what is there, so what was written stays but for rounding, and for elements whose pristine value
+    the journal holds. Copies are taken as pristine.
     """
     root = unwrap("reset", model)
     state = state_of(root)
     with state.lock:
-        state.settle()
-        composition = state.composition
-        if not composition.pristine and not composition.entries:
-            return False
-        current = state.weights(root).by_address(composition.pristine)
-        if not force:
-            require_in_place("reset", composition.pristine.values(), current)
-        reachable = [saved for saved in composition.pristine.values() if saved.geometry.address in current]
-        with HeldInterrupts():
-            put_back(reachable, threads())
-            state.composition = Composition()
-        close_all(composition.owned)
-        return bool(reachable)
+        accepted = composed_mark.accept(root) if force else False
+        _settle("reset", root, state)
+        previous = state.composition
+        if not previous.held and not previous.entries:
+            return accepted
+        fresh = Composition()
+        if adapters is not None:
+            left = without("reset", adapters, previous.entries)
+            fresh = previous.asked(left, previous.multiplier) if left else fresh
+        touched = bool(previous.held)
+        recompose(root, state, Request(fresh, "reset", force=force), {})
+        return touched
 
 
 def check(
@@ -146,18 +173,26 @@ def check(
 def set_multiplier(model: nn.Module, multiplier: float) -> Report | None:
     """Recomposes what is composed with every strength multiplied; None where nothing was composed.
 
-    Opens, parses and classifies nothing: factors are read again from the files that are still open.
+    Opens, parses and classifies nothing: factors come from what is retained.
     """
     root = unwrap("set_lora_strength_v2", model)
     strength = finite_strength("set_lora_strength_v2", multiplier, "strength")
     state = state_of(root)
     with state.lock:
-        state.settle()
+        _settle("set_lora_strength_v2", root, state)
         composition = state.composition
         if not composition.entries:
             return None
-        scaled = [(adapter, base * strength) for adapter, base in composition.entries]
-        return recompose(root, state, Request(composition, [], scaled, composition.numerics), {})
+        fresh = composition.asked(composition.entries, strength)
+        return recompose(root, state, Request(fresh, "set_lora_strength_v2"), {})
+
+
+def _settle(function: str, root: nn.Module, state: ModelState) -> None:
+    """Waits for GPUs; raises what went wrong there, and ModelError for a copy of a model with adapters in it."""
+    state.settle()
+    if not state.is_known:
+        composed_mark.require_original(function, root)
+        state.is_known = True
 
 
 def _require_one_of(function: str, name: str, value: object, known: Sequence[str]) -> None:

@@ -9,15 +9,16 @@ from typing import Any
 
 from . import log
 from .adapter import Adapter
-from .adapter_sources import AdapterSource, identity, open_adapter
+from .adapter_sources import AdapterSource, identity, locate, open_adapter
 from .errors import ArgumentError
 from .plan import NEGLIGIBLE
 
 AnySource = AdapterSource | Adapter
+Entry = tuple[Adapter, float]
 Entries = Sequence[tuple[AnySource, float] | tuple[AnySource, float, Any]]
 
 
-def open_entries(function: str, adapters: Entries, opened: list[Adapter]) -> list[tuple[Adapter, float]]:
+def open_entries(function: str, adapters: Entries, opened: list[Adapter]) -> list[Entry]:
     """Opens every distinct source once; ``opened`` receives those that we have to close."""
     if isinstance(adapters, (str, bytes, os.PathLike, Mapping)) or not isinstance(adapters, Iterable):
         raise ArgumentError(
@@ -49,6 +50,35 @@ def open_entries(function: str, adapters: Entries, opened: list[Adapter]) -> lis
             log.opened(known[key])
         entries.append((known[key], strength))
     return entries
+
+
+def without(function: str, sources: Sequence[AnySource], entries: Sequence[Entry]) -> list[Entry]:
+    """The entries that come from none of these paths or open adapters. Raises ArgumentError for what is none of those,
+    or is not among the entries."""
+    if isinstance(sources, (str, os.PathLike, Adapter)) or not isinstance(sources, Iterable):
+        raise ArgumentError(
+            f"[{function}] adapters is a {type(sources).__name__}, expected a list of paths or Adapters"
+        )
+    left = list(entries)
+    for position, source in enumerate(sources):
+        if not isinstance(source, (str, os.PathLike, Adapter)):
+            raise ArgumentError(
+                f"[{function}] adapters[{position}] is a {type(source).__name__}, expected a path or an open Adapter"
+            )
+        rest = [entry for entry in left if not _comes_from(entry[0], source)]
+        if len(rest) == len(left):
+            raise ArgumentError(
+                f"[{function}] adapters[{position}] is {source!r:.80}, expected one of "
+                f"{', '.join(dict.fromkeys(adapter.label for adapter, _ in entries))}"
+            )
+        left = rest
+    return left
+
+
+def _comes_from(adapter: Adapter, source: str | os.PathLike[str] | Adapter) -> bool:
+    if isinstance(source, Adapter):
+        return adapter is source
+    return adapter.path is not None and adapter.path.resolve() == locate(source).resolve()
 
 
 def finite_strength(function: str, value: object, what: str) -> float:

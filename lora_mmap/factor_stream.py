@@ -5,24 +5,21 @@ Weights that share a tensor share a window, so every byte of a file is read once
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
 from . import native_types
 from .adapter import Adapter
+from .factor_store import FactorStore
+from .lowering.operands import Operands
 from .outcomes import EntryPlan
 from .tensor_source import FileTensors
 from .terms import WeightPlan
 
 # One tensor of the composition: (position in the list of distinct adapters, tensor index).
 Factor = tuple[int, int]
-# A row map of a term or the column map of a weight.
-IndexMap = npt.NDArray[np.int32]
 
 
 @dataclass(slots=True)
@@ -34,31 +31,29 @@ class Window:
     nbytes: int = 0
 
 
-class FactorStream(ABC):
+class FactorStream(Operands):
     """Brings the factors of a plan, window by window, to where the weights of one device can be fused with them.
 
-    Not thread-safe. What a subclass does may be asynchronous: it is in order with everything else that is done to the
-    weights there, and :meth:`finish` waits for it.
+    ``store`` has what need not be read. Not thread-safe. What a subclass does may be asynchronous: it is in order with
+    everything else that is done to the weights there, and :meth:`finish` waits for it.
     """
 
-    def __init__(self, entries: Sequence[EntryPlan], weights: Iterable[WeightPlan], budget: int) -> None:
+    def __init__(
+        self, entries: Sequence[EntryPlan], weights: Iterable[WeightPlan], budget: int, store: FactorStore
+    ) -> None:
         self.adapters: list[Adapter] = list({id(entry.adapter): entry.adapter for entry in entries}.values())
         position = {id(adapter): i for i, adapter in enumerate(self.adapters)}
         self._adapter_of = [position[id(entry.adapter)] for entry in entries]
+        self.store = store
         self.seconds: dict[str, float] = {}  # per stage
         self.windows = list(self._make_windows(list(weights), budget))
+        self._addresses: Mapping[Factor, int] = {}  # of the window that was loaded last
+        missing = {adapter for window in self.windows for adapter, _ in self.missing(window.factors)}
+        self._read_from = [self.adapters[adapter] for adapter in sorted(missing)]
 
     @abstractmethod
-    def load(self, window: Window) -> Mapping[Factor, int]:
-        """Reads what the window needs. Returns the address of each factor, good until the next call."""
-
-    @abstractmethod
-    def index_map(self, rows_or_columns: IndexMap) -> int:
-        """Address of a row or column map of the window that was loaded last."""
-
-    @abstractmethod
-    def scratch(self, nbytes: int) -> int:
-        """Address of memory of zeros beside the factors of the window that was loaded last, good as long as those."""
+    def load(self, window: Window) -> None:
+        """Reads what the window needs. Factors, maps and scratch of the one before are gone."""
 
     @abstractmethod
     def gains(self, jobs: list[native_types.Gains]) -> list[int]:
@@ -90,12 +85,20 @@ class FactorStream(ABC):
     def memory(self) -> Mapping[str, int]:
         """Bytes held for the stream alone, by kind: ``staging`` on the host or ``arena`` on the device."""
 
-    def factor(self, entry: int, tensor: int) -> Factor:
-        return self._adapter_of[entry], tensor
+    def address(self, entry: int, tensor: int) -> int:
+        return self._addresses[self._adapter_of[entry], tensor]
+
+    def dtype(self, entry: int, tensor: int) -> str:
+        return self.adapters[self._adapter_of[entry]].source.dtypes[tensor]
+
+    def missing(self, factors: Iterable[Factor]) -> list[Factor]:
+        """Those that have to be read from files or copied from dicts."""
+        return [(at, tensor) for at, tensor in factors if self.store.address(self.adapters[at], tensor) is None]
 
     def check_unchanged(self) -> None:
-        """Raises ReadError when a file is not the one that was opened any more, ClosedError for a closed adapter."""
-        for adapter in self.adapters:
+        """Raises ReadError when a file that is read is not the one that was opened any more, ClosedError for a closed
+        adapter."""
+        for adapter in self._read_from:
             adapter.require_open("compose")
             if isinstance(adapter.source, FileTensors):
                 adapter.source.file.check_unchanged(adapter.source.header)

@@ -3,36 +3,58 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from .adapter import Adapter
+from .base_checkpoint import BaseCheckpoint
 from .errors import ArgumentError
+from .factor_store import FactorStore
+from .held import Held
 from .model_weights import ModelWeights
 from .pending import Pending
-from .restore import Saved
 from .sharing import ForkSafeLock
-from .transaction import Numerics
+
+Numerics = Literal["ordered", "fast"]
 
 
 @dataclass
 class Composition:
-    """Adapters as they were composed, and the pristine bytes of every weight that is not pristine now."""
+    """Adapters as they were composed (``multiplier`` apart), and what every weight that is not pristine now holds.
+
+    ``adapters`` are those of the planned entries, which the terms of ``held`` number; ``store`` has their factors.
+    """
 
     entries: list[tuple[Adapter, float]] = field(default_factory=list)
     owned: list[Adapter] = field(default_factory=list)
-    pristine: dict[int, Saved] = field(default_factory=dict)  # by address
+    multiplier: float = 1.0
+    held: dict[int, Held] = field(default_factory=dict)  # by address
+    adapters: list[Adapter] = field(default_factory=list)
+    store: FactorStore = field(default_factory=FactorStore)
     restore: str = "auto"
+    retain: str = "memory"
+    base: BaseCheckpoint | None = None
     strict: bool = False
     component: str | None = None
     numerics: Numerics = "ordered"
 
-    @property
-    def nbytes(self) -> int:
-        return sum(saved.nbytes for saved in self.pristine.values())
+    def asked(self, entries: list[tuple[Adapter, float]], multiplier: float = 1.0) -> Composition:
+        """Another composition with the same wishes, of adapters of this one."""
+        listed = {adapter for adapter, _ in entries}
+        owned = [adapter for adapter in self.owned if adapter in listed]
+        return replace(
+            self,
+            entries=entries,
+            owned=owned,
+            multiplier=multiplier,
+            held={},
+            adapters=[],
+            store=FactorStore(),
+        )
 
 
 class ModelState:
@@ -42,6 +64,7 @@ class ModelState:
         self.lock = threading.RLock()
         self.composition = Composition()
         self.pending: Pending | None = None
+        self.is_known = False  # that the model is no copy of one with adapters in it
         self._weights: ModelWeights | None = None
 
     def settle(self) -> None:
@@ -84,7 +107,7 @@ def other_compositions(model: nn.Module) -> list[Composition]:
     """What is composed into other live model objects."""
     with _registry_lock:
         states = [state for other, state in _registry.items() if other is not model]
-    return [state.composition for state in states if state.composition.pristine]
+    return [state.composition for state in states if state.composition.held]
 
 
 def threads() -> int:

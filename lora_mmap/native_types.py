@@ -33,6 +33,11 @@ AnyTerm: TypeAlias = tuple[
 Term: TypeAlias = PlainTerm | AnyTerm
 # (weight, base, rows, cols, weight row and col stride, base row and col stride, dtype, terms)
 Job: TypeAlias = tuple[int, int, int, int, int, int, int, int, str, list[Term]]
+# (terms, record, address of the values that come before or instead of the sum or 0, their row and col stride)
+Side: TypeAlias = tuple[list[Term], "_C.Record", int, int, int]
+# (weight, rows, cols, row stride, col stride, dtype, what it holds, what it shall hold, (address, row and col stride)
+# where the pristine values go instead of the weight)
+Step: TypeAlias = tuple[int, int, int, int, int, str, Side | None, Side | None, tuple[int, int, int] | None]
 # (a job with one term, by_columns, groups or 0, n_groups, magnitude, magnitude_dtype, magnitude_map or 0, out)
 Gains: TypeAlias = tuple[Job, bool, int, int, int, str, int, int]
 # (dst, src, rows, cols, dst row and col stride, src row and col stride, element_nbytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -11,47 +11,57 @@ from torch import nn
 from .adapter import Adapter
 from .change import Change
 from .errors import ModelError
-from .geometry import Occupied
+from .geometry import Geometry, Occupied
+from .held import Held
 from .model_index import ModelIndex
 from .model_state import Composition, ModelState, other_compositions, threads
 from .plan import Plan
 from .planner import make_plan
 from .report import Report
-from .restore import require_in_place
+from .site import Manner
 from .tensor_source import FileTensors
-from .transaction import Manner, Numerics, Transaction
+from .transaction import Former, Transaction
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What somebody asked to be composed: the new composition, and how."""
+    """What somebody asked to be composed, and how."""
 
     fresh: Composition
-    opened: list[Adapter]  # for this request
-    entries: list[tuple[Adapter, float]]
-    numerics: Numerics = "ordered"
+    function: str = "compose"
+    opened: Sequence[Adapter] = ()  # for this request
     non_blocking: bool = False
+    force: bool = False  # also where weights are out of reach or somebody else wrote to them
 
 
 def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict[str, float]) -> Report:
-    """Plans and applies the request over the state's composition, which it replaces. The caller holds the lock."""
-    state.settle()
-    previous, fresh = state.composition, request.fresh
-    before = {id(adapter): _bytes_read(adapter) for adapter, _ in request.entries if adapter not in request.opened}
+    """Plans and applies the request over the state's composition, which it replaces. The caller holds the lock and has
+    settled the state."""
+    previous, fresh, function = state.composition, request.fresh, request.function
+    entries = [(adapter, strength * fresh.multiplier) for adapter, strength in fresh.entries]
+    before = {id(adapter): _bytes_read(adapter) for adapter, _ in entries if adapter not in request.opened}
     begin = time.perf_counter()
     weights = state.weights(root)
     stages["index"] = time.perf_counter() - begin
     begin = time.perf_counter()
-    current = weights.by_address(previous.pristine) if previous.pristine else {}
-    require_in_place("compose", previous.pristine.values(), current)
-    plan = make_plan(weights, request.entries, fresh.component)
+    current = weights.by_address(previous.held) if previous.held else {}
+    reachable = {address: held for address, held in previous.held.items() if _is_in_place(held, current)}
+    if not request.force:
+        _require_in_place(function, [held for address, held in previous.held.items() if address not in reachable])
+    plan = make_plan(weights, entries, fresh.component)
     plan.raise_if_unfit(fresh.strict)
     _refuse_crossing(plan, previous, other_compositions(root))
     stages["plan"] = time.perf_counter() - begin
 
-    manner = Manner(threads(), request.numerics, fresh.restore != "none")
-    transaction = Transaction(plan, previous.pristine, manner)
-    change = Change(state, fresh, transaction)
+    fresh.adapters = [entry.adapter for entry in plan.entries]
+    fresh.store = previous.store.of(fresh.adapters)
+    for adapter in fresh.adapters:
+        fresh.store.hold(adapter)
+    fast = fresh.numerics == "fast"
+    manner = Manner(function, threads(), fast, fresh.restore, fresh.retain, fresh.base, request.force)
+    former = Former(reachable, previous.adapters, previous.store)
+    transaction = Transaction(plan, former, fresh.store, manner)
+    change = Change(root, state, fresh, transaction)
     pending = None
     if request.non_blocking and transaction.is_asynchronous:
         pending = change.begin()
@@ -87,11 +97,26 @@ def make_report(
     )
 
 
+def _is_in_place(held: Held, current: Mapping[int, list[Geometry]]) -> bool:
+    return any(now.same_form(held.geometry) for now in current.get(held.geometry.address, ()))
+
+
+def _require_in_place(function: str, moved: Sequence[Held]) -> None:
+    """Raises ModelError when a weight that was fused into no longer lies where it did."""
+    for held in moved:
+        geometry = held.geometry
+        raise ModelError(
+            f"[{function}] weight '{geometry.path}' was moved, converted or replaced since it was fused into: expected "
+            f"{geometry.dtype} [{geometry.rows}, {geometry.cols}] in place; undo before converting a model, or "
+            "reset(model, force=True) to forget what is out of reach"
+        )
+
+
 def _refuse_crossing(plan: Plan, previous: Composition, others: list[Composition]) -> None:
     """Raises ModelError where a planned weight shares bytes with one that is fused into under another form, or through
     another model object: neither could be undone on its own."""
-    mine = Occupied([saved.geometry for saved in previous.pristine.values()])
-    theirs = Occupied([saved.geometry for other in others for saved in other.pristine.values()])
+    mine = Occupied([held.geometry for held in previous.held.values()])
+    theirs = Occupied([held.geometry for other in others for held in other.held.values()])
     for weight in plan.weights.values():
         planned = weight.geometry
         for held in mine.crossing(planned):

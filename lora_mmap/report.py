@@ -41,9 +41,10 @@ class Report:
 
     ``weights`` counts the storage regions written (tied weights are one). ``bytes_read`` counts headers, alphas and
     factors read from files during the call; ``files_opened`` and ``keys_classified`` likewise. ``stages`` are
-    wall-clock seconds. ``restore`` maps a tier to its modules and bytes. ``memory`` is anonymous memory in bytes:
-    ``staging``, ``arena`` (on GPUs) and ``transient`` were needed for the call only, ``pinned`` is kept for the way to
-    GPUs until ``clear_lora_cache()``, ``restore`` and ``retained`` (dict adapters) are held.
+    wall-clock seconds. ``restore`` maps a tier to its weights and bytes, ``tiers`` a module to its tier and bytes.
+    ``memory`` is anonymous memory in bytes: ``staging``, ``arena`` (on GPUs) and ``transient`` were needed for the call
+    only, ``pinned`` is kept for the way to GPUs until ``clear_lora_cache()``, ``restore`` (what brings pristine bytes
+    back) and ``retained`` (factors) are held.
     """
 
     entries: list[EntryPlan]
@@ -56,6 +57,7 @@ class Report:
     keys_classified: int = 0
     stages: dict[str, float] = field(default_factory=dict)
     restore: dict[str, dict[str, int]] = field(default_factory=dict)
+    tiers: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     memory: dict[str, int] = field(default_factory=dict)
     written: list[tuple[int, int]] = field(default_factory=list, repr=False)
     pending: Pending | None = field(default=None, repr=False)
@@ -157,7 +159,9 @@ class Report:
                 if entry.outcomes[group].status != APPLIED:
                     continue
                 for landing in entry.landings(group):
-                    terms = modules.setdefault(landing.module, {"outcome": APPLIED, "terms": []})["terms"]
+                    undone = self.tiers.get(landing.module)
+                    module = modules.setdefault(landing.module, {"outcome": APPLIED, "terms": [], "restore": undone})
+                    terms = module["terms"]
                     formula = pair if isinstance(pair, Pair) else pair.formulas[landing.parameter]
                     terms.append(
                         {

@@ -1,4 +1,4 @@
-"""Copies of weights as they were, and the way back. This version's one restore tier is a plain copy (``backup``)."""
+"""Copies of weights as they were, and the way back."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 
 from . import _C
 from .cuda import from_torch, launches
-from .errors import ModelError
 from .geometry import Geometry
+from .lowering.jobs import Place
 from .native_types import Rect
 
-TIERS = ("auto", "backup", "none")
+TIERS = ("auto", "file", "journal", "backup", "none")
 
 
 @dataclass(slots=True)
@@ -31,6 +31,11 @@ class Saved:
     @property
     def nbytes(self) -> int:
         return self.geometry.nbytes
+
+
+def place_of_copy(saved: Saved) -> Place:
+    """Where its values lie."""
+    return Place(saved.address, saved.geometry.cols, 1)
 
 
 def save(geometries: Sequence[Geometry], threads: int) -> list[Saved]:
@@ -62,17 +67,6 @@ def mark_written(tensors: Iterable[torch.Tensor]) -> None:
     for tensor in tensors:
         if not tensor.is_inference():
             torch.autograd.graph.increment_version(tensor)
-
-
-def require_in_place(function: str, saved: Iterable[Saved], current: dict[int, list[Geometry]]) -> None:
-    """Raises ModelError when a weight that was fused into no longer lies where it did (moved, converted, replaced)."""
-    for item in saved:
-        if not any(now.same_form(item.geometry) for now in current.get(item.geometry.address, ())):
-            raise ModelError(
-                f"[{function}] weight '{item.geometry.path}' was moved, converted or replaced since it was "
-                f"fused into: expected {item.geometry.dtype} [{item.geometry.rows}, {item.geometry.cols}] in place; "
-                "undo before converting a model, or pass force=True to forget what is out of reach"
-            )
 
 
 def _rectangle(item: Saved, to_weight: bool) -> Rect:

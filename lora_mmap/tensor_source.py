@@ -100,6 +100,11 @@ class MemoryTensors:
     def tensor(self, index: int) -> torch.Tensor:
         return self._tensors[index].clone()
 
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All of them, good for as long as somebody holds the list."""
+        return self._tensors
+
     def close(self) -> None:
         self._tensors = []
 

@@ -91,6 +91,15 @@ class WeightPlan:
         geometry = self.geometry
         return sum(rectangle.area for rectangle in self.rectangles()) == geometry.rows * geometry.cols
 
+    def aliases(self) -> list[Geometry]:
+        """The weight under every name that terms call it by, each once."""
+        return list({id(term.cut.geometry): term.cut.geometry for term in self.terms}.values())
+
+    @property
+    def is_additive(self) -> bool:
+        """True when the terms' sum can be computed without the pristine values."""
+        return all(isinstance(term.formula, Pair) or term.formula.is_additive for term in self.terms)
+
     def row_maps(self) -> list[npt.NDArray[np.int32]]:
         """The row maps of its terms, each once."""
         return list({id(m): m for term in self.terms if (m := term.cut.row_map) is not None}.values())

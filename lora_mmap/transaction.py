@@ -2,201 +2,151 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from . import _C, native_types
-from .cuda.device_stream import DeviceStream
-from .errors import FusionOverflowError
-from .factor_stream import FactorStream, Window
-from .geometry import Geometry
+from . import _C, fault_points
+from .adapter import Adapter
+from .device_site import DeviceSite
+from .errors import ClosedError, ReadError
+from .factor_store import FactorStore
+from .held import Held
+from .host_site import HostSite
 from .interrupts import HeldInterrupts
-from .lowering import lower
 from .plan import Plan
-from .restore import Saved, mark_written, put_back, save
-from .staging import HostStream
-from .terms import WeightPlan
+from .site import Manner, Site
 
-Numerics = Literal["ordered", "fast"]
-_Job = TypeVar("_Job", native_types.Job, native_types.Gains)
 # Stages every report has, done or not.
 _STAGES = ("read", "save", "fuse", "restore")
 
 
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How a transaction works: threads on the CPU, arithmetic on GPUs, whether it keeps what undoes it."""
+class Former:
+    """What the weights hold before a transaction: ``held`` by address, the adapters of its entries, their factors."""
 
-    threads: int
-    numerics: Numerics
-    keep: bool
+    def __init__(self, held: Mapping[int, Held], adapters: Sequence[Adapter], store: FactorStore) -> None:
+        self.held = held
+        self.adapters = adapters
+        self.store = store
 
 
 class Transaction:
-    """Writes pristine + sum of all terms into the weights of ``plan`` and brings back those that only the previous
-    composition had touched. ``pristine`` holds the bytes of all weights that are not pristine now, by address.
+    """Writes pristine + sum of all terms into the weights of ``plan`` and makes those pristine that only the former
+    composition had touched. ``store`` receives the factors, and has those that need not be read.
 
     :meth:`launch`, then :meth:`finish`; both with interrupts held. After an error of either every weight holds the
     bytes it held before: ReadError (a file changed or ended early), FusionOverflowError (a result is not finite),
-    CudaError, whatever interrupted it. An error of the GPU itself that breaks torch's context loses its memory.
+    ModelError (somebody else wrote to a weight), CudaError, MemoryError, whatever interrupted it.
     """
 
-    def __init__(self, plan: Plan, pristine: Mapping[int, Saved], manner: Manner) -> None:
+    def __init__(self, plan: Plan, former: Former, store: FactorStore, manner: Manner) -> None:
         self._plan = plan
-        self._pristine = pristine
+        self._former = former
         self._manner = manner
-        self._before: dict[int, Saved] = {}  # by address
-        self._restore_seconds = 0.0
-        self._streams = [self._stream(device) for device in _devices(plan)]
-        self._owners: dict[FactorStream, list[WeightPlan]] = {stream: [] for stream in self._streams}
+        replayable = self._recall()
+        self._sites = [self._site(device, store, replayable) for device in self._devices()]
 
     def launch(self, interrupts: HeldInterrupts) -> None:
         """Reads every factor and fuses, or tells the GPUs to; an overflow on the CPU is found here."""
-        for stream in self._streams:
-            stream.check_unchanged()
+        for site in self._sites:
+            site.check_unchanged()
         try:
-            for stream in self._streams:
-                for window in stream.windows:
-                    self._fuse_window(stream, window)
+            for site in self._sites:
+                for window in site.windows:
+                    site.fuse(window)
                     interrupts.check()
-                stream.seal()
-            for stream in self._streams:
-                stream.check_unchanged()
+                site.seal()
+            for site in self._sites:
+                site.check_unchanged()
             interrupts.check()
         except BaseException:
             self.roll_back()
             raise
 
-    def restore_left(self, undoable: bool) -> None:
-        """Brings back the weights that only the previous composition had touched. ``undoable`` where :meth:`finish` may
-        still fail: their present bytes are then saved first."""
-        left = [saved for address, saved in self._pristine.items() if address not in self._plan.weights]
-        if undoable:
-            for device in {saved.geometry.device for saved in left}:
-                self._save([saved.geometry for saved in left if saved.geometry.device == device])
-        begin = time.perf_counter()
-        put_back(left, self._manner.threads)
-        self._restore_seconds = time.perf_counter() - begin
+    def restore_left(self, interrupts: HeldInterrupts, undoable: bool) -> None:
+        """Makes those weights pristine that only the former composition had touched. ``undoable`` where :meth:`finish`
+        may still fail."""
+        for site in self._sites:
+            for _ in site.restore(undoable):
+                interrupts.check()
 
     @property
     def is_asynchronous(self) -> bool:
         """True when a GPU does some of it, so that :meth:`finish` may wait and may fail."""
-        return any(isinstance(stream, DeviceStream) for stream in self._streams)
+        return any(site.is_asynchronous for site in self._sites)
 
     @property
     def is_done(self) -> bool:
         """True when :meth:`finish` would not wait for a GPU."""
-        return all(stream.is_done() for stream in self._streams)
+        return all(site.is_done() for site in self._sites)
 
     def finish(self) -> None:
         """Waits for the GPUs; an overflow there is found here."""
         try:
-            for stream in self._streams:
-                self._require_finite(stream, stream.finish())
+            for site in self._sites:
+                site.finish()
         except BaseException:
             self.roll_back()
             raise
 
     def roll_back(self) -> None:
-        """Writes back what :meth:`launch` had saved."""
-        put_back(list(self._before.values()), self._manner.threads)
+        """Brings back what the weights held before :meth:`launch`."""
+        for site in self._sites:
+            site.roll_back()
+
+    def kept(self) -> dict[int, Held]:
+        """What the weights hold now, by address; empty for whoever forgets."""
+        held = {address: one for site in self._sites for address, one in site.kept().items()}
+        return {} if self._manner.restore == "none" else held
+
+    def settle(self) -> None:
+        """Nothing will be taken back any more."""
+        for site in self._sites:
+            site.settle()
 
     def forget(self) -> None:
         """Lets go of the model's weights, and of what would undo this transaction."""
         self._plan.forget_weights()
-        self._before.clear()
-        self._owners.clear()
-        self._streams.clear()
-
-    def kept(self) -> dict[int, Saved]:
-        """Pristine bytes of every weight that is not pristine now, by address; empty unless they are to be kept."""
-        if not self._manner.keep:
-            return {}
-        planned = self._plan.weights
-        return {
-            address: self._pristine.get(address, saved) for address, saved in self._before.items() if address in planned
-        }
+        self._sites.clear()
 
     def seconds(self) -> dict[str, float]:
         """Time per stage over all devices, which work one after the other."""
         total = dict.fromkeys(_STAGES, 0.0)
-        total["restore"] = self._restore_seconds
-        for stream in self._streams:
-            for stage, seconds in stream.seconds.items():
+        for site in self._sites:
+            for stage, seconds in site.seconds.items():
                 total[stage] = total.get(stage, 0.0) + seconds
         return total
 
     def memory(self) -> dict[str, int]:
         """Bytes that the transaction needed, by kind. What is ``pinned`` stays for the next one."""
-        total = Counter({"staging": 0, "arena": 0, "pinned": _C.cuda_pinned_nbytes() if self.is_asynchronous else 0})
-        for stream in self._streams:
-            total.update(stream.memory)
-        kept = {id(saved) for saved in self.kept().values()}
-        total["transient"] = sum(saved.nbytes for saved in self._before.values() if id(saved) not in kept)
+        pinned = _C.cuda_pinned_nbytes() if self.is_asynchronous else 0
+        total = Counter({"staging": 0, "arena": 0, "pinned": pinned, "transient": 0})
+        for site in self._sites:
+            total.update(site.memory())
         return dict(total)
 
-    def _stream(self, device: torch.device) -> FactorStream:
+    def _devices(self) -> list[torch.device]:
+        """Of all weights concerned, those of the plan first."""
+        weights = [weight.geometry.device for weight in self._plan.weights.values()]
+        return list(dict.fromkeys([*weights, *(held.geometry.device for held in self._former.held.values())]))
+
+    def _site(self, device: torch.device, store: FactorStore, replayable: bool) -> Site:
         weights = [weight for weight in self._plan.weights.values() if weight.geometry.device == device]
-        if device.type == "cpu":
-            return HostStream(self._plan.entries, weights, self._manner.threads)
-        return DeviceStream(self._plan.entries, weights, device, self._manner.numerics == "fast")
+        old = {address: held for address, held in self._former.held.items() if held.geometry.device == device}
+        if device.type != "cpu":
+            return DeviceSite(self._plan.entries, weights, old, device, self._manner)
+        former = (self._former.adapters, self._former.store)
+        return HostSite(self._plan.entries, weights, old, former, store, self._manner, replayable)
 
-    def _fuse_window(self, stream: FactorStream, window: Window) -> None:
-        addresses = stream.load(window)
-        with stream.stage("save"):
-            self._save([weight.geometry for weight in window.weights])
-        with stream.stage("fuse"):
-            put_back(self._partly_covered(window), self._manner.threads)
-            lowered = lower(window.weights, self._plan.entries, stream, addresses, self._pristine)
-            if lowered.made:
-                self._run(stream, stream.fuse, lowered.made, lowered.made_owners)
-            if lowered.gains:
-                self._run(stream, stream.gains, lowered.gains, lowered.gains_owners)
-            self._run(stream, stream.fuse, lowered.jobs, lowered.owners)
-            mark_written(weight.geometry.weight for weight in window.weights)
-
-    def _run(
-        self, stream: FactorStream, run: Callable[[list[_Job]], list[int]], jobs: list[_Job], owners: list[WeightPlan]
-    ) -> None:
-        first = len(self._owners[stream])
-        self._owners[stream] += owners
-        self._require_finite(stream, [first + job for job in run(jobs)])
-
-    def _save(self, geometries: list[Geometry]) -> None:
-        self._before.update((saved.geometry.address, saved) for saved in save(geometries, self._manner.threads))
-
-    def _partly_covered(self, window: Window) -> list[Saved]:
-        """Pristine bytes of weights some of whose elements only the previous composition may have covered."""
-        pristine = self._pristine
-        return [
-            pristine[weight.geometry.address]
-            for weight in window.weights
-            if weight.geometry.address in pristine and not weight.is_covered
-        ]
-
-    def _require_finite(self, stream: FactorStream, overflowed: list[int]) -> None:
-        if not overflowed:
-            return
-        owners = self._owners[stream]
-        weight = owners[overflowed[0]]
-        count = len({id(owners[job]) for job in overflowed})
-        entries = sorted({term.entry for term in weight.terms})
-        adapters = ", ".join(
-            f"{self._plan.entries[entry].adapter.label} at strength {self._plan.entries[entry].strength:g}"
-            for entry in entries
-        )
-        more = f" (and {count - 1} more weights)" if count > 1 else ""
-        raise FusionOverflowError(
-            f"[compose] weight '{weight.geometry.path}' ({weight.geometry.dtype}) would not be finite with "
-            f"{adapters}{more}; expected finite results, every weight was put back as it was before"
-        )
-
-
-def _devices(plan: Plan) -> list[torch.device]:
-    """The devices of the plan's weights, in order of their first."""
-    return list(dict.fromkeys(weight.geometry.device for weight in plan.weights.values()))
+    def _recall(self) -> bool:
+        """Has the former factors in memory. False where they are out of reach and nobody needs them, unless something
+        goes wrong."""
+        fault_points.reach("recall")
+        try:
+            self._former.store.recall(self._manner.function, self._manner.threads)
+        except (ReadError, ClosedError, OSError):
+            if self._plan.weights or any(held.tier == "journal" for held in self._former.held.values()):
+                raise
+            return False
+        return True

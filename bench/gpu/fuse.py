@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import lora_mmap
-from lora_mmap.transaction import Numerics
+from lora_mmap.model_state import Numerics
 
 from ..models import Pattern, linears
 from ..peers import diffusers_peft, torch_fuse

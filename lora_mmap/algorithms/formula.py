@@ -119,6 +119,11 @@ class Formula:
         return sum(core.kernel for core in self.cores) + (self.magnitude is not None) + self.replaces
 
     @property
+    def is_additive(self) -> bool:
+        """True when what it adds does not depend on the weight."""
+        return self.magnitude is None and self.times != BASE and not self.replaces
+
+    @property
     def is_nothing(self) -> bool:
         """True when it changes no weight, whatever its tensors hold."""
         return self.scale == 0 and self.magnitude is None and not self.replaces

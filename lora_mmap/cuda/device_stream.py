@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from .. import _C, native_types
-from ..factor_stream import Factor, FactorStream, IndexMap, Window
+from ..factor_store import FactorStore
+from ..factor_stream import Factor, FactorStream, Window
+from ..lowering.operands import IndexMap
 from ..outcomes import EntryPlan
 from ..tensor_source import MemoryTensors
 from ..terms import WeightPlan
@@ -37,9 +39,14 @@ class DeviceStream(FactorStream):
     """
 
     def __init__(
-        self, entries: Sequence[EntryPlan], weights: Iterable[WeightPlan], device: torch.device, fast: bool
+        self,
+        entries: Sequence[EntryPlan],
+        weights: Iterable[WeightPlan],
+        device: torch.device,
+        fast: bool,
+        store: FactorStore,
     ) -> None:
-        super().__init__(entries, weights, WINDOW_NBYTES)
+        super().__init__(entries, weights, WINDOW_NBYTES, store)
         self._device = device
         self._fast = fast
         self._stream = from_torch.current_stream(device)
@@ -59,7 +66,7 @@ class DeviceStream(FactorStream):
     def memory(self) -> dict[str, int]:
         return {"arena": self._arena.nbytes + self._flags.nbytes + self._made_nbytes}
 
-    def load(self, window: Window) -> dict[Factor, int]:
+    def load(self, window: Window) -> None:
         begin = time.perf_counter()
         places, _ = self._layouts.pop(id(window))
         self._region = region = self._arena.take()
@@ -76,7 +83,7 @@ class DeviceStream(FactorStream):
                 requests.append((None, None, 0, key.ctypes.data, key.nbytes, address))
         _C.cuda_upload(self._device.index, self._stream, requests, region.free, readers())
         self.seconds["read"] = self.seconds.get("read", 0.0) + time.perf_counter() - begin
-        return addresses
+        self._addresses = addresses
 
     def index_map(self, rows_or_columns: IndexMap) -> int:
         known = self._index_maps.get(rows_or_columns.ctypes.data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .. import _C
-from ..factor_stream import IndexMap
+from ..lowering.operands import IndexMap
 from . import from_torch
 from .arena import aligned
 

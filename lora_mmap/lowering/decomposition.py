@@ -40,20 +40,20 @@ def gain_of(
     term: Term, magnitude: Magnitude, inner: native_types.Term, weight: WeightPlan, base: Place, matrices: Matrices
 ) -> Gain:
     """Has the factors computed. ``inner`` is what is added before the norm is taken."""
-    cut, geometry, stream = term.cut, weight.geometry, matrices.stream
+    cut, geometry, operands = term.cut, weight.geometry, matrices.operands
     rectangle, by_columns = Rectangle(cut.rows, cut.cols, []), magnitude.inputs is not None
     groups = map_at = 0
     if magnitude.inputs is None:
-        first, map_at = row_index(stream, None, cut, cut.rows)
+        first, map_at = row_index(operands, None, cut, cut.rows)
         count = cut.rows[1] - cut.rows[0]
     elif geometry.kernel == 1 and geometry.column_map is None:
         first, count = cut.down_col, cut.cols[1] - cut.cols[0]
     else:
         first, count = 0, magnitude.inputs
-        _, groups = col_index(stream, Fold(geometry.kernel, count), cut, cut.cols, geometry)
+        _, groups = col_index(operands, Fold(geometry.kernel, count), cut, cut.cols, geometry)
     address, given = matrices.tensor(magnitude.tensor, term, weight)
     dtype = compute_dtype(geometry)
-    out = stream.scratch(count * ITEMSIZE[dtype])
+    out = operands.scratch(count * ITEMSIZE[dtype])
     job = job_of(geometry, place_of(geometry), base, rectangle, [inner])
     matrices.lowered.gains.append(
         (job, by_columns, groups, count, address + first * ITEMSIZE[given], given, map_at, out)

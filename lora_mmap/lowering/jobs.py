@@ -23,17 +23,30 @@ class Place(NamedTuple):
         return self.address + (row * self.row_stride + col * self.col_stride) * itemsize
 
 
+class Sum(NamedTuple):
+    """The terms of one rectangle of a weight, to be added to its pristine values or to those at ``base``."""
+
+    weight: WeightPlan
+    rectangle: Rectangle
+    terms: list[native_types.Term]
+    base: Place | None
+
+    def job(self, pristine: Place) -> native_types.Job:
+        """The job that writes pristine + sum into the weight."""
+        geometry = self.weight.geometry
+        return job_of(geometry, place_of(geometry), self.base or pristine, self.rectangle, self.terms)
+
+
 @dataclass(slots=True)
 class Lowered:
-    """What has to run, in this order: ``made``, which are factors and values that the others take, ``gains``, ``jobs``.
+    """What has to run, in this order: ``made``, which are factors and values that the others take, ``gains``, ``sums``.
     The owners are the weights that each is for."""
 
     made: list[native_types.Job] = field(default_factory=list)
     made_owners: list[WeightPlan] = field(default_factory=list)
     gains: list[native_types.Gains] = field(default_factory=list)
     gains_owners: list[WeightPlan] = field(default_factory=list)
-    jobs: list[native_types.Job] = field(default_factory=list)
-    owners: list[WeightPlan] = field(default_factory=list)
+    sums: dict[int, list[Sum]] = field(default_factory=dict)  # by the identity of the weight's plan
 
 
 def place_of(geometry: Geometry) -> Place:

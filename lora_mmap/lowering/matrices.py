@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .. import native_types
 from ..algorithms.formula import Core, Fold, Matrix
-from ..factor_stream import Factor, FactorStream
-from ..outcomes import EntryPlan
 from ..terms import Rectangle, Term, WeightPlan
 from .index_maps import col_index, row_index
 from .jobs import ITEMSIZE, Lowered, compute_dtype
+from .operands import Operands
 
 
 @dataclass(slots=True)
 class Matrices:
-    """Turns tensors of one window into matrices. What has to be made first goes to ``lowered.made``."""
+    """Turns tensors into matrices. What has to be made first goes to ``lowered.made``."""
 
-    entries: Sequence[EntryPlan]
-    stream: FactorStream
-    addresses: Mapping[Factor, int]
+    operands: Operands
     lowered: Lowered
-    _cores: dict[tuple[Factor, Core, str], int] = field(default_factory=dict)
+    _cores: dict[tuple[int, Core, str], int] = field(default_factory=dict)
 
     def matrix(
         self, matrix: Matrix, term: Term, rectangle: Rectangle, weight: WeightPlan, inputs: int | None = None
@@ -30,8 +26,8 @@ class Matrices:
         """The matrix under a rectangle of the weight. ``inputs``: its columns are that many input channels."""
         geometry, down, up = weight.geometry, matrix.down, matrix.up or matrix.down
         fold = matrix.col_fold if inputs is None else Fold(geometry.kernel, inputs)
-        row, row_map = row_index(self.stream, matrix.row_fold, term.cut, rectangle.rows) if up.row else (0, 0)
-        col, col_map = col_index(self.stream, fold, term.cut, rectangle.cols, geometry) if down.col else (0, 0)
+        row, row_map = row_index(self.operands, matrix.row_fold, term.cut, rectangle.rows) if up.row else (0, 0)
+        col, col_map = col_index(self.operands, fold, term.cut, rectangle.cols, geometry) if down.col else (0, 0)
         down_at, down_dtype = self.tensor(down.tensor, term, weight)
         down_at += col * down.col * ITEMSIZE[down_dtype]
         if matrix.up is None:
@@ -46,15 +42,14 @@ class Matrices:
         """(address, dtype) of a tensor of the file, or of what is made of two."""
         if isinstance(tensor, Core):
             return self._core(tensor, term, weight)
-        dtype = self.entries[term.entry].adapter.source.dtypes[tensor]
-        return self.addresses[self.stream.factor(term.entry, tensor)], dtype
+        return self.operands.address(term.entry, tensor), self.operands.dtype(term.entry, tensor)
 
     def _core(self, core: Core, term: Term, weight: WeightPlan) -> tuple[int, str]:
         """Has the factor made, once: for every element of the kernel, its slice of the core times down."""
         dtype = compute_dtype(weight.geometry)
-        key = (self.stream.factor(term.entry, core.core), core, dtype)
+        key = (self.operands.address(term.entry, core.core), core, dtype)
         if key not in self._cores:
-            self._cores[key] = address = self.stream.scratch(core.size * ITEMSIZE[dtype])
+            self._cores[key] = address = self.operands.scratch(core.size * ITEMSIZE[dtype])
             up_at, up_dtype = self.tensor(core.core, term, weight)
             down = (*self.tensor(core.down, term, weight), core.inputs, 1)
             strides = (core.inputs * core.kernel, core.kernel)

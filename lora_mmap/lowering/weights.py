@@ -7,61 +7,49 @@ from typing import Literal
 
 from .. import native_types
 from ..algorithms.formula import BASE, Formula, Magnitude, Matrix
-from ..factor_stream import Factor, FactorStream
-from ..outcomes import EntryPlan
 from ..pairing import Pair
-from ..restore import Saved
 from ..terms import Rectangle, Term, WeightPlan
 from .decomposition import Gain, gain_of
-from .jobs import ITEMSIZE, Lowered, Place, job_of, place_of
+from .jobs import ITEMSIZE, Lowered, Place, Sum, job_of, place_of
 from .matrices import Matrices
+from .operands import Operands
 
 
-def lower(
-    weights: Sequence[WeightPlan],
-    entries: Sequence[EntryPlan],
-    stream: FactorStream,
-    addresses: Mapping[Factor, int],
-    pristine: Mapping[int, Saved],
-) -> Lowered:
-    """Lowers the weights of the window that ``stream`` loaded last. The jobs hold until it loads the next."""
+def lower(weights: Sequence[WeightPlan], operands: Operands, pristine: Mapping[int, Place]) -> Lowered:
+    """Lowers weights whose factors ``operands`` has. ``pristine`` says where the pristine values of weights lie, by
+    address; of others they are in the weight, or nobody asks: only DoRA's terms need them here."""
     lowered = Lowered()
-    matrices = Matrices(entries, stream, addresses, lowered)
+    matrices = Matrices(operands, lowered)
     for weight in weights:
         _Weight(weight, pristine.get(weight.geometry.address), matrices).lower()
     return lowered
 
 
 class _Weight:
-    def __init__(self, weight: WeightPlan, saved: Saved | None, matrices: Matrices) -> None:
+    def __init__(self, weight: WeightPlan, pristine: Place | None, matrices: Matrices) -> None:
         self._weight = weight
         self._geometry = weight.geometry
         self._matrices = matrices
         self._gains: dict[int, Gain] = {}  # by the term's identity
-        self._base = place_of(self._geometry)
-        if saved is not None:
-            self._base = Place(saved.address, self._geometry.cols, 1)
+        self._pristine = pristine or place_of(self._geometry)
 
     def lower(self) -> None:
         replacing = [term for term in self._weight.terms if term.replaces]
-        if replacing:
-            self._base = self._replaced(replacing[-1])
+        replaced = self._replaced(replacing[-1]) if replacing else None
         for term in self._weight.terms:
             magnitude = _magnitude(term)
             if magnitude is not None:
-                inner = self._term(term, _all_of(term))
-                gain = gain_of(term, magnitude, inner, self._weight, self._base, self._matrices)
-                self._gains[id(term)] = gain
-        to, lowered = place_of(self._geometry), self._matrices.lowered
+                inner, base = self._term(term, _all_of(term)), replaced or self._pristine
+                self._gains[id(term)] = gain_of(term, magnitude, inner, self._weight, base, self._matrices)
+        sums = self._matrices.lowered.sums[id(self._weight)] = []
         for rectangle in self._weight.rectangles():
             terms = [self._term(term, rectangle) for term in rectangle.terms if not term.replaces]
-            lowered.jobs.append(job_of(self._geometry, to, self._base, rectangle, terms))
-            lowered.owners.append(self._weight)
+            sums.append(Sum(self._weight, rectangle, terms, replaced))
 
     def _replaced(self, term: Term) -> Place:
         """Has the values of the file rounded to the weight's dtype; they take the place of the pristine ones."""
         geometry, lowered = self._geometry, self._matrices.lowered
-        place = Place(self._matrices.stream.scratch(geometry.nbytes), geometry.cols, 1)
+        place = Place(self._matrices.operands.scratch(geometry.nbytes), geometry.cols, 1)
         rectangle = _all_of(term)
         lowered.made.append(job_of(geometry, place, place, rectangle, [self._term(term, rectangle)]))
         lowered.made_owners.append(self._weight)
@@ -85,26 +73,24 @@ class _Weight:
 
     def _pair(self, term: Term, pair: Pair, rectangle: Rectangle) -> native_types.Term:
         """What nearly all terms are, without detours."""
-        cut, column_map, stream = term.cut, self._geometry.column_map, self._matrices.stream
-        source = self._matrices.entries[term.entry].adapter.source
-        down_dtype, up_dtype = source.dtypes[pair.down], source.dtypes[pair.up]
+        cut, column_map, operands = term.cut, self._geometry.column_map, self._matrices.operands
+        down_dtype, up_dtype = operands.dtype(term.entry, pair.down), operands.dtype(term.entry, pair.up)
         row, col = rectangle.rows[0] - cut.rows[0], rectangle.cols[0] - cut.cols[0]
         up_row, row_map = cut.up_row + row, 0
         if cut.row_map is not None:
-            up_row, row_map = 0, stream.index_map(cut.row_map) + row * cut.row_map.itemsize
-        addresses = self._matrices.addresses
+            up_row, row_map = 0, operands.index_map(cut.row_map) + row * cut.row_map.itemsize
         return (
-            addresses[stream.factor(term.entry, pair.down)] + (cut.down_col + col) * ITEMSIZE[down_dtype],
+            operands.address(term.entry, pair.down) + (cut.down_col + col) * ITEMSIZE[down_dtype],
             down_dtype,
             pair.cols,
             1,
-            addresses[stream.factor(term.entry, pair.up)] + up_row * pair.rank * ITEMSIZE[up_dtype],
+            operands.address(term.entry, pair.up) + up_row * pair.rank * ITEMSIZE[up_dtype],
             up_dtype,
             pair.rank,
             1,
             pair.rank,
             row_map,
-            0 if column_map is None else stream.index_map(column_map),
+            0 if column_map is None else operands.index_map(column_map),
             pair.scale * term.strength,
         )
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import lora_mmap
-from lora_mmap.transaction import Numerics
+from lora_mmap.model_state import Numerics
 
 from ...adapters import write_diffusers
 from ...models import Pattern, linears, tree_of

@@ -1,0 +1,132 @@
+"""A weight that is not pristine: what was added to it, and what brings its bytes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from . import _C
+from .base_checkpoint import BaseTensor
+from .geometry import Geometry
+from .lowering.jobs import Place
+from .restore import Saved, place_of_copy
+from .terms import WeightPlan
+
+# Weights that a journal may be kept of.
+JOURNALED = frozenset({"F16", "BF16", "F32"})
+# A journal that takes more than this part of a backup becomes one.
+_WORTHWHILE = 0.6
+
+
+@dataclass(slots=True)
+class Held:
+    """``records``, one per rectangle of ``plan``, tell what was written and, in a journal, what rounding lost. GPUs'
+    weights have none. ``backup`` and ``base`` have the pristine bytes, in memory or in a file."""
+
+    plan: WeightPlan
+    tensor: torch.Tensor  # keeps the weight's storage alive, whatever becomes of the parameter
+    records: list[_C.Record] = field(default_factory=list)
+    backup: Saved | None = None
+    base: BaseTensor | None = None
+
+    @classmethod
+    def planned(cls, plan: WeightPlan, journal: bool) -> Held:
+        """What a weight on the CPU is going to hold."""
+        dtype = plan.geometry.dtype
+        records = []
+        for (top, bottom), (left, right), _ in plan.rectangles():
+            records.append(_C.Record(bottom - top, right - left, dtype, journal))
+        return cls(plan, plan.geometry.weight.detach(), records)
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.plan.geometry
+
+    @property
+    def names(self) -> list[str]:
+        """Of the parameter in the model; tied ones have several."""
+        return list(dict.fromkeys(geometry.path for geometry in (self.geometry, *self.plan.aliases())))
+
+    @property
+    def tier(self) -> str:
+        """``file``, ``backup`` or ``journal``."""
+        if self.base is not None:
+            return "file"
+        return "journal" if self.backup is None else "backup"
+
+    @property
+    def is_file_whole(self) -> bool:
+        """True where the file has the weight as it was fused into: in one piece."""
+        return self.base is not None and len(self.records) == 1 and self.plan.is_covered
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for undoing alone, the factors aside."""
+        return sum(record.nbytes for record in self.records) + (self.backup.nbytes if self.backup else 0)
+
+    @property
+    def pristine(self) -> Place | None:
+        """Where the pristine values lie in memory, if they do."""
+        return None if self.backup is None else place_of_copy(self.backup)
+
+    @property
+    def is_overgrown(self) -> bool:
+        """True for a journal that a backup would hardly exceed."""
+        return self.tier == "journal" and sum(record.nbytes for record in self.records) > (
+            _WORTHWHILE * sum(record.backup_nbytes for record in self.records)
+        )
+
+    def becomes_backup(self, saved: Saved) -> None:
+        self.backup = saved
+        self._forget_corrections()
+
+    def becomes_file(self, base: BaseTensor) -> None:
+        self.base, self.backup = base, None
+        self._forget_corrections()
+
+    def _forget_corrections(self) -> None:
+        for record in self.records:
+            record.forget_corrections()
+
+
+class Move(NamedTuple):
+    """A weight's way from what it holds to what it shall hold; None is pristine."""
+
+    old: Held | None
+    new: Held | None
+
+    @property
+    def held(self) -> Held:
+        """One of the two."""
+        held = self.new or self.old
+        assert held is not None
+        return held
+
+    @property
+    def reversed(self) -> Move:
+        return Move(self.new, self.old)
+
+
+def cost(held: Iterable[Held]) -> dict[str, dict[str, int]]:
+    """Modules and bytes by tier."""
+    total: dict[str, dict[str, int]] = {}
+    for one in held:
+        tier = total.setdefault(one.tier, {"modules": 0, "bytes": 0})
+        tier["modules"] += 1
+        tier["bytes"] += one.nbytes
+    return total
+
+
+def cost_by_module(held: Iterable[Held]) -> dict[str, dict[str, Any]]:
+    """Tier and bytes of each module's parameters together; of several tiers the one with most bytes is named."""
+    costs: dict[str, dict[str, int]] = {}
+    for one in held:
+        for name in {geometry.name for geometry in one.plan.aliases()}:
+            tiers = costs.setdefault(name, {})
+            tiers[one.tier] = tiers.get(one.tier, 0) + one.nbytes
+    return {
+        name: {"tier": max(tiers, key=tiers.__getitem__), "bytes": sum(tiers.values())} for name, tiers in costs.items()
+    }

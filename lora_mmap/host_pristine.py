@@ -1,0 +1,82 @@
+"""The pristine bytes of weights on the CPU that adapters may be in: copied, rebuilt, read, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from . import _C
+from .base_bytes import equal_to_base, read_base
+from .base_checkpoint import BaseCheckpoint, BaseTensor
+from .foreign import Foreign, require_ours
+from .held import Held, Move
+from .host_operands import KeptFactors
+from .host_steps import HostSteps
+from .lowering.jobs import Place, place_of
+from .restore import Saved, place_of_copy, save
+from .site import Manner
+
+
+class HostPristine:
+    """``factors`` are those of what the weights hold."""
+
+    def __init__(self, factors: KeptFactors, steps: HostSteps, manner: Manner) -> None:
+        self._factors = factors
+        self._steps = steps
+        self._manner = manner
+
+    def copies(self, moves: Sequence[Move]) -> list[Saved]:
+        """The bytes in memory, for each move: what there is already, or a new block for all others."""
+        known = {id(move): move.old.backup for move in moves if move.old and move.old.backup}
+        wanted = [move for move in moves if id(move) not in known]
+        saved = save([move.held.geometry for move in wanted], self._manner.threads)
+        changed = [(move.old, place_of_copy(one)) for move, one in zip(wanted, saved, strict=True) if move.old]
+        read_base([(old.base, place, old.geometry) for old, place in changed if old.base], self._manner.threads)
+        journaled = [(old, place) for old, place in changed if old.base is None]
+        outcome = self._steps.extract([old for old, _ in journaled], [to for _, to in journaled], self._factors)
+        require_ours(self._manner.function, outcome.foreign)
+        found = iter(saved)
+        return [known.get(id(move)) or next(found) for move in moves]
+
+    def equal_to(self, base: BaseCheckpoint, moves: Sequence[Move]) -> dict[int, BaseTensor]:
+        """Which of the weights are what the checkpoint says, by address."""
+        equal: dict[int, BaseTensor] = {}
+        asked: list[tuple[Move, BaseTensor]] = []
+        for move in moves:
+            tensor = base.find(move.held.names, move.held.geometry)
+            if tensor is None:
+                continue
+            if move.old and move.old.base == tensor:
+                equal[move.held.geometry.address] = tensor
+            else:
+                asked.append((move, tensor))
+        changed = [move for move, _ in asked if move.old]
+        copies = dict(zip(map(id, changed), map(place_of_copy, self.copies(changed)), strict=True))
+        items = []
+        for move, tensor in asked:
+            place = copies.get(id(move)) or place_of(move.held.geometry)
+            items.append((tensor, place, move.held.geometry))
+        for (tensor, _, geometry), same in zip(items, equal_to_base(items, self._manner.threads), strict=True):
+            if same:
+                equal[geometry.address] = tensor
+        return equal
+
+    def from_base(self, held: Sequence[Held]) -> tuple[dict[int, Place], list[_C.Memory]]:
+        """Reads the bytes from files: where they lie, by address, and the memory."""
+        places, items, memories = {}, [], []
+        for one in held:
+            assert one.base is not None
+            memory = _C.Memory(one.geometry.nbytes, hugepages=True)
+            place = Place(memory.address, one.geometry.cols, 1)
+            memories.append(memory)
+            places[one.geometry.address] = place
+            items.append((one.base, place, one.geometry))
+        read_base(items, self._manner.threads)
+        return places, memories
+
+    def foreign(self, held: Sequence[Held]) -> list[Foreign]:
+        """Tiles that somebody else wrote to, of the first weight that has such."""
+        for one in held:
+            memory = _C.Memory(one.geometry.nbytes)
+            if found := self._steps.foreign(one, Place(memory.address, one.geometry.cols, 1)):
+                return found
+        return []
