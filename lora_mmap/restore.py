@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from . import _C
-from .cuda import from_torch, launches
+from .cuda import launches
 from .geometry import Geometry
 from .lowering.jobs import Place
 from .native_types import Rect
@@ -20,12 +20,12 @@ TIERS = ("auto", "file", "journal", "backup", "none")
 class Saved:
     """The bytes of one weight at one moment, in ``memory`` (shared by the weights saved together) from ``address``.
 
-    ``memory`` is on the weight's device.
+    ``memory`` is on the host: pinned, and used there by the device, where the weight is on a GPU.
     """
 
     geometry: Geometry
     tensor: torch.Tensor  # keeps the weight's storage alive, whatever becomes of the parameter
-    memory: _C.Memory | torch.Tensor
+    memory: _C.Memory | _C.CudaPinnedBlock
     address: int
 
     @property
@@ -39,13 +39,14 @@ def place_of_copy(saved: Saved) -> Place:
 
 
 def save(geometries: Sequence[Geometry], threads: int) -> list[Saved]:
-    """Copies the current bytes of weights of one device into one new block of its memory. Raises MemoryError, or
-    torch.OutOfMemoryError where a GPU has no room.
+    """Copies the current bytes of weights of one device into one new block of memory. Raises MemoryError, or
+    CudaError where memory for a GPU's weights cannot be pinned.
     """
     if not geometries:
         return []
     total = sum(_aligned(geometry.nbytes) for geometry in geometries)
-    memory, address = _allocate(total, geometries[0].device)
+    memory = _allocate(total, geometries[0].device)
+    address = memory.address
     saved = []
     for geometry in geometries:
         saved.append(Saved(geometry, geometry.weight.detach(), memory, address))
@@ -77,12 +78,10 @@ def _rectangle(item: Saved, to_weight: bool) -> Rect:
     return dst, src, geometry.rows, geometry.cols, dst_row, dst_col, src_row, src_col, geometry.itemsize
 
 
-def _allocate(nbytes: int, device: torch.device) -> tuple[_C.Memory | torch.Tensor, int]:
+def _allocate(nbytes: int, device: torch.device) -> _C.Memory | _C.CudaPinnedBlock:
     if device.type == "cpu":
-        memory = _C.Memory(nbytes, hugepages=True)
-        return memory, memory.address
-    block = from_torch.allocate((nbytes,), torch.uint8, device)
-    return block, block.data_ptr()
+        return _C.Memory(nbytes, hugepages=True)
+    return _C.CudaPinnedBlock(device.index, nbytes)
 
 
 def _copy(device: torch.device, rects: list[Rect], threads: int) -> None:

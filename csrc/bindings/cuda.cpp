@@ -1,11 +1,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <optional>
 
 #include "bindings/bindings.h"
 #include "bindings/without_gil.h"
 #include "cuda/driver/device.h"
+#include "cuda/pinned_block.h"
 
 namespace py = pybind11;
 
@@ -70,9 +72,37 @@ size_t cuda_clear(std::optional<int> ordinal) {
   return freed;
 }
 
+// Other Python threads do not wait for a device that is not done with the block.
+struct FreeBlock {
+  void operator()(cuda::PinnedBlock* block) const {
+    without_gil([&] { delete block; });
+  }
+};
+using PinnedBlockHolder = std::unique_ptr<cuda::PinnedBlock, FreeBlock>;
+
+PinnedBlockHolder make_pinned_block(int ordinal, size_t nbytes) {
+  PinnedBlockHolder block;
+  without_gil([&] { block.reset(new cuda::PinnedBlock(Device::at(ordinal, "PinnedBlock"), nbytes)); });
+  return block;
+}
+
+void register_pinned_block(py::module_& m) {
+  py::class_<cuda::PinnedBlock, PinnedBlockHolder>(
+      m, "CudaPinnedBlock",
+      "Pinned host memory that launches on one device use in place. Dropped, it is freed when the device is\n"
+      "done with those that were submitted before.")
+      .def(py::init(&make_pinned_block), py::arg("device"), py::arg("nbytes"))
+      .def_property_readonly(
+          "address", [](const cuda::PinnedBlock& block) { return reinterpret_cast<uintptr_t>(block.data()); })
+      .def_property_readonly("nbytes", &cuda::PinnedBlock::nbytes);
+  m.def("cuda_pinned_block_nbytes", &cuda::PinnedBlock::total_nbytes,
+        "In the blocks that this process holds now.");
+}
+
 }  // namespace
 
 void register_cuda(py::module_& m) {
+  register_pinned_block(m);
   m.def("cuda_driver", &cuda_driver,
         "{loaded, version (major, minor), devices, why it cannot be used or None}. Creates no context.");
   m.def(
@@ -87,8 +117,10 @@ void register_cuda(py::module_& m) {
       "cuda_clear", &cuda_clear, py::arg("device") = py::none(),
       "Waits for the copies in flight and frees the pinned memory, of one device or of all that were used.\n"
       "Returns the bytes freed.");
-  m.def("cuda_pinned_nbytes", &cuda::PinnedMemory::total_nbytes,
-        "Pinned by this library in this process now.");
+  m.def(
+      "cuda_pinned_nbytes",
+      [] { return cuda::PinnedMemory::total_nbytes() - cuda::PinnedBlock::total_nbytes(); },
+      "Pinned by this library in this process now, but for CudaPinnedBlocks.");
 }
 
 }  // namespace lora_mmap::bindings

@@ -94,6 +94,10 @@ Table copy_table(const std::vector<Rect>& rects) {
                     .reserved = 0});
   }
   Table table;
+  for (const Rect& part : parts) {
+    table.data.push_back(address_of(part.dst));
+    table.data.push_back(address_of(part.src));
+  }
   append(table.bytes, rows);
   if (!rows.empty())
     table.launches.push_back({.kernel = "lora_mmap_copy",

@@ -228,6 +228,8 @@ Table fuse_table(const std::vector<Job>& jobs, Numerics numerics, int arch) {
     add_job(job, i, kernel, shares[kernel], terms);
   }
   Table table;
+  for (const Share& share : shares)
+    for (const JobRow& row : share.rows) table.data.push_back(row.base);
   append(table.bytes, terms.plain);
   const size_t any_terms_offset = append(table.bytes, terms.any);
   for (size_t k = 0; k < kFuseKernels; ++k) {

@@ -55,6 +55,7 @@ static_assert(sizeof(GainsRow) % 8 == 0);
 
 Table gains_table(const std::vector<Gains>& jobs) {
   check_gains(jobs, Where::device);
+  Table table;
   std::array<Share, kLaunches> shares;
   std::vector<AnyTermRow> terms;
   uint64_t sums = 0;
@@ -62,6 +63,7 @@ Table gains_table(const std::vector<Gains>& jobs) {
     const Job& job = jobs[i].job;
     check_extent(std::max(job.rows, jobs[i].n_groups), job.cols, i);
     terms.push_back(any_term_row(job.terms[0], i));
+    table.data.push_back(address_of(job.base));
     const GainsRow row = gains_row(jobs[i], i, sums);
     if (jobs[i].n_groups > 0) shares[kGains].add(row, jobs[i].n_groups, kThreads, i);
     if (job.rows == 0 || job.cols == 0) continue;
@@ -71,7 +73,6 @@ Table gains_table(const std::vector<Gains>& jobs) {
     shares[f64 ? kNormsF64 : kNorms].add(row, size, jobs[i].by_columns ? tile.cols : tile.rows, i);
     sums += static_cast<uint64_t>(size);
   }
-  Table table;
   append(table.bytes, terms);
   for (size_t k = 0; k < kLaunches; ++k) {
     if (shares[k].rows.empty()) continue;

@@ -5,6 +5,7 @@
 
 #include "cuda/driver/driver.h"
 #include "cuda/kernels/table.h"
+#include "cuda/pinned_block.h"
 #include "cuda/stream_memory.h"
 
 namespace lora_mmap::cuda {
@@ -50,8 +51,14 @@ void launch(Device& device, CUstream stream, const Table& table, CUdeviceptr add
   for (const Launch& launch : table.launches) prepared.push_back(prepare(device, launch));
   if (prepared.empty()) return;
   put(device, stream, table.bytes.data(), table.bytes.size(), address);
-  for (size_t i = 0; i < prepared.size(); ++i)
-    submit(stream, table.launches[i], prepared[i], address, table.bytes.size(), flags);
+  try {
+    for (size_t i = 0; i < prepared.size(); ++i)
+      submit(stream, table.launches[i], prepared[i], address, table.bytes.size(), flags);
+  } catch (...) {  // those before it were submitted
+    device.pinned_blocks().used_on(stream, table.data);
+    throw;
+  }
+  device.pinned_blocks().used_on(stream, table.data);
 }
 
 uint64_t probe_ffma(Device& device, CUstream stream, uint32_t rounds, CUdeviceptr sink) {

@@ -34,6 +34,7 @@ struct Table {
   std::vector<std::byte> bytes;
   std::vector<Launch> launches;  // to be made in this order
   size_t sums_nbytes = 0;        // memory that the launches need behind the bytes, of any content
+  std::vector<uint64_t> data;    // where the rectangles begin that are read or written in place
 
   size_t nbytes() const { return bytes.size() + sums_nbytes; }
 };

@@ -8,6 +8,7 @@ import weakref
 import torch
 from torch import nn
 
+from lora_mmap import model_state
 from lora_mmap.cuda import from_torch
 
 
@@ -29,6 +30,7 @@ class FakeTorch:
         self._sorted = []
         self.held = {0: 0, 1: 0}
         self.peak = {0: 0, 1: 0}
+        self._moved = weakref.WeakSet()
         self._closed = False
 
     def install(self, monkeypatch):
@@ -36,7 +38,10 @@ class FakeTorch:
             monkeypatch.setattr(from_torch, name, getattr(self, name))
 
     def close(self):
-        """The fake frees what is left by itself."""
+        """What is known of the models goes, as if they had died. Device memory that is left the fake frees."""
+        self.fake.fail(0)
+        for module in self._moved:
+            model_state._registry.pop(module, None)
         self._closed = True
 
     def reset_peak(self):
@@ -83,6 +88,7 @@ class FakeTorch:
 
     def move(self, module, index=0):
         """Brings a module's parameters to a fake device, ties and strides kept. Returns the module."""
+        self._moved.add(module)
         moved = {}
         for child in module.modules():
             for name, parameter in child._parameters.items():

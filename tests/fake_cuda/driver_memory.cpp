@@ -10,6 +10,7 @@ using namespace fake;
 namespace {
 
 constexpr size_t kPage = 4096;
+constexpr int kPoison = 0xDB;
 
 const std::byte* bytes_at(CUdeviceptr address) {
   return reinterpret_cast<const std::byte*>(static_cast<uintptr_t>(address));
@@ -61,7 +62,9 @@ FAKE_DRIVER_ENTRY CUresult cuMemFreeHost(void* address) {
   const size_t before = world().violations.size();
   check_not_in_use(range, "pinned memory is freed");
   world().pinned.erase(found);
-  if (world().violations.size() == before) std::free(address);  // else the copy would crash
+  if (world().violations.size() > before) return call.done();  // a late copy would crash
+  std::memset(address, kPoison, range.nbytes);                 // for whoever comes by the same address
+  std::free(address);
   return call.done();
 }
 

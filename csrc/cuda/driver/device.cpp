@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "cuda/images/images.h"
+#include "cuda/pinned_block.h"
 #include "cuda/pinned_buffers.h"
 #include "stream/ring.h"
 
@@ -106,6 +107,7 @@ struct Device::State {
 
   stream::Ring ring;
   PinnedBuffers pinned_buffers;
+  PinnedBlocks pinned_blocks;
 };
 
 Device::Device(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -203,6 +205,10 @@ stream::Ring& Device::ring() {
 
 PinnedBuffers& Device::pinned_buffers() {
   return state_->pinned_buffers;
+}
+
+PinnedBlocks& Device::pinned_blocks() {
+  return state_->pinned_blocks;
 }
 
 size_t Device::clear() {

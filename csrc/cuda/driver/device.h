@@ -13,6 +13,7 @@ class Ring;
 
 namespace lora_mmap::cuda {
 
+class PinnedBlocks;
 class PinnedBuffers;
 
 // What is true of a device whatever happens to it; asking needs no context.
@@ -81,6 +82,9 @@ class Device {
 
   // For tables on their way there and flags on their way back. Needs the context to be used.
   PinnedBuffers& pinned_buffers();
+
+  // Pinned memory that is kept.
+  PinnedBlocks& pinned_blocks();
 
   // Waits for the copies in flight, then frees the pinned memory of the ring and of the small buffers.
   // Returns the bytes freed. Uploads that go on meanwhile pin what they need anew. Needs the context.
