@@ -27,7 +27,8 @@ def read_base(values: Sequence[BaseValues], threads: int) -> None:
     """Reads the checkpoint's values to where they are wanted. Raises ReadError where it is not what it was."""
     for base, _, _ in values:
         base.check_unchanged()
-    _C.read_converted([_item(*one) for one in values], threads)
+    if values:
+        _C.read_converted([_item(*one) for one in values], threads)
     for base, _, _ in values:
         base.check_unchanged()
 

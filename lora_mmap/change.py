@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 
 from torch import nn
@@ -20,11 +21,12 @@ class Change:
     """The step of a model's state from one composition to the next, around a transaction."""
 
     def __init__(self, root: nn.Module, state: ModelState, fresh: Composition, transaction: Transaction) -> None:
-        self._root = root
+        self._root = weakref.ref(root)  # a state must not keep its model alive
         self._state = state
         self._fresh = fresh
         self._transaction = transaction
         self._report: Report | None = None
+        self._passing_nbytes = 0
         self._previous = state.composition
 
     def carry_out(self) -> None:
@@ -56,7 +58,7 @@ class Change:
             self._transaction.roll_back()
             raise
         self._state.composition = self._fresh if self._fresh.restore != "none" else Composition()
-        composed_mark.put(self._root, self._state.composition.held.values())
+        self._mark()
 
     def tell(self, report: Report) -> None:
         """Fills in what the change cost, now or once it is settled."""
@@ -69,7 +71,9 @@ class Change:
         self._transaction.settle()
         kept = self._state.composition.owned
         close_all(adapter for adapter in self._previous.owned if adapter not in kept)
+        needed = self._fresh.store.nbytes
         self._settle_factors()
+        self._passing_nbytes = needed - self._state.composition.store.nbytes
         if self._report is not None:
             self._complete(self._report)
 
@@ -78,8 +82,10 @@ class Change:
         report.stages = {**report.stages, **self._transaction.seconds()}
         report.restore = cost(composition.held.values())
         report.tiers = cost_by_module(composition.held.values())
+        memory = self._transaction.memory()
+        memory["transient"] += self._passing_nbytes
         report.memory = {
-            **self._transaction.memory(),
+            **memory,
             "restore": sum(held.nbytes for held in composition.held.values()),
             "retained": composition.store.nbytes,
         }
@@ -89,10 +95,15 @@ class Change:
     def _refuse(self) -> None:
         self._state.pending = None
         self._state.composition = self._previous
-        composed_mark.put(self._root, self._previous.held.values())
+        self._mark()
         close_all(adapter for adapter in self._fresh.owned if adapter not in self._previous.owned)
         self._settle_factors()
         self._transaction.forget()
+
+    def _mark(self) -> None:
+        root = self._root()
+        if root is not None:
+            composed_mark.put(root, self._state.composition.held.values())
 
     def _settle_factors(self) -> None:
         """Gives the memory of factors back that can be read again."""

@@ -16,7 +16,7 @@ from .change import close_all
 from .entries import AnySource, Entries, finite_strength, open_entries, without
 from .errors import ArgumentError
 from .families.prefixes import components
-from .model_state import Composition, ModelState, Numerics, state_of, unwrap
+from .model_state import Composition, Numerics, state_of, unwrap
 from .planner import make_plan
 from .recompose import Request, make_report, recompose
 from .report import Report
@@ -96,7 +96,7 @@ def compose(
             fresh.base = BaseCheckpoint.open(base)
         stages = {"open": time.perf_counter() - begin}
         with state.lock:
-            _settle("compose", root, state)
+            state.settle()
             request = Request(fresh, opened=fresh.owned, non_blocking=non_blocking)
             return recompose(root, state, request, stages)
     finally:
@@ -121,9 +121,10 @@ def reset(model: nn.Module, adapters: Sequence[AnySource] | None = None, *, forc
     state = state_of(root)
     with state.lock:
         accepted = composed_mark.accept(root) if force else False
-        _settle("reset", root, state)
+        state.settle()
         previous = state.composition
         if not previous.held and not previous.entries:
+            composed_mark.require_original("reset", root)
             return accepted
         fresh = Composition()
         if adapters is not None:
@@ -179,20 +180,12 @@ def set_multiplier(model: nn.Module, multiplier: float) -> Report | None:
     strength = finite_strength("set_lora_strength_v2", multiplier, "strength")
     state = state_of(root)
     with state.lock:
-        _settle("set_lora_strength_v2", root, state)
+        state.settle()
         composition = state.composition
         if not composition.entries:
             return None
         fresh = composition.asked(composition.entries, strength)
         return recompose(root, state, Request(fresh, "set_lora_strength_v2"), {})
-
-
-def _settle(function: str, root: nn.Module, state: ModelState) -> None:
-    """Waits for GPUs; raises what went wrong there, and ModelError for a copy of a model with adapters in it."""
-    state.settle()
-    if not state.is_known:
-        composed_mark.require_original(function, root)
-        state.is_known = True
 
 
 def _require_one_of(function: str, name: str, value: object, known: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from .base_checkpoint import BaseCheckpoint
 from .errors import ArgumentError
 from .factor_store import FactorStore
 from .held import Held
+from .model_index import ModelIndex
 from .model_weights import ModelWeights
 from .pending import Pending
 from .sharing import ForkSafeLock
@@ -64,7 +65,7 @@ class ModelState:
         self.lock = threading.RLock()
         self.composition = Composition()
         self.pending: Pending | None = None
-        self.is_known = False  # that the model is no copy of one with adapters in it
+        self.original: ModelIndex | None = None  # of the modules that are no copies of some with adapters in them
         self._weights: ModelWeights | None = None
 
     def settle(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from . import composed_mark
 from .adapter import Adapter
 from .change import Change
 from .errors import ModelError
@@ -42,6 +43,9 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
     before = {id(adapter): _bytes_read(adapter) for adapter, _ in entries if adapter not in request.opened}
     begin = time.perf_counter()
     weights = state.weights(root)
+    if state.original is not weights.index:
+        composed_mark.require_original(function, root)
+        state.original = weights.index
     stages["index"] = time.perf_counter() - begin
     begin = time.perf_counter()
     current = weights.by_address(previous.held) if previous.held else {}

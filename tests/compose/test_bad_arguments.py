@@ -65,15 +65,27 @@ def test_a_closed_adapter(model, tmp_path):
 
 @pytest.mark.parametrize("kind", ["file", "dict"])
 def test_an_adapter_closed_by_its_owner_while_composed(small, tmp_path, sha256, kind):
-    """Its memory is gone: a strength change is an error, never a read of freed memory."""
+    """Its factors are retained: neither strength changes nor undoing need it."""
     pristine = sha256(small)
     source = good(small) if kind == "dict" else write(tmp_path / "a.safetensors", good(small))
     adapter = lora_mmap.open_adapter(source)
     lora_mmap.compose(small, [(adapter, 1.0)])
     composed = sha256(small)
     adapter.close()
-    with pytest.raises(ClosedError):
-        lora_mmap.set_lora_strength_v2(small, 0.5)
+    assert lora_mmap.set_lora_strength_v2(small, 0.5)
+    assert sha256(small) != composed
+    assert lora_mmap.set_lora_strength_v2(small, 1.0)
     assert sha256(small) == composed
     assert lora_mmap.reset(small)
     assert sha256(small) == pristine
+
+
+def test_an_adapter_closed_while_its_file_is_what_undoes(small, tmp_path, sha256):
+    adapter = lora_mmap.open_adapter(write(tmp_path / "a.safetensors", good(small)))
+    lora_mmap.compose(small, [(adapter, 1.0)], retain="file")
+    composed = sha256(small)
+    adapter.close()
+    for change in (lora_mmap.reset, lambda model: lora_mmap.set_lora_strength_v2(model, 0.5)):
+        with pytest.raises(ClosedError):
+            change(small)
+        assert sha256(small) == composed

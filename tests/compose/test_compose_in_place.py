@@ -11,6 +11,7 @@ from adapter_tensors import adapter_for, factors, keyed
 from torch import nn
 
 import lora_mmap
+from lora_mmap.errors import ModelError
 
 
 def looks(model):
@@ -178,5 +179,9 @@ def test_a_deepcopy_is_a_model_of_its_own(small, sha256):
     twin = copy.deepcopy(small)
     composed = sha256(twin)
     lora_mmap.reset(small)
+    assert sha256(twin) == composed
+    with pytest.raises(ModelError, match="copy"):
+        lora_mmap.reset(twin)
+    assert lora_mmap.reset(twin, force=True)
     assert sha256(twin) == composed
     assert lora_mmap.reset(twin) is False

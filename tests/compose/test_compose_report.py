@@ -58,9 +58,11 @@ def test_to_dict_is_json_with_the_promised_keys(small, mixed, tmp_path):
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert told.keys() >= REQUIRED
     assert all(seconds >= 0 for seconds in told["stages"].values())
-    (tier,) = told["restore"]
-    touched = sum(small.get_submodule(m).weight.nbytes for m in ("first", "conv"))
-    assert told["restore"][tier] == {"modules": 2, "bytes": touched}
+    assert set(told["restore"]) == {"journal"}
+    costs = [module["restore"] for module in told["modules"].values()]
+    assert {cost["tier"] for cost in costs} == {"journal"}
+    assert told["restore"]["journal"] == {"modules": 2, "bytes": sum(cost["bytes"] for cost in costs)}
+    assert told["memory"]["restore"] == told["restore"]["journal"]["bytes"] > 0
     assert [term["scale"] for term in told["modules"]["first"]["terms"]] == [0.5 * 8 / 4, 2.0 * 8 / 4]
     assert {term["alpha"] for term in told["modules"]["first"]["terms"]} == {"alpha key"}
     assert told["adapters"][0]["label"] == str(path)
@@ -126,7 +128,10 @@ def test_check_touches_nothing_and_tells_the_same(small, mixed, sha256):
     assert lora_mmap.reset(small) is False
     done = lora_mmap.compose(twin, [(mixed, 0.5)])
     assert told
-    assert told.to_dict()["modules"] == done.to_dict()["modules"]
+    modules = done.to_dict()["modules"]
+    for module in modules.values():
+        assert module.pop("restore")["tier"] == "journal"
+    assert told.to_dict()["modules"] == {name: {**module, "restore": None} for name, module in modules.items()}
     assert told.to_dict()["dry_run"] is True
     assert "would be applied" in str(told)
     # DESIGN: the words for a key are the same before and after.

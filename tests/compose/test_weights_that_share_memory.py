@@ -26,7 +26,7 @@ def test_tied_weights_are_fused_once(sha256):
     pair = factors(13, 9)
     report = lora_mmap.compose(model, [(keyed({"b": pair}), 1.0)])
     assert_one_rounding(model.a.weight, pristine.a.weight, [(*pair, 1.0)])
-    assert report.to_dict()["restore"]["backup"]["modules"] == 1
+    assert report.to_dict()["restore"]["journal"]["modules"] == 1
     lora_mmap.reset(model)
     assert sha256(model) == before
 
