@@ -108,7 +108,7 @@ def reset(model: nn.Module, adapters: Sequence[AnySource] | None = None, *, forc
     """Takes the composition out: every weight is byte-identical to what it was before. With ``adapters``, paths or
     open :class:`Adapter` objects, only those: the others stay, as if they had been composed alone.
 
-    Returns True when there was something to undo. Raises ModelError, and changes nothing, when a weight was moved,
+    Returns True when there was something to undo; adapters that are not in the model are no error. Raises ModelError, and changes nothing, when a weight was moved,
     converted or replaced since it was fused into, when somebody else wrote to one, or when the model is a copy of one
     with adapters in it.
 
@@ -129,6 +129,8 @@ def reset(model: nn.Module, adapters: Sequence[AnySource] | None = None, *, forc
         fresh = Composition()
         if adapters is not None:
             left = without("reset", adapters, previous.entries)
+            if len(left) == len(previous.entries):
+                return accepted
             fresh = previous.asked(left, previous.multiplier) if left else fresh
         touched = bool(previous.held)
         recompose(root, state, Request(fresh, "reset", force=force), {})

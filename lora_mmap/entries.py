@@ -53,8 +53,7 @@ def open_entries(function: str, adapters: Entries, opened: list[Adapter]) -> lis
 
 
 def without(function: str, sources: Sequence[AnySource], entries: Sequence[Entry]) -> list[Entry]:
-    """The entries that come from none of these paths or open adapters. Raises ArgumentError for what is none of those,
-    or is not among the entries."""
+    """The entries that come from none of these paths or open adapters. Raises ArgumentError for what is neither."""
     if isinstance(sources, (str, os.PathLike, Adapter)) or not isinstance(sources, Iterable):
         raise ArgumentError(
             f"[{function}] adapters is a {type(sources).__name__}, expected a list of paths or Adapters"
@@ -65,13 +64,7 @@ def without(function: str, sources: Sequence[AnySource], entries: Sequence[Entry
             raise ArgumentError(
                 f"[{function}] adapters[{position}] is a {type(source).__name__}, expected a path or an open Adapter"
             )
-        rest = [entry for entry in left if not _comes_from(entry[0], source)]
-        if len(rest) == len(left):
-            raise ArgumentError(
-                f"[{function}] adapters[{position}] is {source!r:.80}, expected one of "
-                f"{', '.join(dict.fromkeys(adapter.label for adapter, _ in entries))}"
-            )
-        left = rest
+        left = [entry for entry in left if not _comes_from(entry[0], source)]
     return left
 
 
