@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import _C, native_types
+from . import _C
 from .base_checkpoint import BaseTensor
 from .foreign import Foreign
 from .geometry import Geometry
@@ -20,7 +20,7 @@ def equal_to_base(values: Sequence[BaseValues], threads: int) -> list[bool]:
     """Which values are bit for bit those of the checkpoint. Raises ReadError."""
     for base, _, _ in values:
         base.check_unchanged()
-    return _C.equals_file([_item(*one) for one in values], threads) if values else []
+    return _C.equals_file([base.values(geometry, place) for base, place, geometry in values], threads) if values else []
 
 
 def read_base(values: Sequence[BaseValues], threads: int) -> None:
@@ -28,7 +28,7 @@ def read_base(values: Sequence[BaseValues], threads: int) -> None:
     for base, _, _ in values:
         base.check_unchanged()
     if values:
-        _C.read_converted([_item(*one) for one in values], threads)
+        _C.read_converted([base.values(geometry, place) for base, place, geometry in values], threads)
     for base, _, _ in values:
         base.check_unchanged()
 
@@ -40,11 +40,6 @@ def restore_from_base(held: Sequence[Held], manner: Manner) -> list[Foreign]:
     for one in held:
         assert one.base is not None
         one.base.check_unchanged()
-        items.append((*_item(one.base, place_of(one.geometry), one.geometry), one.records[0]))
+        items.append((*one.base.values(one.geometry, place_of(one.geometry)), one.records[0]))
     foreign = _C.restore_from_file(items, manner.threads, manner.force) if items else []
     return [Foreign(held[index].geometry, row, col) for index, row, col in foreign]
-
-
-def _item(base: BaseTensor, place: Place, geometry: Geometry) -> native_types.FileValues:
-    at = (place.address, geometry.rows, geometry.cols, place.row_stride, place.col_stride, geometry.dtype)
-    return (base.file, base.header, base.offset, base.dtype, *at)

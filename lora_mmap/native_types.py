@@ -40,8 +40,9 @@ Side: TypeAlias = tuple[list[Term], "_C.Record", int, int, int]
 Step: TypeAlias = tuple[int, int, int, int, int, str, Side | None, Side | None, tuple[int, int, int] | None]
 # (a job with one term, by_columns, groups or 0, n_groups, magnitude, magnitude_dtype, magnitude_map or 0, out)
 Gains: TypeAlias = tuple[Job, bool, int, int, int, str, int, int]
-# (file, its header, offset, dtype in the file, address, rows, cols, row stride, col stride, dtype)
-FileValues: TypeAlias = tuple["_C.File", "_C.Header", int, str, int, int, int, int, int, str]
+# (file, its header, offset, dtype in the file, row and col stride in the file, col_map or 0, address, rows, cols, row
+# stride, col stride, dtype)
+FileValues: TypeAlias = tuple["_C.File", "_C.Header", int, str, int, int, int, int, int, int, int, int, str]
 # (dst, src, rows, cols, dst row and col stride, src row and col stride, element_nbytes)
 Rect: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
 # (file or None, its header or None, offset, address of the bytes where there is no file, nbytes, device address)

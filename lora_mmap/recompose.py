@@ -10,6 +10,7 @@ from torch import nn
 
 from . import composed_mark
 from .adapter import Adapter
+from .base_names import parameter_names
 from .change import Change
 from .errors import ModelError
 from .geometry import Geometry, Occupied
@@ -52,6 +53,8 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
     reachable = {address: held for address, held in previous.held.items() if _is_in_place(held, current)}
     if not request.force:
         _require_in_place(function, [held for address, held in previous.held.items() if address not in reachable])
+    if fresh.base is not None:
+        fresh.base.learn_names(parameter_names(weights.index))
     plan = make_plan(weights, entries, fresh.component)
     plan.raise_if_unfit(fresh.strict)
     _refuse_crossing(plan, previous, other_compositions(root))
