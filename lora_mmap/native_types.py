@@ -35,6 +35,12 @@ Term: TypeAlias = PlainTerm | AnyTerm
 Job: TypeAlias = tuple[int, int, int, int, int, int, int, int, str, list[Term]]
 # (a job with one term, by_columns, groups or 0, n_groups, magnitude, magnitude_dtype, magnitude_map or 0, out)
 Gains: TypeAlias = tuple[Job, bool, int, int, int, str, int, int]
+# (terms, record, address of values or 0, their row and col stride): old terms have pristine values, new ones a base
+Layer: TypeAlias = tuple[list[Term], "_C.Record", int, int, int]
+# (weight, rows, cols, row and col stride, dtype, old, new, (address, row and col stride) for pristine values or None)
+Step: TypeAlias = tuple[
+    int, int, int, int, int, str, Union[Layer, None], Union[Layer, None], Union[tuple[int, int, int], None]
+]
 # (dst, src, rows, cols, dst row and col stride, src row and col stride, element_nbytes)
 Rect: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
 # (file or None, its header or None, offset, address of the bytes where there is no file, nbytes, device address)
