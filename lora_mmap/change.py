@@ -71,9 +71,9 @@ class Change:
         self._transaction.settle()
         kept = self._state.composition.owned
         close_all(adapter for adapter in self._previous.owned if adapter not in kept)
-        needed = self._fresh.store.nbytes
+        needed = self._fresh.nbytes
         self._settle_factors()
-        self._passing_nbytes = needed - self._state.composition.store.nbytes
+        self._passing_nbytes = needed - self._state.composition.nbytes
         if self._report is not None:
             self._complete(self._report)
 
@@ -86,7 +86,7 @@ class Change:
         memory["transient"] += self._passing_nbytes
         report.memory = {
             **memory,
-            "restore": sum(held.nbytes for held in composition.held.values()),
+            "restore": composition.undo_nbytes,
             "retained": composition.store.nbytes,
         }
         self._transaction.forget()

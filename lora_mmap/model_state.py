@@ -43,6 +43,16 @@ class Composition:
     component: str | None = None
     numerics: Numerics = "ordered"
 
+    @property
+    def undo_nbytes(self) -> int:
+        """Bytes held for undoing alone, the factors aside."""
+        return sum(held.nbytes for held in self.held.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held in memory."""
+        return self.undo_nbytes + self.store.nbytes
+
     def asked(self, entries: list[tuple[Adapter, float]], multiplier: float = 1.0) -> Composition:
         """Another composition with the same wishes, of adapters of this one."""
         listed = {adapter for adapter, _ in entries}

@@ -96,9 +96,8 @@ class Transaction:
             site.roll_back()
 
     def kept(self) -> dict[int, Held]:
-        """What the weights hold now, by address; empty for whoever forgets."""
-        held = {address: one for site in self._sites for address, one in site.kept().items()}
-        return {} if self._manner.restore == "none" else held
+        """What the weights hold now, by address."""
+        return {address: one for site in self._sites for address, one in site.kept().items()}
 
     def settle(self) -> None:
         """Nothing will be taken back any more."""
