@@ -44,3 +44,8 @@ _KNOWN = [
 BUILT = [tier for tier in _KNOWN if {tier.restore, *(["file"] if tier.base else [])} <= set(TIERS)]
 
 every_tier = pytest.mark.parametrize("tier", BUILT, ids=lambda tier: tier.name)
+
+# Without those that are a choice among the others.
+one_of_each_tier = pytest.mark.parametrize(
+    "tier", [tier for tier in BUILT if tier.restore != "auto" and tier.base_dtype is None], ids=lambda tier: tier.name
+)
