@@ -1,0 +1,51 @@
+"""The ways to take adapters out again that this build has, each as the arguments that ``compose`` is given."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lora_mmap.restore import TIERS
+
+
+@dataclass(frozen=True)
+class Tier:
+    """``restore`` as ``compose`` takes it; with ``base`` the weights also stand in a checkpoint file, of
+    ``base_dtype`` if that is given."""
+
+    name: str
+    restore: str
+    base: bool = False
+    base_dtype: torch.dtype | None = None
+    more: dict = field(default_factory=dict)
+
+    def arguments(self, pristine, folder):
+        """Keyword arguments of ``compose`` for a model whose pristine weights are those of ``pristine``."""
+        if not self.base:
+            return {"restore": self.restore, **self.more}
+        path = folder / f"{self.name.replace(' ', '_')}.safetensors"
+        tensors = {name: tensor.detach().clone().contiguous() for name, tensor in pristine.state_dict().items()}
+        save_file({name: tensor.to(self.base_dtype or tensor.dtype) for name, tensor in tensors.items()}, path)
+        return {"restore": self.restore, "base": path, **self.more}
+
+
+_KNOWN = [
+    Tier("auto", "auto"),
+    Tier("backup", "backup"),
+    Tier("journal", "journal"),
+    Tier("journal of ranges", "journal", more={"retain": "file"}),
+    Tier("file", "file", base=True),
+    Tier("auto beside a base", "auto", base=True),
+    Tier("file of another dtype", "file", base=True, base_dtype=torch.float32),
+]
+
+
+BUILT = [tier for tier in _KNOWN if {tier.restore, *(["file"] if tier.base else [])} <= set(TIERS)]
+
+every_tier = pytest.mark.parametrize("tier", BUILT, ids=lambda tier: tier.name)
+
+# Without those that are a choice among the others.
+one_of_each_tier = pytest.mark.parametrize(
+    "tier", [tier for tier in BUILT if tier.restore != "auto" and tier.base_dtype is None], ids=lambda tier: tier.name
+)
