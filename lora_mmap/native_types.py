@@ -35,6 +35,10 @@ Term: TypeAlias = PlainTerm | AnyTerm
 Job: TypeAlias = tuple[int, int, int, int, int, int, int, int, str, list[Term]]
 # (a job with one term, by_columns, groups or 0, n_groups, magnitude, magnitude_dtype, magnitude_map or 0, out)
 Gains: TypeAlias = tuple[Job, bool, int, int, int, str, int, int]
+# (a job, whether its base counts, address of the record, bytes for its corrections, whether it has those)
+DeviceLayer: TypeAlias = tuple[Job, bool, int, int, bool]
+# (old terms, new terms, address and strides of where pristine values go): what _C.CudaLaunches.step takes
+DeviceStep: TypeAlias = tuple[DeviceLayer | None, DeviceLayer | None, tuple[int, int, int] | None]
 # (dst, src, rows, cols, dst row and col stride, src row and col stride, element_nbytes)
 Rect: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
 # (file or None, its header or None, offset, address of the bytes where there is no file, nbytes, device address)
