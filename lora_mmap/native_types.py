@@ -43,6 +43,10 @@ Gains: TypeAlias = tuple[Job, bool, int, int, int, str, int, int]
 # (file, its header, offset, dtype in the file, row and col stride in the file, col_map or 0, address, rows, cols, row
 # stride, col stride, dtype)
 FileValues: TypeAlias = tuple["_C.File", "_C.Header", int, str, int, int, int, int, int, int, int, int, str]
+# (a job, whether its base counts, address of the record, bytes for its corrections, whether it has those)
+DeviceLayer: TypeAlias = tuple[Job, bool, int, int, bool]
+# (old terms, new terms, address and strides of where pristine values go): what _C.CudaLaunches.step takes
+DeviceStep: TypeAlias = tuple[DeviceLayer | None, DeviceLayer | None, tuple[int, int, int] | None]
 # (dst, src, rows, cols, dst row and col stride, src row and col stride, element_nbytes)
 Rect: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
 # (file or None, its header or None, offset, address of the bytes where there is no file, nbytes, device address)

@@ -2,9 +2,15 @@
 // launched.
 #include <pybind11/stl.h>
 
+#include <optional>
+#include <string>
+
+#include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/device_steps.h"
 #include "bindings/plan_tuples.h"
 #include "bindings/without_gil.h"
+#include "cuda/step_table.h"
 #include "cuda/table.h"
 
 namespace py = pybind11;
@@ -46,6 +52,24 @@ py::tuple copy_table(const py::list& list) {
   return as_tuple(table);
 }
 
+py::tuple step_table(const py::list& list) {
+  const std::vector<cuda::DeviceStep> steps = read_device_steps(list);
+  cuda::Table table;
+  without_gil([&] { table = cuda::step_table(steps, false); });
+  return as_tuple(table);
+}
+
+DType dtype_named(const std::string& name) {
+  const std::optional<DType> dtype = dtype_from_name(name);
+  if (!dtype) throw Error(Fault::argument, "[step] unknown dtype '" + name + "'");
+  return *dtype;
+}
+
+py::tuple record_layout(int64_t rows, int64_t cols, const std::string& dtype, uint64_t corrections_nbytes) {
+  const cuda::RecordLayout layout = cuda::record_layout(rows, cols, dtype_named(dtype), corrections_nbytes);
+  return py::make_tuple(layout.tiles, layout.head_nbytes, layout.capacity_nbytes);
+}
+
 }  // namespace
 
 void register_cuda_kernels(py::module_& m) {
@@ -57,6 +81,11 @@ void register_cuda_kernels(py::module_& m) {
   m.def("cuda_gains_table", gains_table, py::arg("jobs"),
         "Likewise of DoRA's factors, as gains() takes them, and the bytes that the launches need behind the "
         "table.");
+  m.def("cuda_step_table", step_table, py::arg("steps"),
+        "Likewise of steps, as CudaLaunches.step() takes them.");
+  m.def("cuda_record_layout", record_layout, py::arg("rows"), py::arg("cols"), py::arg("dtype"),
+        py::arg("corrections_nbytes"),
+        "(tiles, bytes without corrections, bytes for corrections) of what a device keeps of one rectangle.");
   m.def("cuda_copy_table", copy_table, py::arg("rects"), "Likewise of rectangles, as copy() takes them.");
 }
 

@@ -3,9 +3,11 @@
 #include <memory>
 
 #include "bindings/bindings.h"
+#include "bindings/device_steps.h"
 #include "bindings/plan_tuples.h"
 #include "bindings/without_gil.h"
 #include "cuda/launch.h"
+#include "cuda/step_table.h"
 #include "cuda/stream_memory.h"
 
 namespace py = pybind11;
@@ -47,6 +49,13 @@ std::unique_ptr<Launches> copy_launches(int ordinal, const py::list& list) {
   const std::vector<Rect> rects = read_rects(list);
   std::unique_ptr<Launches> made;
   without_gil([&] { made.reset(new Launches{Device::at(ordinal, "copy"), cuda::copy_table(rects)}); });
+  return made;
+}
+
+std::unique_ptr<Launches> step_launches(int ordinal, const py::list& list, bool force) {
+  const std::vector<cuda::DeviceStep> steps = read_device_steps(list);
+  std::unique_ptr<Launches> made;
+  without_gil([&] { made.reset(new Launches{Device::at(ordinal, "step"), cuda::step_table(steps, force)}); });
   return made;
 }
 
@@ -93,6 +102,13 @@ void register_cuda_launches(py::module_& m) {
                   "Of DoRA's factors, as gains() takes them, with addresses of the device.")
       .def_static("copy", &copy_launches, py::arg("device"), py::arg("rects"),
                   "Of the rectangles, as copy() takes them, with addresses of the device.")
+      .def_static(
+          "step", &step_launches, py::arg("device"), py::arg("steps"), py::arg("force"),
+          "Of steps (old layer or None, new layer or None, out or None), with addresses of the device.\n"
+          "A layer: (job as fuse() takes it, whether its base counts, address of the record, bytes for\n"
+          "its corrections, whether it has those). An out: (address, row stride, col stride). Flags have\n"
+          "1 added where a result overflows, 2 where a record is full, 4 where a tile is foreign: see\n"
+          "lora_mmap/cuda/launches.py.")
       .def_property_readonly(
           "table_nbytes", [](const Launches& launches) { return launches.table.nbytes(); },
           "Device memory that submit() needs.")

@@ -36,9 +36,16 @@ void submit(CUstream stream, const Launch& launch, const Prepared& prepared, CUd
                     .n_tiles = launch.tiles,
                     .n_jobs = launch.rows};
   CopyParams copy{.rects = table + launch.rows_offset, .n_tiles = launch.tiles, .n_rects = launch.rows};
+  StepParams step{.steps = table + launch.rows_offset,
+                  .terms = table + launch.terms_offset,
+                  .flags = flags,
+                  .n_tiles = launch.tiles,
+                  .n_steps = launch.rows,
+                  .force = launch.takes == Takes::forced_step ? 1U : 0U};
   void* parameters[] = {&fuse};
   if (launch.takes == Takes::gains) parameters[0] = &gains;
   if (launch.takes == Takes::copy) parameters[0] = &copy;
+  if (launch.takes == Takes::step || launch.takes == Takes::forced_step) parameters[0] = &step;
   driver().cuLaunchKernel(prepared.kernel, prepared.blocks, 1, 1, launch.threads, 1, 1, launch.shared_nbytes,
                           stream, parameters, nullptr);
 }

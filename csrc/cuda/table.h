@@ -16,7 +16,7 @@ namespace lora_mmap::cuda {
 enum class Numerics { ordered, fast };
 
 // Which of the structs in kernels/table.h a kernel is launched with.
-enum class Takes { fuse, gains, copy };
+enum class Takes { fuse, gains, copy, step, forced_step };
 
 // One launch of a kernel over a part of a table.
 struct Launch {

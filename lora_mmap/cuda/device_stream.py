@@ -23,6 +23,7 @@ from ..tensor_source import MemoryTensors
 from ..terms import WeightPlan
 from . import from_torch, launches
 from .arena import Arena, Region, aligned
+from .device_record import DeviceRecord
 from .window_memory import WindowMemory
 
 # Factors of one window: one upload, few launches. The first fuse begins when the first window has been read.
@@ -45,6 +46,7 @@ class DeviceStream(FactorStream):
         device: torch.device,
         fast: bool,
         store: FactorStore,
+        more_steps: int = 0,
     ) -> None:
         super().__init__(entries, weights, WINDOW_NBYTES, store)
         self._device = device
@@ -58,7 +60,9 @@ class DeviceStream(FactorStream):
         self._made = WindowMemory(device)
         self._made_nbytes = 0
         self._n_jobs = 0
-        self._flags = self._zeroed_flags()
+        self._flags = self._zeroed_flags(more_steps)
+        self.full: list[int] = []
+        self.foreign: list[int] = []
         self._read_back: _C.CudaReadBack | None = None
         self._timed: list[tuple[str, _C.CudaEvent, _C.CudaEvent]] = []
 
@@ -101,6 +105,24 @@ class DeviceStream(FactorStream):
         self._count(0, len(jobs))
         return []
 
+    def step(self, steps: list[launches.Step], force: bool = False) -> list[int]:
+        """Steps (see :func:`launches.step`), counted among the jobs. :meth:`finish` tells of them as of others, and
+        leaves in ``full`` those for which a record had no room, in ``foreign`` those whose weight somebody wrote to.
+
+        A weight has a flag for each of its rectangles; ``more_steps`` were asked for beyond that.
+        """
+        if self._n_jobs + len(steps) > self._flags.numel():
+            raise AssertionError(f"{self._n_jobs} jobs and {len(steps)} steps, flags for {self._flags.numel()}")
+        launches.step(self._device, steps, self._next_flag, force)
+        self._n_jobs += len(steps)
+        if self._region is not None:
+            self._arena.used(self._region)
+        return []
+
+    def record(self, rows: int, cols: int, dtype: str, corrections: bool) -> DeviceRecord:
+        """A new one for a rectangle of a weight. Raises torch.OutOfMemoryError."""
+        return DeviceRecord(rows, cols, dtype, corrections, self._device)
+
     @property
     def _next_flag(self) -> int:
         return self._flags.data_ptr() + self._n_jobs * _FLAG_NBYTES
@@ -128,7 +150,10 @@ class DeviceStream(FactorStream):
         for name, begin, end in self._timed:
             self.seconds[name] = self.seconds.get(name, 0.0) + end.elapsed_ms(begin) / 1e3
         self._timed.clear()
-        return [int(job) for job in np.flatnonzero(flags)]
+        self.full = np.flatnonzero(flags & launches.FULL).tolist()
+        self.foreign = np.flatnonzero(flags & launches.FOREIGN).tolist()
+        overflowed: list[int] = np.flatnonzero(flags & launches.OVERFLOW).tolist()
+        return overflowed
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -172,8 +197,8 @@ class DeviceStream(FactorStream):
             return None, None, 0, source.addresses[tensor], nbytes, address
         return source.file, source.header, source.offsets[tensor], 0, nbytes, address
 
-    def _zeroed_flags(self) -> torch.Tensor:
-        count = sum(_most_jobs(weight) for window in self.windows for weight in window.weights)
+    def _zeroed_flags(self, more: int) -> torch.Tensor:
+        count = more + sum(_most_jobs(weight) for window in self.windows for weight in window.weights)
         flags = from_torch.allocate((count,), torch.int32, self._device)
         zeros = np.zeros(count, np.int32)
         free = _C.cuda_event(self._device.index, self._stream)

@@ -24,6 +24,11 @@ def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -
     return torch.empty(shape, dtype=dtype, device=device)
 
 
+def used_now(tensor: torch.Tensor, device: torch.device) -> None:
+    """Says that the current stream works with memory from :func:`allocate`, whichever it was allocated on."""
+    tensor.record_stream(torch.cuda.current_stream(device))
+
+
 def is_available() -> bool:
     """True where torch can use a CUDA device."""
     return torch.cuda.is_available() and torch.version.hip is None

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from .. import _C, native_types
 from . import from_torch
+
+if TYPE_CHECKING:
+    from .device_record import DeviceRecord
+
+# What a step finds, in its flag: a result is not finite; a record has no room for a tile's corrections; a tile does not
+# hold what the old record knows. Tiles of the latter two are left as they were.
+OVERFLOW, FULL, FOREIGN = 1, 2, 4
+
+# (terms, record, address of pristine values (old) or of what the terms are added to (new) or 0, its strides)
+Layer = tuple[list[native_types.Term], "DeviceRecord", int, int, int]
+# (weight, rows, cols, row and col stride, dtype, old, new, address and strides of where pristine values go)
+Step = tuple[int, int, int, int, int, str, Layer | None, Layer | None, tuple[int, int, int] | None]
 
 
 def copy(device: torch.device, rects: list[native_types.Rect]) -> None:
@@ -24,6 +38,35 @@ def gains(device: torch.device, jobs: list[native_types.Gains], flags: int) -> i
     launches = _C.CudaLaunches.gains(device.index, jobs)
     _submit(device, launches, flags)
     return launches.table_nbytes
+
+
+def step(device: torch.device, steps: list[Step], flags: int, force: bool = False) -> None:
+    """Takes rectangles of weights from what their old terms made of them to what the new ones make, in one pass.
+
+    Every tile whose old record says that it holds the old terms' result (all, where there are no old terms), and whose
+    new record does not say so already: checked by its hash unless ``force``, undone by terms and corrections or taken
+    from pristine values, and fused anew (without new terms: written as it is, to ``out`` if there is one, which changes
+    no record). A tile is written last, then its records say so: with old and new exchanged it is taken back.
+
+    ``flags``: the address of one u32 of zeros per step, to which OVERFLOW, FULL and FOREIGN are added.
+    """
+    native = [(_layer(step, step[6]), _layer(step, step[7]), step[8]) for step in steps]
+    for *_, old, new, _ in steps:
+        for layer in (old, new):
+            if layer is not None:
+                layer[1].used_now(device)
+    _submit(device, _C.CudaLaunches.step(device.index, native, force), flags)
+
+
+def _layer(step: Step, layer: Layer | None) -> native_types.DeviceLayer | None:
+    if layer is None:
+        return None
+    weight, rows, cols, row_stride, col_stride, dtype, *_ = step
+    terms, record, values, values_row_stride, values_col_stride = layer
+    record.require_form(rows, cols, dtype)
+    base = (values, values_row_stride, values_col_stride) if values else (weight, row_stride, col_stride)
+    job = (weight, base[0], rows, cols, row_stride, col_stride, *base[1:], dtype, terms)
+    return job, bool(values), record.address, record.capacity_nbytes, record.has_corrections
 
 
 def _submit(device: torch.device, launches: _C.CudaLaunches, flags: int = 0) -> None:

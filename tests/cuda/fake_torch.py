@@ -34,7 +34,7 @@ class FakeTorch:
         self._closed = False
 
     def install(self, monkeypatch):
-        for name in ("device_of", "current_stream", "allocate", "is_available", "resolve"):
+        for name in ("device_of", "current_stream", "allocate", "used_now", "is_available", "resolve"):
             monkeypatch.setattr(from_torch, name, getattr(self, name))
 
     def close(self):
@@ -64,6 +64,9 @@ class FakeTorch:
             if count
             else torch.empty(shape, dtype=dtype)
         )
+
+    def used_now(self, tensor, device):
+        """The fake frees on the stream of the device, whatever it is by then."""
 
     def device_of(self, tensor):
         if tensor.is_meta:

@@ -23,6 +23,7 @@ size_t params_nbytes(const std::string& kernel) {
 #endif
   if (kernel.rfind("lora_mmap_fuse", 0) == 0) return sizeof(FuseParams);
   if (kernel.rfind("lora_mmap_norms", 0) == 0 || kernel == "lora_mmap_gains") return sizeof(GainsParams);
+  if (kernel.rfind("lora_mmap_step", 0) == 0) return sizeof(StepParams);
   if (kernel == "lora_mmap_copy") return sizeof(CopyParams);
   return 0;
 }

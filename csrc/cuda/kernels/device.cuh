@@ -95,6 +95,23 @@ LORA_MMAP_DEVICE void copies_wait() {
   asm volatile("cp.async.wait_group %0;" : : "n"(kOpen) : "memory");
 }
 
+// On memory that other blocks change meanwhile. The first returns what was there.
+LORA_MMAP_DEVICE u32 atomic_add(u64 address, u32 value) {
+  u32 before;
+  asm volatile("atom.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(address), "r"(value) : "memory");
+  return before;
+}
+LORA_MMAP_DEVICE void atomic_or(u64 address, u32 bits) {
+  asm volatile("red.global.or.b32 [%0], %1;" : : "l"(address), "r"(bits) : "memory");
+}
+LORA_MMAP_DEVICE void atomic_max(u64 address, u32 value) {
+  asm volatile("red.global.max.u32 [%0], %1;" : : "l"(address), "r"(value) : "memory");
+}
+
+LORA_MMAP_DEVICE u32 bits_set(u32 word) {
+  return static_cast<u32>(__popc(static_cast<i32>(word)));
+}
+
 LORA_MMAP_DEVICE float f16_to_float(u16 bits) {
   float value;
   asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));

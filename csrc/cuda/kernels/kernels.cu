@@ -8,6 +8,7 @@
 #include "cuda/kernels/fuse_terms.cuh"
 #include "cuda/kernels/gains.cuh"
 #include "cuda/kernels/probe_ffma.cuh"
+#include "cuda/kernels/step.cuh"
 
 using namespace lora_mmap::cuda;
 
@@ -61,6 +62,14 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) lora_mmap_norms_f64(Ga
 
 extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_gains(GainsParams params) {
   make_gains(params);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 1) lora_mmap_step(StepParams params) {
+  step_tiles<float>(params);
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 1) lora_mmap_step_f64(StepParams params) {
+  step_tiles<double>(params);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_copy(CopyParams params) {

@@ -141,6 +141,68 @@ struct GainsParams {
   u32 n_jobs;
 };
 
+// What is kept of one rectangle of a weight on its device: a RecordHead, a TileRecord for each of its tiles
+// (those of kTermsTile, or kTermsF64Tile), row of tiles by row of tiles, and behind them coded corrections.
+// All zeros when it is new.
+struct RecordHead {
+  u32 used;     // words of 4 bytes taken by corrections
+  u32 foreign;  // 1 + the last tile found to hold what this record does not know; 0: none
+};
+
+enum TileState : u32 { kUntouched, kWritten, kUndone };
+
+struct TileRecord {
+  u64 hash;     // of W'
+  u32 offset;   // of its corrections behind the tiles, in words
+  u16 count;    // of them
+  u16 escapes;  // of those, the ones that do not fit into a byte
+  u32 state;    // TileState
+  u32 reserved;
+};
+
+// Weights may lie anywhere, as those of JobRow. Places that are 0 are not there.
+struct Place {
+  u64 address;
+  i64 row_stride;
+  i64 col_stride;
+};
+struct StepRow {
+  Place weight;
+  Place pristine;  // where W0 stands; with old terms, not there: it is undone
+  Place base;      // what is fused to; not there: W0
+  Place values;    // what terms may read of the base
+  Place out;       // where W0 goes, in place of the weight
+  u64 old_record;  // 0: the weight holds W0
+  u64 new_record;  // 0: the weight is to hold W0
+  i64 rows;
+  i64 cols;
+  u32 first_tile;
+  u32 tiles_across;
+  u32 type;  // Type
+  u32 old_first_term;
+  u32 old_n_terms;
+  u32 new_first_term;
+  u32 new_n_terms;
+  u32 n_tiles;      // of the rectangle, and so of its records
+  u32 capacity;     // of the new record, in words of corrections
+  u32 corrections;  // 1: the new record keeps those
+  u32 flag;         // index into the flags
+  u32 reserved;
+};
+
+enum StepFlags : u32 { kOverflow = 1, kFull = 2, kForeign = 4 };
+
+// lora_mmap_step and, for fp64 weights, lora_mmap_step_f64. What a tile of a step needs beyond what there is
+// leaves the tile as it was, and says so in the flags.
+struct StepParams {
+  u64 steps;    // StepRow[n_steps], ascending first_tile
+  u64 terms;    // AnyTermRow[]
+  u64 flags;    // u32 each, of StepFlags, added to what is there
+  u32 n_tiles;  // as FuseParams
+  u32 n_steps;
+  u32 force;  // 1: hashes are not looked at
+};
+
 // One strided rectangle to copy, of less than 2^31 rows and columns: see fuse/copy.h.
 struct CopyRow {
   u64 dst;

@@ -75,6 +75,13 @@ class CopyParams(ctypes.Structure):
     _fields_ = [("rects", ctypes.c_uint64), ("n_tiles", ctypes.c_uint32), ("n_rects", ctypes.c_uint32)]
 
 
+class StepParams(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_uint64) for name in ("steps", "terms", "flags")],
+        *[(name, ctypes.c_uint32) for name in ("n_tiles", "n_steps", "force")],
+    ]
+
+
 class KernelFault(Exception):
     """What a device would have hung on, or not noticed."""
 
@@ -124,6 +131,17 @@ class Emulator:
         assert flags[-1] == 0
         assert np.isnan(sums[-1])
         return np.flatnonzero(flags).tolist()
+
+    def step(self, steps, grid=3, force=False):
+        """The flags of the steps, as `_C.CudaLaunches.step` takes them."""
+        table, launches = _C.cuda_step_table(steps)
+        held, flags = aligned_copy(table), np.zeros(len(steps) + 1, np.uint32)
+        for kernel, threads, shared_nbytes, tiles, rows, rows_offset, terms_offset in launches:
+            at = held.ctypes.data
+            params = StepParams(at + rows_offset, at + terms_offset, flags.ctypes.data, tiles, rows, force)
+            self.launch(kernel, min(grid, tiles), threads, shared_nbytes, params)
+        assert flags[-1] == 0
+        return flags[:-1].tolist()
 
     def copy(self, rects, grid=3):
         table, launches = _C.cuda_copy_table(rects)

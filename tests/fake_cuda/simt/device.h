@@ -109,6 +109,23 @@ inline void multiply_matrices_bf16(float (&d)[4], const u32 (&a)[4], u32 b0, u32
   multiply_matrices(d, a, b0, b1, true, place);
 }
 
+inline u32 atomic_add(u64 address, u32 value) {
+  return __atomic_fetch_add(reinterpret_cast<u32*>(address), value, __ATOMIC_RELAXED);
+}
+inline void atomic_or(u64 address, u32 bits) {
+  __atomic_fetch_or(reinterpret_cast<u32*>(address), bits, __ATOMIC_RELAXED);
+}
+inline void atomic_max(u64 address, u32 value) {
+  u32* const at = reinterpret_cast<u32*>(address);
+  u32 seen = __atomic_load_n(at, __ATOMIC_RELAXED);
+  while (seen < value &&
+         !__atomic_compare_exchange_n(at, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
+inline u32 bits_set(u32 word) {
+  return static_cast<u32>(__builtin_popcount(word));
+}
+
 inline float f16_to_float(u16 bits) {
   return lora_mmap::f16_to_float(bits);
 }
