@@ -8,6 +8,7 @@
 #include "fuse/copy.h"
 #include "fuse/gains.h"
 #include "fuse/job.h"
+#include "undo/step.h"
 
 namespace lora_mmap::bindings {
 
@@ -15,5 +16,6 @@ namespace lora_mmap::bindings {
 std::vector<Job> read_jobs(const pybind11::list& jobs);
 std::vector<Gains> read_gains(const pybind11::list& jobs);
 std::vector<Rect> read_rects(const pybind11::list& rects);
+std::vector<Step> read_steps(const pybind11::list& steps);
 
 }  // namespace lora_mmap::bindings

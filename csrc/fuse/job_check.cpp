@@ -6,11 +6,13 @@
 namespace lora_mmap {
 namespace {
 
-// One job of a call of `function`.
+// One job; messages begin with `where`.
 class JobCheck {
  public:
+  JobCheck(const std::string& where, const Job& job)
+      : where_(where), job_(job), empty_(job.rows == 0 || job.cols == 0) {}
   JobCheck(const char* function, size_t index, const Job& job)
-      : function_(function), index_(index), job_(job), empty_(job.rows == 0 || job.cols == 0) {}
+      : JobCheck(std::string("[").append(function).append("] job ").append(std::to_string(index)), job) {}
 
   void check_job() const {
     if (job_.rows < 0 || job_.cols < 0) refuse("negative size");
@@ -18,6 +20,10 @@ class JobCheck {
       refuse("a weight of type " + name(job_.dtype) + ", expected F16, BF16, F32 or F64");
     if (!empty_ && !job_.base) refuse("the base is a null pointer");
     if (!empty_ && (job_.base_row_stride == 0 || job_.base_col_stride == 0)) refuse("a stride is 0");
+    check_terms();
+  }
+
+  void check_terms() const {
     for (const Term& term : job_.terms) check(term);
   }
 
@@ -38,8 +44,7 @@ class JobCheck {
 
  private:
   [[noreturn]] void refuse(const std::string& what) const {
-    throw Error(Fault::argument,
-                "[" + std::string(function_) + "] job " + std::to_string(index_) + ": " + what);
+    throw Error(Fault::argument, where_ + ": " + what);
   }
 
   static std::string name(DType dtype) { return std::string(dtype_name(dtype)); }
@@ -86,8 +91,7 @@ class JobCheck {
     if (term.gain) check(*term.gain);
   }
 
-  const char* function_;
-  size_t index_;
+  const std::string where_;
   const Job& job_;
   bool empty_;
 };
@@ -104,6 +108,10 @@ void check_jobs(const std::vector<Job>& jobs) {
     check.check_job();
     check.check_weight();
   }
+}
+
+void check_terms(const std::string& where, const Job& job) {
+  JobCheck(where, job).check_terms();
 }
 
 void check_gains(const std::vector<Gains>& jobs, Where where) {

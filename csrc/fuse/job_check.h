@@ -18,6 +18,9 @@ void check_jobs(const std::vector<Job>& jobs);
 enum class Where { host, device };
 void check_gains(const std::vector<Gains>& jobs, Where where);
 
+// The same for one job, whose weight and base the caller has looked at; messages begin with `where`.
+void check_terms(const std::string& where, const Job& job);
+
 // Throws Error(Fault::argument) about job number `job` of fuse().
 [[noreturn]] void refuse_job(size_t job, const std::string& what);
 

@@ -21,7 +21,22 @@ class ScalarTile {
 
   // `tile` has at most kSide rows and columns; `scratch` kNbytes bytes.
   ScalarTile(const Job& job, const Block& tile, std::byte* scratch)
-      : job_(job), tile_(tile), scratch_(reinterpret_cast<T*>(scratch)) {}
+      : ScalarTile(
+            job, tile,
+            {element_at(job.base, job.dtype, tile.row * job.base_row_stride + tile.col * job.base_col_stride),
+             job.base_row_stride, job.base_col_stride},
+            scratch) {}
+
+  // Where the tile's first base value stands, and strides in elements.
+  struct Base {
+    const void* data;
+    int64_t row_stride;
+    int64_t col_stride;
+  };
+
+  // With a base that stands elsewhere than the job says.
+  ScalarTile(const Job& job, const Block& tile, const Base& base, std::byte* scratch)
+      : job_(job), tile_(tile), base_(base), scratch_(reinterpret_cast<T*>(scratch)) {}
 
   // The sum of all terms, [rows, cols].
   const T* sum() {
@@ -32,8 +47,8 @@ class ScalarTile {
   }
 
   T base(int64_t m, int64_t n) const {
-    const int64_t at = (tile_.row + m) * job_.base_row_stride + (tile_.col + n) * job_.base_col_stride;
-    return Format::widen(static_cast<const typename Format::Bits*>(job_.base)[at]);
+    const int64_t at = m * base_.row_stride + n * base_.col_stride;
+    return Format::widen(static_cast<const typename Format::Bits*>(base_.data)[at]);
   }
 
  private:
@@ -116,6 +131,7 @@ class ScalarTile {
 
   const Job& job_;
   const Block& tile_;
+  const Base base_;
   T* scratch_;  // the sum; a change with a gain; a matrix (then the gain); what it is times; a row of down
 };
 

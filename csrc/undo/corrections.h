@@ -1,0 +1,33 @@
+// The corrections of a tile as bytes: a sparse row of numbers, most of them zero, in blocks of 256.
+//
+// A block begins with the count of its numbers that are not zero. 0: nothing follows. 255: all numbers of
+// the block follow as they are. Otherwise: the width w; where they are, a byte each, or a bit for each
+// number of the block in whole bytes where that is shorter; each number - 1 in w bits, the first in the
+// lowest; numbers that do not fit in w bits have all of them set, and follow as they are after the last
+// byte of those. The last block may be shorter.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace lora_mmap {
+
+constexpr int64_t kCorrectionBlock = 256;
+
+// What encode_corrections() writes at most for `count` numbers of `number_nbytes` bytes.
+constexpr size_t most_coded_nbytes(int64_t count, size_t number_nbytes) {
+  const int64_t blocks = (count + kCorrectionBlock - 1) / kCorrectionBlock;
+  return static_cast<size_t>(blocks) + static_cast<size_t>(count) * number_nbytes;
+}
+
+// The blocks of `count` numbers one after the other; the number of bytes written, 0 if all numbers are zero.
+// `Number` is uint16_t or uint32_t. `nonzero`: a bit for each number, the first in the lowest of the first
+// word, zeros to the end of the last block.
+template <class Number>
+size_t encode_corrections(const Number* numbers, const uint64_t* nonzero, int64_t count, uint8_t* out);
+
+// Corrects `count` guesses (see steps_between) by what encode_corrections() wrote for as many.
+template <class Number>
+void apply_corrections(const uint8_t* coded, size_t coded_nbytes, Number* guesses, int64_t count);
+
+}  // namespace lora_mmap

@@ -1,0 +1,21 @@
+// The reference: plain loops, any CPU.
+#pragma once
+
+#include "undo/tile_kernel.h"
+
+namespace lora_mmap {
+
+class ScalarTiles final : public TileKernel {
+ public:
+  size_t scratch_nbytes(const Job& job, const Block& tile) const override;
+  bool fuse(const Job& job, const Block& tile, const void* x, void* fused,
+            Workspace& workspace) const override;
+  bool fuse(const Job& job, const Block& tile, const void* x, const void* pristine, void* fused,
+            const Corrections& corrections, Workspace& workspace) const override;
+  void undo(const Job& job, const Block& tile, void* values, Workspace& workspace) const override;
+  void compare(DType dtype, int64_t count, const void* values, const void* pristine,
+               const Corrections& corrections) const override;
+  HashSteps hash() const override { return hash_steps; }
+};
+
+}  // namespace lora_mmap
