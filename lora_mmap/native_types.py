@@ -38,6 +38,10 @@ Gains: TypeAlias = tuple[Job, bool, int, int, int, str, int, int]
 # (file, its header, offset, dtype in the file, row and col stride in the file, col_map or 0, address, rows, cols, row
 # stride, col stride, dtype)
 FileValues: TypeAlias = tuple["_C.File", "_C.Header", int, str, int, int, int, int, int, int, int, int, str]
+# its fields and the record of the weight
+FileRestore: TypeAlias = tuple[
+    "_C.File", "_C.Header", int, str, int, int, int, int, int, int, int, int, str, "_C.Record"
+]
 # (terms, record, address of values or 0, their row and col stride): old terms have pristine values, new ones a base
 Layer: TypeAlias = tuple[list[Term], "_C.Record", int, int, int]
 # (weight, rows, cols, row and col stride, dtype, old, new, (address, row and col stride) for pristine values or None)
