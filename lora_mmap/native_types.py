@@ -46,7 +46,7 @@ FileRestore: TypeAlias = tuple[
 Layer: TypeAlias = tuple[list[Term], "_C.Record", int, int, int]
 # (weight, rows, cols, row and col stride, dtype, old, new, (address, row and col stride) for pristine values or None)
 Step: TypeAlias = tuple[
-    int, int, int, int, int, str, Union[Layer, None], Union[Layer, None], Union[tuple[int, int, int], None]
+    int, int, int, int, int, str, Layer | None, Layer | None, tuple[int, int, int] | None
 ]
 # (dst, src, rows, cols, dst row and col stride, src row and col stride, element_nbytes)
 Rect: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
