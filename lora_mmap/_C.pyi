@@ -6,7 +6,18 @@ from typing import Any, overload
 
 import torch
 
-from .native_types import DeviceStep, FileValues, Gains, Group, Job, PlainPair, Rect, Resolution, Step
+from .native_types import (
+    DeviceStep,
+    FileRestore,
+    FileValues,
+    Gains,
+    Group,
+    Job,
+    PlainPair,
+    Rect,
+    Resolution,
+    Step,
+)
 
 class File:
     def __init__(self, path: str | bytes | PathLike[str]) -> None: ...
@@ -173,6 +184,9 @@ def gains(jobs: list[Gains], threads: int, isa: str | None = None, scratch_nbyte
 def copy(rects: list[Rect], threads: int) -> None: ...
 def equals_file(items: Sequence[FileValues], threads: int, isa: str | None = None) -> list[bool]: ...
 def read_converted(items: Sequence[FileValues], threads: int, isa: str | None = None) -> None: ...
+def restore_from_file(
+    items: Sequence[FileRestore], threads: int, force: bool = False, isa: str | None = None
+) -> list[tuple[int, int, int]]: ...
 
 class Record:
     def __init__(self, rows: int, cols: int, dtype: str, corrections: bool) -> None: ...

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from . import _C
 from .base_checkpoint import BaseTensor
+from .foreign import Foreign
 from .geometry import Geometry
-from .lowering.jobs import Place
+from .held import Held
+from .lowering.jobs import Place, place_of
+from .site import Manner
 
 # A tensor of the checkpoint, where values lie, and the weight that they are of.
 BaseValues = tuple[BaseTensor, Place, Geometry]
@@ -28,3 +31,15 @@ def read_base(values: Sequence[BaseValues], threads: int) -> None:
         _C.read_converted([base.values(geometry, place) for base, place, geometry in values], threads)
     for base, _, _ in values:
         base.check_unchanged()
+
+
+def restore_from_base(held: Sequence[Held], manner: Manner) -> list[Foreign]:
+    """Writes the checkpoint's values into weights, each in one piece, and returns tiles that somebody else wrote to.
+    Raises ReadError where the checkpoint is not what it was."""
+    items = []
+    for one in held:
+        assert one.base is not None
+        one.base.check_unchanged()
+        items.append((*one.base.values(one.geometry, place_of(one.geometry)), one.records[0]))
+    foreign = _C.restore_from_file(items, manner.threads, manner.force) if items else []
+    return [Foreign(held[index].geometry, row, col) for index, row, col in foreign]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from . import _C, fault_points
 from .adapter import Adapter
+from .base_bytes import restore_from_base
 from .base_checkpoint import BaseTensor
 from .factor_store import FactorStore
 from .factor_stream import Window
@@ -155,8 +156,11 @@ class HostSite(Site):
 
     def _move(self, moves: Sequence[Move], operands: Operands) -> None:
         self._moves += moves
-        places, memory = self._pristine.from_base([move.old for move in moves if move.old and move.old.base])
-        outcome = self._steps.run(moves, self._old_factors, operands, places)
+        read = [move.old for move in moves if move.new is None and move.old and move.old.is_file_whole]
+        self._require_ours(restore_from_base(read, self._manner))
+        rest = [move for move in moves if not (move.new is None and move.old and move.old.is_file_whole)]
+        places, memory = self._pristine.from_base([move.old for move in rest if move.old and move.old.base])
+        outcome = self._steps.run(rest, self._old_factors, operands, places)
         del memory
         mark_written(move.held.tensor for move in moves)
         self._require_ours(outcome.foreign)

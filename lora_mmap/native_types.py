@@ -43,6 +43,10 @@ Gains: TypeAlias = tuple[Job, bool, int, int, int, str, int, int]
 # (file, its header, offset, dtype in the file, row and col stride in the file, col_map or 0, address, rows, cols, row
 # stride, col stride, dtype)
 FileValues: TypeAlias = tuple["_C.File", "_C.Header", int, str, int, int, int, int, int, int, int, int, str]
+# its fields and the record of the weight
+FileRestore: TypeAlias = tuple[
+    "_C.File", "_C.Header", int, str, int, int, int, int, int, int, int, int, str, "_C.Record"
+]
 # (a job, whether its base counts, address of the record, bytes for its corrections, whether it has those)
 DeviceLayer: TypeAlias = tuple[Job, bool, int, int, bool]
 # (old terms, new terms, address and strides of where pristine values go): what _C.CudaLaunches.step takes

@@ -12,6 +12,7 @@
 #include "bindings/bindings.h"
 #include "bindings/without_gil.h"
 #include "safetensors/header.h"
+#include "undo/file_restore.h"
 
 namespace py = pybind11;
 
@@ -69,6 +70,29 @@ void read(const std::vector<PyPart>& items, int threads, const std::optional<std
   without_gil([&] { read_converted(parts, threads, isa); });
 }
 
+// An item and its record behind it.
+FileRestore restore_item_from(const py::tuple& item) {
+  constexpr size_t kFields = std::tuple_size_v<PyPart>;
+  if (item.size() != kFields + 1)
+    throw Error(Fault::argument,
+                "[restore_from_file] an item is not a tuple of " + std::to_string(kFields + 1));
+  const py::tuple part = item[py::slice(0, kFields, 1)];
+  return {part_from("restore_from_file", part.cast<PyPart>()), item[kFields].cast<std::shared_ptr<Record>>()};
+}
+
+std::vector<std::tuple<int64_t, int64_t, int64_t>> restore(const std::vector<py::tuple>& list, int threads,
+                                                           bool force,
+                                                           const std::optional<std::string>& isa) {
+  std::vector<FileRestore> items;
+  for (const py::tuple& item : list) items.push_back(restore_item_from(item));
+  std::vector<std::tuple<int64_t, int64_t, int64_t>> foreign;
+  without_gil([&] {
+    for (const ForeignTile& tile : restore_from_file(items, threads, force, isa))
+      foreign.emplace_back(tile.step, tile.row, tile.col);
+  });
+  return foreign;
+}
+
 }  // namespace
 
 void register_file_source(py::module_& m) {
@@ -80,6 +104,13 @@ void register_file_source(py::module_& m) {
       "col_stride, dtype). Offset in bytes, strides in elements.");
   m.def("read_converted", read, py::arg("items"), py::arg("threads"), py::arg("isa") = py::none(),
         "Writes those values to the addresses of items as equals_file() has them.");
+  m.def("restore_from_file", restore, py::arg("items"), py::arg("threads"), py::arg("force") = false,
+        py::arg("isa") = py::none(),
+        "Writes them over the tiles that were fused into: items of equals_file() with the weight's Record "
+        "behind\n"
+        "them. Returns the tiles (index, row, col) that hold something else than their record says, "
+        "ascending;\n"
+        "such a tile stays, and the call stops there, unless `force`.");
 }
 
 }  // namespace lora_mmap::bindings

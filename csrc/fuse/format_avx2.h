@@ -24,6 +24,7 @@ struct Fp32 {
   static Vec broadcast(const float* from) { return _mm256_broadcast_ss(from); }
   static Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
   static Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+  static Vec subtract(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
   static Vec scaled(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
   static void pin(Vec& value) { pin_register(value); }
 };
@@ -60,6 +61,8 @@ struct F16 : Fp32 {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
   }
   static Vec high(const Element* from) { return low(from + 8); }
+  static Vec low(const Row& row) { return _mm256_cvtph_ps(_mm256_castsi256_si128(row.part[0])); }
+  static Vec high(const Row& row) { return _mm256_cvtph_ps(_mm256_extracti128_si256(row.part[0], 1)); }
   static Row round(Vec low, Vec high) {
     return {_mm256_set_m128i(_mm256_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT),
                              _mm256_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT))};
@@ -73,10 +76,12 @@ struct BF16 : Fp32 {
   using Row = Bits<1>;
   static __m256i exponent() { return _mm256_set1_epi16(0x7F80); }
   static __m256i equal(__m256i a, __m256i b) { return _mm256_cmpeq_epi16(a, b); }
-  static Vec low(const Element* from) { return _mm256_castsi256_ps(_mm256_slli_epi32(load_bits(from), 16)); }
-  static Vec high(const Element* from) {
-    return _mm256_castsi256_ps(_mm256_and_si256(load_bits(from), _mm256_set1_epi32(-0x10000)));
+  static Vec low(const Row& row) { return _mm256_castsi256_ps(_mm256_slli_epi32(row.part[0], 16)); }
+  static Vec high(const Row& row) {
+    return _mm256_castsi256_ps(_mm256_and_si256(row.part[0], _mm256_set1_epi32(-0x10000)));
   }
+  static Vec low(const Element* from) { return low(Row{load_bits(from)}); }
+  static Vec high(const Element* from) { return high(Row{load_bits(from)}); }
   // To nearest, ties to even, in the upper half: x + 0x7FFF + (bit 16 of x). Not VCVTNEPS2BF16, which flushes
   // subnormals. A NaN stays one: those of A and B are canonical (factor_avx2.h), those of the base have zeros
   // in the lower half, so nothing carries into the sign.
@@ -98,6 +103,8 @@ struct F32 : Fp32 {
   static __m256i equal(__m256i a, __m256i b) { return _mm256_cmpeq_epi32(a, b); }
   static Vec low(const Element* from) { return _mm256_loadu_ps(reinterpret_cast<const float*>(from)); }
   static Vec high(const Element* from) { return low(from + 8); }
+  static Vec low(const Row& row) { return _mm256_castsi256_ps(row.part[0]); }
+  static Vec high(const Row& row) { return _mm256_castsi256_ps(row.part[1]); }
   static Row round(Vec low, Vec high) { return {_mm256_castps_si256(low), _mm256_castps_si256(high)}; }
 };
 
@@ -134,6 +141,12 @@ struct Weight : Format {
   static void store_row(void* to, const Row& row) {
 #pragma GCC unroll 2
     for (int i = 0; i < kParts; ++i) _mm256_storeu_si256(static_cast<__m256i*>(to) + i, row.part[i]);
+  }
+  static bool all_finite(const Row& row) { return !any_flag(merge_flags(_mm256_setzero_si256(), row)); }
+  static Row load_row(const void* from) {
+    Row row;
+    for (int i = 0; i < kParts; ++i) row.part[i] = load_bits(static_cast<const __m256i*>(from) + i);
+    return row;
   }
   // The row with the base's bits where the base is not finite. True if another result is not.
   [[gnu::noinline]] static bool store_kept(const void* base, void* weight, Row fused) {

@@ -1,7 +1,5 @@
 #include "fuse/term_block.h"
 
-#include <cstring>
-
 #include "fuse/factor.h"
 
 namespace lora_mmap {
@@ -92,8 +90,8 @@ bool TermBlock::fuse(Rows weight) {
   return overflow;
 }
 
-bool TermBlock::fuse_strip(Rows weight) {
-  const int64_t nbytes = dtype_bits(job_.dtype) / 8;
+// False if there was nothing to sum, and the accumulators are not even zero.
+bool TermBlock::sum_strip() {
   std::byte* sum = scratch_ + layout_.sum;
   bool from_zero = true;
   for (size_t i = 0; i < job_.terms.size(); ++i) {
@@ -108,6 +106,12 @@ bool TermBlock::fuse_strip(Rows weight) {
     }
     from_zero = false;
   }
+  return !from_zero;
+}
+
+bool TermBlock::fuse_strip(Rows weight) {
+  const int64_t nbytes = dtype_bits(job_.dtype) / 8;
+  const bool summed = sum_strip();
   return sweep({.up = scratch_,
                 .down = scratch_,
                 .up_stride = TermNeeds::kRanks,
@@ -118,8 +122,8 @@ bool TermBlock::fuse_strip(Rows weight) {
                 .weight = weight.data + strip_ * weight.row_stride * nbytes,
                 .base_row_stride = base_.row_stride,
                 .weight_row_stride = weight.row_stride,
-                .partial = sum,
-                .first = from_zero,
+                .partial = scratch_ + layout_.sum,
+                .first = !summed,
                 .last = true});
 }
 

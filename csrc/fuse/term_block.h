@@ -1,6 +1,7 @@
 // A block of a job with terms of any kind, computed in panels strip by strip.
 #pragma once
 
+#include <cstring>
 #include <optional>
 #include <vector>
 
@@ -82,6 +83,16 @@ class TermBlock {
     }
   }
 
+  // use(m, acc) for every row: the sum of all terms.
+  template <class Use>
+  void for_each_sum(Use use) {
+    while (next_strip()) {
+      std::byte* sum = scratch_ + layout_.sum;
+      if (!sum_strip()) std::memset(sum, 0, shape_.nbytes());
+      for (int64_t m = 0; m < shape_.rows; ++m) use(strip_ + m, shape_.row(sum, m));
+    }
+  }
+
   RowShape row_shape() const;
 
  private:
@@ -99,6 +110,7 @@ class TermBlock {
 
   bool next_strip();
   bool fuse_strip(Rows weight);
+  bool sum_strip();
   Operands& begin(size_t term);
   void prepare(Operand& operand, const Matrix& matrix, double scale);
   PanelRow row_of(Operand& operand, int64_t m);

@@ -26,7 +26,7 @@ int checked(const char* function, int threads) {
 }  // namespace
 
 FileBlocks::FileBlocks(const char* function, int threads, const std::optional<std::string>& isa)
-    : workers_(workers(checked(function, threads))),
+    : workers_(lora_mmap::workers(checked(function, threads))),
       vectorised_(choose_kernel(isa).name() != "scalar"),
       most_nbytes_(std::min(kMostNbytes, scratch_of_each(threads, kScratchNbytes))) {}
 
@@ -36,12 +36,13 @@ void FileBlocks::add(const FilePart& part, int64_t row_step, int64_t col_step) {
   schedule_.add(reader.rows(), reader.cols(), reader.tiling(row_step, col_step, most_nbytes_));
 }
 
-void FileBlocks::for_each(const Use& use) const {
+void FileBlocks::for_each(const std::function<void(const Work&)>& use) const {
   std::vector<Workspace> workspaces(static_cast<size_t>(workers_));
   parallel_for(workers_, schedule_.blocks(), [&](int worker, int64_t index) {
     const FloatEnv env;
     const size_t part = schedule_.job_of(index);
-    use(part, readers_[part], schedule_.block(part, index), workspaces[static_cast<size_t>(worker)]);
+    use({part, readers_[part], schedule_.block(part, index), worker,
+         workspaces[static_cast<size_t>(worker)]});
   });
 }
 

@@ -22,13 +22,20 @@ class FileBlocks {
   // itself), but at its ends.
   void add(const FilePart& part, int64_t row_step = 1, int64_t col_step = 1);
 
-  // Called with the number of a part, its reader, and a block of that.
-  using Use =
-      std::function<void(size_t part, const FileReader& reader, const Block& block, Workspace& workspace)>;
+  // A block of a part, and what the worker that takes it lends it.
+  struct Work {
+    size_t part;
+    const FileReader& reader;
+    Block block;
+    int worker;  // below workers()
+    Workspace& workspace;
+  };
+
+  int workers() const { return workers_; }
 
   // Every block once, in any order, on several threads, each under a FloatEnv. The first exception stops what
   // has not begun and is rethrown when all have ended.
-  void for_each(const Use& use) const;
+  void for_each(const std::function<void(const Work&)>& use) const;
 
  private:
   const int workers_;

@@ -70,11 +70,6 @@ Tiling FileReader::tiling(int64_t row_step, int64_t col_step, size_t most_nbytes
   return {row_step, step_cols, scratch_nbytes(row_step, step_cols, step_cols)};
 }
 
-std::byte* FileReader::weight_at(int64_t row, int64_t col) const {
-  return static_cast<std::byte*>(part_.address) +
-         (row * part_.row_stride + col * part_.col_stride) * element_nbytes_;
-}
-
 FileReader::Span FileReader::span_of(const Block& block) const {
   if (!part_.col_map || block.cols == 0) return {block.col, block.cols};
   const int32_t* first = part_.col_map + block.col;
@@ -134,6 +129,13 @@ FileReader::Values FileReader::read(const Block& block, Workspace& workspace) co
   if (!convert_) return {raw, block.cols};
   convert_(raw, next, block.rows * block.cols);
   return {next, block.cols};
+}
+
+Rect FileReader::onto(const Block& block, const Values& values) const {
+  std::byte* weight = static_cast<std::byte*>(part_.address) +
+                      (block.row * part_.row_stride + block.col * part_.col_stride) * element_nbytes_;
+  return {weight,           values.data,       block.rows, block.cols,     part_.row_stride,
+          part_.col_stride, values.row_stride, 1,          element_nbytes_};
 }
 
 }  // namespace lora_mmap

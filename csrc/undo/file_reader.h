@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/convert.h"
+#include "fuse/copy.h"
 #include "fuse/job.h"
 #include "fuse/kernel.h"
 #include "undo/file_part.h"
@@ -29,9 +30,6 @@ class FileReader {
   // of each at least. `most_nbytes`: of scratch, exceeded only by the least blocks.
   Tiling tiling(int64_t row_step, int64_t col_step, size_t most_nbytes) const;
 
-  // The weight's element at this place.
-  std::byte* weight_at(int64_t row, int64_t col) const;
-
   // Values of the weight's type at `data`, row by row.
   struct Values {
     const std::byte* data;
@@ -42,6 +40,9 @@ class FileReader {
   // not what it was when it was opened: nothing that was read from another state of it is returned, as far as
   // the file system's clock resolves. Under a FloatEnv.
   Values read(const Block& block, Workspace& workspace) const;
+
+  // The way of a block's values into the weight.
+  Rect onto(const Block& block, const Values& values) const;
 
  private:
   struct Span {  // of a row of the file

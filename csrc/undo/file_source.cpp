@@ -12,20 +12,6 @@
 namespace lora_mmap {
 namespace {
 
-// The block's elements in the weight on the one side, values of the file on the other.
-Rect rect_of(const FileReader& reader, const Block& block, const FileReader::Values& values) {
-  const FilePart& part = reader.part();
-  return {reader.weight_at(block.row, block.col),
-          values.data,
-          block.rows,
-          block.cols,
-          part.row_stride,
-          part.col_stride,
-          values.row_stride,
-          1,
-          dtype_bits(part.dtype) / 8};
-}
-
 bool equal_rows(const Rect& r) {
   const size_t nbytes = static_cast<size_t>(r.cols * r.element_nbytes);
   for (int64_t m = 0; m < r.rows; ++m)
@@ -79,10 +65,10 @@ std::vector<bool> equals_file(const std::vector<FilePart>& parts, int threads,
                               const std::optional<std::string>& isa) {
   const FileBlocks blocks = blocks_of("equals_file", parts, threads, isa);
   const auto differs = std::make_unique<std::atomic<bool>[]>(parts.size());
-  blocks.for_each([&](size_t part, const FileReader& reader, const Block& block, Workspace& workspace) {
-    if (differs[part].load(std::memory_order_relaxed)) return;
-    if (!equal(rect_of(reader, block, reader.read(block, workspace))))
-      differs[part].store(true, std::memory_order_relaxed);
+  blocks.for_each([&](const FileBlocks::Work& work) {
+    if (differs[work.part].load(std::memory_order_relaxed)) return;
+    if (!equal(work.reader.onto(work.block, work.reader.read(work.block, work.workspace))))
+      differs[work.part].store(true, std::memory_order_relaxed);
   });
   std::vector<bool> equals;
   for (size_t i = 0; i < parts.size(); ++i) equals.push_back(!differs[i]);
@@ -91,8 +77,8 @@ std::vector<bool> equals_file(const std::vector<FilePart>& parts, int threads,
 
 void read_converted(const std::vector<FilePart>& parts, int threads, const std::optional<std::string>& isa) {
   const FileBlocks blocks = blocks_of("read_converted", parts, threads, isa);
-  blocks.for_each([](size_t, const FileReader& reader, const Block& block, Workspace& workspace) {
-    copy_rect(rect_of(reader, block, reader.read(block, workspace)));
+  blocks.for_each([](const FileBlocks::Work& work) {
+    copy_rect(work.reader.onto(work.block, work.reader.read(work.block, work.workspace)));
   });
 }
 

@@ -5,8 +5,7 @@
 
 #include "fuse/scalar_tile.h"
 #include "fuse/weight_format.h"
-#include "undo/corrections.h"
-#include "undo/ordered_bits.h"
+#include "undo/numbering.h"
 
 namespace lora_mmap {
 namespace {
@@ -60,28 +59,6 @@ bool fuse_each(const Job& job, const Block& tile, const void* x, void* fused, Wo
   return overflow;
 }
 
-// Corrections of one tile, element by element.
-template <class Bits>
-class Numbering {
- public:
-  Numbering(const Corrections& corrections, const void* pristine, int64_t count)
-      : numbers_(static_cast<Bits*>(corrections.numbers)),
-        nonzero_(corrections.nonzero),
-        pristine_(static_cast<const Bits*>(pristine)) {
-    std::fill_n(nonzero_, (count + kCorrectionBlock - 1) / kCorrectionBlock * (kCorrectionBlock / 64), 0);
-  }
-
-  void add(int64_t i, Bits guess) {
-    numbers_[i] = steps_between(guess, pristine_[i]);
-    nonzero_[i / 64] |= uint64_t{numbers_[i] != 0} << (i % 64);
-  }
-
- private:
-  Bits* numbers_;
-  uint64_t* nonzero_;
-  const Bits* pristine_;
-};
-
 }  // namespace
 
 size_t ScalarTiles::scratch_nbytes(const Job&, const Block&) const {
@@ -113,20 +90,6 @@ void ScalarTiles::undo(const Job& job, const Block& tile, void* values, Workspac
       bits[i] = undone<Format>(bits[i], acc);
     });
   });
-}
-
-void ScalarTiles::compare(DType dtype, int64_t count, const void* values, const void* pristine,
-                          const Corrections& corrections) const {
-  visit_weight_format(dtype, [&]<class Format>(Format) {
-    using Bits = typename Format::Bits;
-    Numbering<Bits> numbering(corrections, pristine, count);
-    for (int64_t i = 0; i < count; ++i) numbering.add(i, static_cast<const Bits*>(values)[i]);
-  });
-}
-
-const TileKernel& choose_tile_kernel(std::string_view) {
-  static const ScalarTiles scalar;
-  return scalar;
 }
 
 }  // namespace lora_mmap

@@ -13,8 +13,6 @@ class ScalarTiles final : public TileKernel {
   bool fuse(const Job& job, const Block& tile, const void* x, const void* pristine, void* fused,
             const Corrections& corrections, Workspace& workspace) const override;
   void undo(const Job& job, const Block& tile, void* values, Workspace& workspace) const override;
-  void compare(DType dtype, int64_t count, const void* values, const void* pristine,
-               const Corrections& corrections) const override;
   HashSteps hash() const override { return hash_steps; }
 };
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "fuse/kernel.h"
 #include "undo/tile_hash.h"
@@ -34,10 +35,6 @@ class TileKernel {
 
   // values = round(values - acc), +0 for -0, where they are finite. No term needs the base.
   virtual void undo(const Job& job, const Block& tile, void* values, Workspace& workspace) const = 0;
-
-  // What leads from `values` to `pristine`, both of `count` elements.
-  virtual void compare(DType dtype, int64_t count, const void* values, const void* pristine,
-                       const Corrections& corrections) const = 0;
 
   virtual HashSteps hash() const = 0;
 };

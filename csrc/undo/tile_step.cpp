@@ -4,7 +4,8 @@
 
 #include "base/fault_points.h"
 #include "fuse/copy.h"
-#include "undo/corrections.h"
+#include "fuse/weight_format.h"
+#include "undo/numbering.h"
 
 namespace lora_mmap {
 namespace {
@@ -30,9 +31,10 @@ struct ValuesLayout {
     base = pristine + values;
     fused = base + values;
     numbers = fused + values;
-    nonzero = numbers + (has_corrections ? values : 0);
-    const auto blocks = static_cast<size_t>((elements + kCorrectionBlock - 1) / kCorrectionBlock);
-    coded = nonzero + round_up_64(blocks * kCorrectionBlock / 8);
+    const int64_t blocks = (elements + kCorrectionBlock - 1) / kCorrectionBlock;
+    const auto in_blocks = static_cast<size_t>(has_corrections ? blocks * kCorrectionBlock : 0);
+    nonzero = numbers + in_blocks * element_nbytes;
+    coded = nonzero + round_up_64(in_blocks / 8);
     nbytes = coded + (has_corrections ? round_up_64(most_coded_nbytes(elements, element_nbytes)) : 0);
   }
 };
@@ -126,10 +128,19 @@ class TileStep {
     if (has_terms)
       overflow = kernel_.fuse(next.job, tile_, x, pristine(), fused, corrections, scratch_.next);
     else
-      kernel_.compare(step_.dtype(), elements_, x, pristine(), corrections);
+      compare(x, corrections);
     const size_t coded_nbytes = encode(corrections);
     record.keep(index_, hash(has_terms ? fused : x), coded(), coded_nbytes);
     return overflow;
+  }
+
+  // What leads from x, with no terms in between, to the pristine values.
+  void compare(const void* x, const Corrections& corrections) {
+    visit_weight_format(step_.dtype(), [&]<class Format>(Format) {
+      using Bits = typename Format::Bits;
+      Numbering<Bits> numbering(corrections, pristine(), elements_);
+      for (int64_t i = 0; i < elements_; ++i) numbering.add(i, static_cast<const Bits*>(x)[i]);
+    });
   }
 
   uint8_t* coded() { return reinterpret_cast<uint8_t*>(values_ + layout_.coded); }

@@ -1,0 +1,162 @@
+#include "fuse/packed_block.h"
+
+#include <algorithm>
+
+#include "fuse/factor.h"
+
+namespace lora_mmap {
+namespace {
+
+int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+int64_t compute_nbytes(const Job& job) {
+  return job.dtype == DType::F64 ? 8 : 4;
+}
+
+// Row stride of packed B, in elements: whole cache lines.
+int64_t up_stride(const Job& job) {
+  return round_up(std::max<int64_t>(rank_block(job), 1), 64 / compute_nbytes(job));
+}
+
+}  // namespace
+
+int64_t rank_block(const Job& job) {
+  const int64_t most = job.dtype == DType::F64 ? 112 : 256;  // the smallest block of either takes 81 KiB
+  const int64_t rank = total_rank(job);
+  const int64_t blocks = (rank + most - 1) / most;
+  return blocks ? (rank + blocks - 1) / blocks : 0;
+}
+
+PackedLayout::PackedLayout(const TileOps& ops, const Job& job, int64_t rows, int64_t cols, bool keeps_sums) {
+  const int64_t size = compute_nbytes(job);
+  const int64_t rank = rank_block(job);
+  const int64_t padded_cols = round_up(cols, ops.panel_nbytes / size);
+  const int64_t padded_rows = round_up(rows, ops.rows);
+  const bool has_partial = keeps_sums || total_rank(job) > rank;
+  up = static_cast<size_t>(rank * padded_cols * size);
+  row = up + static_cast<size_t>(padded_rows * up_stride(job) * size);
+  partial = row + static_cast<size_t>(round_up(std::max(padded_cols, rank) * 8, 64));
+  nbytes = partial + static_cast<size_t>(has_partial ? padded_rows * padded_cols * size : 0);
+}
+
+PackedBlock::PackedBlock(const TileOps& ops, const Job& job, const Block& block, const PackedLayout& layout,
+                         Workspace& workspace, std::byte* scratch, double sign)
+    : ops_(ops),
+      job_(job),
+      block_(block),
+      size_(compute_nbytes(job)),
+      rank_(total_rank(job)),
+      rank_block_(rank_block(job)),
+      up_stride_(up_stride(job)),
+      layout_(layout),
+      workspace_(workspace),
+      scratch_(scratch),
+      sign_(sign) {}
+
+template <class Use>
+void PackedBlock::for_each_rank_block(Use use) {
+  int64_t begin = 0;
+  do {
+    const int64_t end = std::min(begin + rank_block_, rank_);
+    pack(begin, end);
+    use(begin, end);
+    begin = end;
+  } while (begin < rank_);
+}
+
+bool PackedBlock::fuse(const void* base, int64_t base_stride, void* weight, int64_t weight_stride) {
+  bool overflow = false;
+  for_each_rank_block([&](int64_t begin, int64_t end) {
+    overflow |= ops_.sweep(job_.dtype, {.up = scratch_ + layout_.up,
+                                        .down = scratch_ + layout_.down,
+                                        .up_stride = up_stride_,
+                                        .rank = end - begin,
+                                        .rows = block_.rows,
+                                        .cols = block_.cols,
+                                        .base = base,
+                                        .weight = weight,
+                                        .base_row_stride = base_stride,
+                                        .weight_row_stride = weight_stride,
+                                        .partial = scratch_ + layout_.partial,
+                                        .first = begin == 0,
+                                        .last = end == rank_});
+  });
+  return overflow;
+}
+
+PackedBlock::Sums PackedBlock::sum() {
+  for_each_rank_block([&](int64_t begin, int64_t end) { sweep_sums(end - begin, begin == 0); });
+  return {{block_.rows, block_.cols, ops_.rows, ops_.panel_nbytes, size_}, scratch_ + layout_.partial};
+}
+
+// The full groups at once, then row by row (see PanelBlock).
+void PackedBlock::sweep_sums(int64_t ranks, bool first) {
+  const PanelBlock shape{block_.rows, block_.cols, ops_.rows, ops_.panel_nbytes, size_};
+  const std::byte* down = scratch_ + layout_.down;
+  for (int64_t row = 0, rows = shape.rows_in_groups(); row < block_.rows; row += rows, rows = 1) {
+    if (rows == 0) rows = 1;
+    ops_.sweep(job_.dtype, {.up = scratch_ + layout_.up + row * up_stride_ * size_,
+                            .down = down,
+                            .up_stride = up_stride_,
+                            .rank = ranks,
+                            .rows = rows,
+                            .cols = block_.cols,
+                            .base = down,
+                            .weight = nullptr,
+                            .base_row_stride = 0,
+                            .weight_row_stride = 0,
+                            .partial = scratch_ + layout_.partial + row * shape.row_nbytes(),
+                            .first = first,
+                            .last = false});
+  }
+}
+
+// Ranks [begin, end) of all terms laid end to end. Blocks come in the order of their rows within a range of
+// columns, so A is often still there from the block before.
+void PackedBlock::pack(int64_t begin, int64_t end) {
+  const Workspace::Packed wanted{&job_, block_.col};
+  const bool keep = rank_ <= rank_block_;
+  const bool down_is_packed = keep && workspace_.packed == wanted;
+  workspace_.packed = keep ? wanted : Workspace::Packed{};
+  int64_t first = 0;
+  for (const Term& term : job_.terms) {
+    const int64_t from = std::max(begin - first, int64_t{0});
+    const int64_t to = std::min(end - first, term.matrix.rank);
+    if (from < to) {
+      if (!down_is_packed) pack_down(term.matrix, from, to, first + from - begin, end - begin);
+      pack_up(term.matrix, sign_ * term.scale, from, to, first + from - begin);
+    }
+    first += term.matrix.rank;
+  }
+}
+
+// Rows [from, to) of the term's A become rows `slot`... of every panel of `block_rank` rows.
+void PackedBlock::pack_down(const Matrix& term, int64_t from, int64_t to, int64_t slot, int64_t block_rank) {
+  const int32_t* map = term.col_map ? term.col_map + block_.col : nullptr;
+  for (int64_t r = from; r < to; ++r, ++slot) {
+    const int64_t first = r * term.down_row_stride + (map ? 0 : block_.col * term.down_col_stride);
+    const std::byte* data = element_at(term.down, term.down_dtype, first);
+    const FactorRow row = packable({term.down_dtype, data, term.down_col_stride, map}, block_.cols);
+    ops_.pack_down(job_.dtype, row.dtype, row.data, block_.cols,
+                   scratch_ + layout_.down + slot * ops_.panel_nbytes, block_rank * ops_.panel_nbytes);
+  }
+}
+
+void PackedBlock::pack_up(const Matrix& term, double scale, int64_t from, int64_t to, int64_t slot) {
+  for (int64_t m = 0; m < block_.rows; ++m) {
+    const int64_t up_row = term.row_map ? term.row_map[block_.row + m] : block_.row + m;
+    const int64_t first = up_row * term.up_row_stride + from * term.up_col_stride;
+    const std::byte* data = element_at(term.up, term.up_dtype, first);
+    const FactorRow row = packable({term.up_dtype, data, term.up_col_stride}, to - from);
+    ops_.pack_up(job_.dtype, row.dtype, row.data, to - from, scale,
+                 scratch_ + layout_.up + (m * up_stride_ + slot) * size_);
+  }
+}
+
+FactorRow PackedBlock::packable(const FactorRow& row, int64_t count) {
+  return packable_row(job_.dtype, row, count, scratch_ + layout_.row);
+}
+
+}  // namespace lora_mmap

@@ -1,0 +1,66 @@
+// A block of a job whose terms are all low-rank: factors packed, then swept.
+#pragma once
+
+#include "fuse/factor.h"
+#include "fuse/packed.h"
+#include "fuse/panels.h"
+
+namespace lora_mmap {
+
+// How many ranks are summed at a time: all of them, or even parts. With more than these the accumulators go
+// to memory and back, which costs less than the columns and rows that A and B would leave room for.
+int64_t rank_block(const Job& job);
+
+// Offsets into a worker's scratch for a block of `rows` x `cols`.
+struct PackedLayout {
+  size_t down = 0;  // A of one rank block, in panels
+  size_t up;        // B * scale of one rank block
+  size_t row;       // one row of a factor, gathered or converted
+  size_t partial;   // accumulators, when there are several rank blocks or the sums are wanted
+  size_t nbytes;
+
+  PackedLayout(const TileOps& ops, const Job& job, int64_t rows, int64_t cols, bool keeps_sums = false);
+};
+
+class PackedBlock {
+ public:
+  // `scratch` is the workspace's, with `layout` from its beginning. `sign`, 1 or -1, goes to every scale. All
+  // references outlive the object.
+  PackedBlock(const TileOps& ops, const Job& job, const Block& block, const PackedLayout& layout,
+              Workspace& workspace, std::byte* scratch, double sign = 1);
+
+  // weight = round(base + acc), strides of rows in elements. True if a result is not finite where the base
+  // is.
+  bool fuse(const void* base, int64_t base_stride, void* weight, int64_t weight_stride);
+
+  // acc in panels, in the scratch. Needs a layout that keeps sums.
+  struct Sums {
+    PanelBlock shape;
+    std::byte* panels;
+  };
+  Sums sum();
+
+ private:
+  // Calls use(begin, end) for the rank blocks, packed.
+  template <class Use>
+  void for_each_rank_block(Use use);
+  void sweep_sums(int64_t ranks, bool first);
+  void pack(int64_t begin, int64_t end);
+  void pack_down(const Matrix& term, int64_t from, int64_t to, int64_t slot, int64_t block_rank);
+  void pack_up(const Matrix& term, double scale, int64_t from, int64_t to, int64_t slot);
+  FactorRow packable(const FactorRow& row, int64_t count);
+
+  const TileOps& ops_;
+  const Job& job_;
+  const Block& block_;
+  const int64_t size_;
+  const int64_t rank_;
+  const int64_t rank_block_;
+  const int64_t up_stride_;
+  const PackedLayout& layout_;
+  Workspace& workspace_;
+  std::byte* scratch_;
+  const double sign_;
+};
+
+}  // namespace lora_mmap

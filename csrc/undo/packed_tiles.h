@@ -1,0 +1,35 @@
+// The fast way: sums in panels, as PackedKernel makes them, and rows of a tile against them in registers.
+#pragma once
+
+#include "fuse/element_ops.h"
+#include "fuse/packed.h"
+#include "undo/row_ops.h"
+#include "undo/tile_kernel.h"
+
+namespace lora_mmap {
+
+class PackedTiles final : public TileKernel {
+ public:
+  // All of one instruction set; they outlive the kernel.
+  PackedTiles(const TileOps& ops, const ElementOps& elements, const RowOps& rows)
+      : ops_(ops), elements_(elements), rows_(rows) {}
+
+  size_t scratch_nbytes(const Job& job, const Block& tile) const override;
+  bool fuse(const Job& job, const Block& tile, const void* x, void* fused,
+            Workspace& workspace) const override;
+  bool fuse(const Job& job, const Block& tile, const void* x, const void* pristine, void* fused,
+            const Corrections& corrections, Workspace& workspace) const override;
+  void undo(const Job& job, const Block& tile, void* values, Workspace& workspace) const override;
+  HashSteps hash() const override { return rows_.hash_steps; }
+
+ private:
+  // use(m, acc) for every row of the tile; `x`: the base of terms that need one.
+  template <class Use>
+  void for_each_sum(const Job& job, const Block& tile, const void* x, Workspace& workspace, Use use) const;
+
+  const TileOps& ops_;
+  const ElementOps& elements_;
+  const RowOps& rows_;
+};
+
+}  // namespace lora_mmap

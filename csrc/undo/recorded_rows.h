@@ -1,0 +1,121 @@
+// The loops of RowOps, for the file of an instruction set to instantiate. In an unnamed namespace: see
+// fuse/tile.h.
+//
+// A format F is one of fuse/format_<isa>.h with: keep(guess, fused), the bits of `fused` where they are not
+// finite; plus_zeros(row), with +0 for -0; steps(guess, pristine), as steps_between() has them.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "undo/row_ops.h"
+
+namespace lora_mmap {
+namespace {
+
+// The sums of kCols columns.
+template <class F>
+struct PanelSums {
+  typename F::Vec low;
+  typename F::Vec high;
+
+  [[gnu::always_inline]] PanelSums(PanelRow acc, int64_t panel) {
+    const auto* from = reinterpret_cast<const typename F::Scalar*>(acc.data + panel * acc.stride);
+    low = F::load(from);
+    high = F::load(from + F::kCols / 2);
+  }
+};
+
+template <class F>
+[[gnu::always_inline]] inline typename F::Row guess_of(const typename F::Row& fused,
+                                                       const PanelSums<F>& acc) {
+  const typename F::Row guess =
+      F::round(F::subtract(F::low(fused), acc.low), F::subtract(F::high(fused), acc.high));
+  return F::plus_zeros(guess);
+}
+
+// Results that are not finite throughout. True if one is not where x is.
+template <class F>
+[[gnu::noinline]] bool record_left(const PanelSums<F>& acc, typename F::Row fused,
+                                   const typename F::Element* x, const typename F::Element* pristine,
+                                   typename F::Element* to, typename F::Element* numbers) {
+  const bool overflow = F::store_kept(x, to, fused);
+  fused = F::load_row(to);
+  F::store_row(numbers, F::steps(F::keep(guess_of<F>(fused, acc), fused), F::load_row(pristine)));
+  return overflow;
+}
+
+template <class F>
+[[gnu::always_inline]] inline bool record_panel(const PanelSums<F>& acc, const typename F::Element* x,
+                                                const typename F::Element* pristine, typename F::Element* to,
+                                                typename F::Element* numbers) {
+  const typename F::Row base = F::load_row(x);
+  const typename F::Row fused = F::round(F::add(F::low(base), acc.low), F::add(F::high(base), acc.high));
+  if (!F::all_finite(fused)) [[unlikely]]
+    return record_left<F>(acc, fused, x, pristine, to, numbers);
+  F::store_row(to, fused);
+  F::store_row(numbers, F::steps(guess_of<F>(fused, acc), F::load_row(pristine)));
+  return false;
+}
+
+// The last columns of a row, where they are no full panel: the rest counts as NaN, kept and exact.
+template <class F>
+[[gnu::noinline]] bool record_edge(PanelRow acc, const RecordedRow& row, int64_t col) {
+  using Element = typename F::Element;
+  const size_t nbytes = static_cast<size_t>(row.cols - col) * sizeof(Element);
+  Element x[F::kCols], pristine[F::kCols], fused[F::kCols], numbers[F::kCols];
+  std::memset(x, 0xFF, sizeof(x));
+  std::memset(pristine, 0xFF, sizeof(pristine));
+  std::memcpy(x, static_cast<const Element*>(row.x) + col, nbytes);
+  std::memcpy(pristine, static_cast<const Element*>(row.pristine) + col, nbytes);
+  const bool overflow = record_panel<F>(PanelSums<F>(acc, col / F::kCols), x, pristine, fused, numbers);
+  std::memcpy(static_cast<Element*>(row.fused) + col, fused, nbytes);
+  std::memcpy(static_cast<Element*>(row.numbers) + col, numbers, nbytes);
+  return overflow;
+}
+
+template <class F>
+bool record_row_as(PanelRow acc, const RecordedRow& row) {
+  using Element = typename F::Element;
+  const auto* x = static_cast<const Element*>(row.x);
+  const auto* pristine = static_cast<const Element*>(row.pristine);
+  auto* fused = static_cast<Element*>(row.fused);
+  auto* numbers = static_cast<Element*>(row.numbers);
+  bool overflow = false;
+  int64_t col = 0;
+  for (; col + F::kCols <= row.cols; col += F::kCols)
+    overflow |= record_panel<F>(PanelSums<F>(acc, col / F::kCols), x + col, pristine + col, fused + col,
+                                numbers + col);
+  if (col < row.cols) overflow |= record_edge<F>(acc, row, col);
+  return overflow;
+}
+
+template <class F>
+[[gnu::always_inline]] inline void undo_panel(const PanelSums<F>& acc, typename F::Element* values) {
+  const typename F::Row fused = F::load_row(values);
+  F::store_row(values, F::keep(guess_of<F>(fused, acc), fused));
+}
+
+template <class F>
+void undo_row_as(PanelRow acc, int64_t cols, void* values) {
+  auto* to = static_cast<typename F::Element*>(values);
+  int64_t col = 0;
+  for (; col + F::kCols <= cols; col += F::kCols) undo_panel<F>(PanelSums<F>(acc, col / F::kCols), to + col);
+  if (col == cols) return;
+  typename F::Element edge[F::kCols] = {};
+  std::memcpy(edge, to + col, static_cast<size_t>(cols - col) * sizeof(edge[0]));
+  undo_panel<F>(PanelSums<F>(acc, col / F::kCols), edge);
+  std::memcpy(to + col, edge, static_cast<size_t>(cols - col) * sizeof(edge[0]));
+}
+
+template <class F>
+void drop_minus_zeros_as(void* values, int64_t count) {
+  auto* to = static_cast<typename F::Element*>(values);
+  int64_t i = 0;
+  for (; i + F::kCols <= count; i += F::kCols) F::store_row(to + i, F::plus_zeros(F::load_row(to + i)));
+  for (; i < count; ++i)
+    if (static_cast<typename F::Element>(to[i] << 1) == 0) to[i] = 0;
+}
+
+}  // namespace
+}  // namespace lora_mmap

@@ -1,0 +1,43 @@
+// Arithmetic between rows of a tile and their sums in panels, and what else an instruction set does to a
+// tile. The panels are those of the TileOps of the same name, in the weight's own order of columns.
+#pragma once
+
+#include <cstdint>
+
+#include "base/dtype.h"
+#include "fuse/panels.h"
+#include "undo/tile_hash.h"
+
+namespace lora_mmap {
+
+// Contiguous rows of elements.
+struct RecordedRow {
+  int64_t cols;
+  const void* x;
+  const void* pristine;
+  void* fused;
+  void* numbers;
+};
+
+// Weights are F16, BF16 or F32, except for hash_steps.
+struct RowOps {
+  // fused = round(x + acc), the bits of x where it is not finite; numbers = steps_between(what undo_row makes
+  // of fused, pristine). True if a result is not finite where x is.
+  bool (*record_row)(DType weight, PanelRow acc, const RecordedRow& row);
+
+  // values = round(values - acc), +0 for -0, where they are finite.
+  void (*undo_row)(DType weight, PanelRow acc, int64_t cols, void* values);
+
+  // +0 for -0.
+  void (*drop_minus_zeros)(DType weight, void* values, int64_t count);
+
+  // A bit for each of `count` numbers, a multiple of 64, that is not zero.
+  void (*mark_nonzero)(DType weight, const void* numbers, int64_t count, uint64_t* nonzero);
+
+  HashSteps hash_steps;
+};
+
+const RowOps* avx2_row_ops();
+const RowOps* avx512_row_ops();
+
+}  // namespace lora_mmap

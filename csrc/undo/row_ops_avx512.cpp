@@ -1,0 +1,137 @@
+#include "undo/row_ops.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+
+// GCC 12's own header initialises registers with themselves and warns of it (GCC bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+#include "fuse/format_avx512.h"
+#include "undo/recorded_rows.h"
+
+namespace lora_mmap {
+namespace {
+
+template <int Nbytes>
+struct Integers;
+
+template <>
+struct Integers<2> {
+  static __m512i subtract(__m512i a, __m512i b) { return _mm512_sub_epi16(a, b); }
+  static __m512i twice(__m512i a) { return _mm512_add_epi16(a, a); }
+  static __m512i signs(__m512i a) { return _mm512_srai_epi16(a, 15); }
+  static __m512i magnitude() { return _mm512_set1_epi16(0x7FFF); }
+};
+
+template <>
+struct Integers<4> {
+  static __m512i subtract(__m512i a, __m512i b) { return _mm512_sub_epi32(a, b); }
+  static __m512i twice(__m512i a) { return _mm512_add_epi32(a, a); }
+  static __m512i signs(__m512i a) { return _mm512_srai_epi32(a, 31); }
+  static __m512i magnitude() { return _mm512_set1_epi32(0x7FFFFFFF); }
+};
+
+template <class Format>
+struct Recorded : Weight<Format> {
+  using Row = typename Format::Row;
+  using Ints = Integers<sizeof(typename Format::Element)>;
+  static constexpr int kParts = Weight<Format>::kParts;
+
+  static Row keep(Row guess, const Row& fused) {
+    for (int i = 0; i < kParts; ++i)
+      guess.part[i] = Format::blend(Weight<Format>::non_finite(fused.part[i]), guess.part[i], fused.part[i]);
+    return guess;
+  }
+  static Row plus_zeros(Row row) {
+    const __m512i minus_zero = _mm512_xor_si512(Ints::magnitude(), _mm512_set1_epi32(-1));
+    for (int i = 0; i < kParts; ++i)
+      row.part[i] =
+          Format::blend(Format::equal(row.part[i], minus_zero), row.part[i], _mm512_setzero_si512());
+    return row;
+  }
+  static __m512i ordered(__m512i bits) {
+    constexpr int kXorAnd = 0x78;  // a ^ (b & c)
+    return _mm512_ternarylogic_epi32(bits, Ints::signs(bits), Ints::magnitude(), kXorAnd);
+  }
+  static Row steps(const Row& guess, const Row& pristine) {
+    Row numbers;
+    for (int i = 0; i < kParts; ++i) {
+      const __m512i apart = Ints::subtract(ordered(pristine.part[i]), ordered(guess.part[i]));
+      numbers.part[i] = _mm512_xor_si512(Ints::twice(apart), Ints::signs(apart));
+    }
+    return numbers;
+  }
+};
+
+bool record_row(DType weight, PanelRow acc, const RecordedRow& row) {
+  if (weight == DType::F16) return record_row_as<Recorded<F16>>(acc, row);
+  if (weight == DType::BF16) return record_row_as<Recorded<BF16>>(acc, row);
+  return record_row_as<Recorded<F32>>(acc, row);
+}
+
+void undo_row(DType weight, PanelRow acc, int64_t cols, void* values) {
+  if (weight == DType::F16) return undo_row_as<Recorded<F16>>(acc, cols, values);
+  if (weight == DType::BF16) return undo_row_as<Recorded<BF16>>(acc, cols, values);
+  return undo_row_as<Recorded<F32>>(acc, cols, values);
+}
+
+void drop_minus_zeros(DType weight, void* values, int64_t count) {
+  if (weight == DType::F32) return drop_minus_zeros_as<Recorded<F32>>(values, count);
+  return drop_minus_zeros_as<Recorded<F16>>(values, count);
+}
+
+void mark_nonzero(DType weight, const void* numbers, int64_t count, uint64_t* nonzero) {
+  for (int64_t i = 0; i < count; i += 64) {
+    uint64_t marks = 0;
+    if (weight == DType::F32) {
+      const auto* from = static_cast<const uint32_t*>(numbers) + i;
+      for (int k = 0; k < 64; k += 16) {
+        const __m512i numbers_16 = load_bits(from + k);
+        marks |= uint64_t{_mm512_test_epi32_mask(numbers_16, numbers_16)} << k;
+      }
+    } else {
+      const auto* from = static_cast<const uint16_t*>(numbers) + i;
+      const __m512i low = load_bits(from), high = load_bits(from + 32);
+      marks = _mm512_test_epi16_mask(low, low) | uint64_t{_mm512_test_epi16_mask(high, high)} << 32;
+    }
+    *nonzero++ = marks;
+  }
+}
+
+void hash_steps_avx512(uint32_t* lanes, const std::byte* data, size_t steps) {
+  constexpr int kRegisters = kHashLanes / 16;
+  const __m512i factor = _mm512_set1_epi32(static_cast<int32_t>(kHashFactor));
+  __m512i h[kRegisters];
+  for (int i = 0; i < kRegisters; ++i) h[i] = _mm512_load_si512(lanes + 16 * i);
+  for (; steps > 0; --steps, data += kHashStepNbytes)
+#pragma GCC unroll 4
+    for (int i = 0; i < kRegisters; ++i) {
+      const __m512i mixed = _mm512_mullo_epi32(_mm512_xor_si512(h[i], load_bits(data + 64 * i)), factor);
+      h[i] = _mm512_xor_si512(mixed, _mm512_srli_epi32(mixed, 15));
+    }
+  for (int i = 0; i < kRegisters; ++i) _mm512_store_si512(lanes + 16 * i, h[i]);
+}
+
+constexpr RowOps kOps{record_row, undo_row, drop_minus_zeros, mark_nonzero, hash_steps_avx512};
+
+}  // namespace
+
+const RowOps* avx512_row_ops() {
+  return &kOps;
+}
+
+}  // namespace lora_mmap
+
+#else
+
+namespace lora_mmap {
+
+const RowOps* avx512_row_ops() {
+  return nullptr;
+}
+
+}  // namespace lora_mmap
+
+#endif
