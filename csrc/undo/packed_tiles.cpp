@@ -19,7 +19,6 @@ class TileTerms {
         block_(ops, elements, job.dtype, job, tile, needs_, layout_,
                {static_cast<std::byte*>(const_cast<void*>(x)), tile.cols}, workspace) {}
 
-  size_t nbytes() const { return layout_.nbytes; }
   TermBlock& block() { return block_; }
 
  private:
@@ -49,17 +48,19 @@ size_t PackedTiles::scratch_nbytes(const Job& job, const Block& tile) const {
 }
 
 template <class Use>
-void PackedTiles::for_each_sum(const Job& job, const Block& tile, const void* x, Workspace& workspace,
-                               Use use) const {
+void PackedTiles::for_each_sum(const Job& job, const Block& tile, const void* x, const Ahead& ahead,
+                               Workspace& workspace, Use use) const {
   if (!all_low_rank(job))
-    return TileTerms(ops_, elements_, job, tile, x, workspace).block().for_each_sum(use);
+    return TileTerms(ops_, elements_, job, tile, x, workspace)
+        .block()
+        .for_each_sum([&](int64_t m, PanelRow acc) { use(m, 0, tile.cols, acc); });
   const PackedLayout layout(ops_, job, tile.rows, tile.cols, true);
   PackedBlock packed(ops_, job, tile, layout, workspace, workspace.reserve(layout.nbytes));
-  const auto [shape, panels] = packed.sum();
-  for (int64_t m = 0; m < tile.rows; ++m) use(m, shape.row(panels, m));
+  packed.fetch(ahead.data, ahead.row_stride);
+  packed.for_each_sum(use);
 }
 
-bool PackedTiles::fuse(const Job& job, const Block& tile, const void* x, void* fused,
+bool PackedTiles::fuse(const Job& job, const Block& tile, const void* x, void* fused, const Ahead& ahead,
                        Workspace& workspace) const {
   if (!all_low_rank(job))
     return TileTerms(ops_, elements_, job, tile, x, workspace)
@@ -67,18 +68,19 @@ bool PackedTiles::fuse(const Job& job, const Block& tile, const void* x, void* f
         .fuse({static_cast<std::byte*>(fused), tile.cols});
   const PackedLayout layout(ops_, job, tile.rows, tile.cols);
   PackedBlock packed(ops_, job, tile, layout, workspace, workspace.reserve(layout.nbytes));
+  packed.fetch(ahead.data, ahead.row_stride);
   return packed.fuse(x, tile.cols, fused, tile.cols);
 }
 
 bool PackedTiles::fuse(const Job& job, const Block& tile, const void* x, const void* pristine, void* fused,
-                       const Corrections& corrections, Workspace& workspace) const {
-  const int64_t nbytes = tile.cols * (dtype_bits(job.dtype) / 8);
+                       const Corrections& corrections, const Ahead& ahead, Workspace& workspace) const {
+  const int64_t nbytes = dtype_bits(job.dtype) / 8;
   bool overflow = false;
-  for_each_sum(job, tile, x, workspace, [&](int64_t m, PanelRow acc) {
-    const int64_t at = m * nbytes;
+  for_each_sum(job, tile, x, ahead, workspace, [&](int64_t m, int64_t col, int64_t cols, PanelRow acc) {
+    const int64_t at = (m * tile.cols + col) * nbytes;
     overflow |= rows_.record_row(
         job.dtype, acc,
-        {tile.cols, static_cast<const std::byte*>(x) + at, static_cast<const std::byte*>(pristine) + at,
+        {cols, static_cast<const std::byte*>(x) + at, static_cast<const std::byte*>(pristine) + at,
          static_cast<std::byte*>(fused) + at, static_cast<std::byte*>(corrections.numbers) + at});
   });
   const int64_t count = tile.rows * tile.cols;
@@ -89,16 +91,18 @@ bool PackedTiles::fuse(const Job& job, const Block& tile, const void* x, const v
 }
 
 // Low-rank sums come out negative with negative scales, but for the sign of a zero, which is dropped.
-void PackedTiles::undo(const Job& job, const Block& tile, void* values, Workspace& workspace) const {
+void PackedTiles::undo(const Job& job, const Block& tile, void* values, const Ahead& ahead,
+                       Workspace& workspace) const {
   if (all_low_rank(job)) {
     const PackedLayout layout(ops_, job, tile.rows, tile.cols);
     PackedBlock packed(ops_, job, tile, layout, workspace, workspace.reserve(layout.nbytes), -1);
+    packed.fetch(ahead.data, ahead.row_stride);
     packed.fuse(values, tile.cols, values, tile.cols);
     return rows_.drop_minus_zeros(job.dtype, values, tile.rows * tile.cols);
   }
-  for_each_sum(job, tile, values, workspace, [&](int64_t m, PanelRow acc) {
-    rows_.undo_row(job.dtype, acc, tile.cols,
-                   static_cast<std::byte*>(values) + m * tile.cols * (dtype_bits(job.dtype) / 8));
+  const int64_t nbytes = dtype_bits(job.dtype) / 8;
+  for_each_sum(job, tile, values, ahead, workspace, [&](int64_t m, int64_t col, int64_t cols, PanelRow acc) {
+    rows_.undo_row(job.dtype, acc, cols, static_cast<std::byte*>(values) + (m * tile.cols + col) * nbytes);
   });
 }
 

@@ -65,7 +65,7 @@ size_t ScalarTiles::scratch_nbytes(const Job&, const Block&) const {
   return ScalarTile<F64Weight>::kNbytes;
 }
 
-bool ScalarTiles::fuse(const Job& job, const Block& tile, const void* x, void* fused,
+bool ScalarTiles::fuse(const Job& job, const Block& tile, const void* x, void* fused, const Ahead&,
                        Workspace& workspace) const {
   return visit_weight_format(job.dtype, [&]<class Format>(Format) {
     return fuse_each<Format>(job, tile, x, fused, workspace, [](int64_t, auto, auto) {});
@@ -73,7 +73,7 @@ bool ScalarTiles::fuse(const Job& job, const Block& tile, const void* x, void* f
 }
 
 bool ScalarTiles::fuse(const Job& job, const Block& tile, const void* x, const void* pristine, void* fused,
-                       const Corrections& corrections, Workspace& workspace) const {
+                       const Corrections& corrections, const Ahead&, Workspace& workspace) const {
   return visit_weight_format(job.dtype, [&]<class Format>(Format) {
     using Bits = typename Format::Bits;
     Numbering<Bits> numbering(corrections, pristine, tile.rows * tile.cols);
@@ -83,7 +83,8 @@ bool ScalarTiles::fuse(const Job& job, const Block& tile, const void* x, const v
   });
 }
 
-void ScalarTiles::undo(const Job& job, const Block& tile, void* values, Workspace& workspace) const {
+void ScalarTiles::undo(const Job& job, const Block& tile, void* values, const Ahead&,
+                       Workspace& workspace) const {
   visit_weight_format(job.dtype, [&]<class Format>(Format) {
     auto* bits = static_cast<typename Format::Bits*>(values);
     for_each_sum<Format>(job, tile, nullptr, workspace, [&](int64_t i, typename Format::Compute acc) {

@@ -17,6 +17,12 @@ struct Corrections {
   uint64_t* nonzero;
 };
 
+// What a worker works on next: rows of a weight, to be fetched meanwhile. Without data: nothing.
+struct Ahead {
+  const void* data = nullptr;
+  int64_t row_stride = 0;  // in elements; columns are contiguous
+};
+
 class TileKernel {
  public:
   virtual ~TileKernel() = default;
@@ -26,15 +32,16 @@ class TileKernel {
 
   // fused = round(x + acc), the bits of x where it is not finite. True if another result is not. Under a
   // FloatEnv, as everything here. The job's own base is not read.
-  virtual bool fuse(const Job& job, const Block& tile, const void* x, void* fused,
+  virtual bool fuse(const Job& job, const Block& tile, const void* x, void* fused, const Ahead& ahead,
                     Workspace& workspace) const = 0;
 
   // The same, and what leads from undo() of `fused` to `pristine`.
   virtual bool fuse(const Job& job, const Block& tile, const void* x, const void* pristine, void* fused,
-                    const Corrections& corrections, Workspace& workspace) const = 0;
+                    const Corrections& corrections, const Ahead& ahead, Workspace& workspace) const = 0;
 
   // values = round(values - acc), +0 for -0, where they are finite. No term needs the base.
-  virtual void undo(const Job& job, const Block& tile, void* values, Workspace& workspace) const = 0;
+  virtual void undo(const Job& job, const Block& tile, void* values, const Ahead& ahead,
+                    Workspace& workspace) const = 0;
 
   virtual HashSteps hash() const = 0;
 };

@@ -50,12 +50,14 @@ void store(const void* from, const Side& to, const Block& tile) {
 
 class TileStep {
  public:
-  TileStep(const TileKernel& kernel, const PreparedStep& step, int64_t index, TileScratch& scratch)
+  TileStep(const TileKernel& kernel, const PreparedStep& step, int64_t index, const Ahead& ahead,
+           TileScratch& scratch)
       : kernel_(kernel),
         step_(step),
         index_(index),
         tile_(step.grid().tile(index)),
         elements_(tile_.rows * tile_.cols),
+        ahead_(ahead),
         nbytes_(static_cast<size_t>(elements_) * (dtype_bits(step.dtype()) / 8)),
         layout_(step.dtype(), elements_),
         scratch_(scratch),
@@ -91,7 +93,7 @@ class TileStep {
       load(old.values, tile_, pristine());
       return true;
     }
-    if (!old.job.terms.empty()) kernel_.undo(old.job, tile_, pristine(), scratch_.old);
+    if (!old.job.terms.empty()) kernel_.undo(old.job, tile_, pristine(), ahead_, scratch_.old);
     correct(*old.record);
     return true;
   }
@@ -118,7 +120,7 @@ class TileStep {
     const bool is_new = record.state(index_) == TileState::untouched;
     const bool has_terms = !next.job.terms.empty();
     if (!is_new || !record.has_corrections()) {
-      const bool overflow = has_terms && kernel_.fuse(next.job, tile_, x, fused, scratch_.next);
+      const bool overflow = has_terms && kernel_.fuse(next.job, tile_, x, fused, ahead_, scratch_.next);
       if (is_new) record.keep(index_, hash(has_terms ? fused : x), nullptr, 0);
       return overflow;
     }
@@ -126,7 +128,7 @@ class TileStep {
                                   reinterpret_cast<uint64_t*>(values_ + layout_.nonzero)};
     bool overflow = false;
     if (has_terms)
-      overflow = kernel_.fuse(next.job, tile_, x, pristine(), fused, corrections, scratch_.next);
+      overflow = kernel_.fuse(next.job, tile_, x, pristine(), fused, corrections, ahead_, scratch_.next);
     else
       compare(x, corrections);
     const size_t coded_nbytes = encode(corrections);
@@ -160,6 +162,7 @@ class TileStep {
   const int64_t index_;
   const Block tile_;
   const int64_t elements_;
+  const Ahead ahead_;
   const size_t nbytes_;
   const ValuesLayout layout_;
   TileScratch& scratch_;
@@ -172,17 +175,23 @@ bool is_due(const PreparedStep& step, int64_t index) {
   return !step.next() || step.next()->record->state(index) != TileState::written;
 }
 
+// The weight's rows at tile `index`, where they are contiguous.
+Ahead ahead_of(const PreparedStep& step, int64_t index) {
+  if (index < 0 || step.weight().col_stride != 1) return {};
+  return {step.weight().at(step.grid().tile(index)), step.weight().row_stride};
+}
+
 }  // namespace
 
 size_t tile_values_nbytes(DType dtype, int64_t elements) {
   return ValuesLayout(dtype, elements).nbytes;
 }
 
-TileOutcome take_tile(const TileKernel& kernel, const PreparedStep& step, int64_t index, bool force,
-                      TileScratch& scratch) {
+TileOutcome take_tile(const TileKernel& kernel, const PreparedStep& step, int64_t index, int64_t next,
+                      bool force, TileScratch& scratch) {
   if (!is_due(step, index)) return TileOutcome::done;
   fault_point(FaultPoint::tile);
-  return TileStep(kernel, step, index, scratch).run(force);
+  return TileStep(kernel, step, index, ahead_of(step, next), scratch).run(force);
 }
 
 }  // namespace lora_mmap
