@@ -123,20 +123,21 @@ LORA_MMAP_DEVICE Corrections count_corrections(Patch<u32>& steps) {
   return {{mask, rank.before & 0xFFFFU, rank.before >> 16}, rank.total & 0xFFFFU, rank.total >> 16};
 }
 
-template <class Format>
-LORA_MMAP_DEVICE void encode(const Coded<Format>& coded, Share32 share, const Patch<u32>& steps,
-                             Patch<u32>& pristine) {
+// `pristine` as in Kept.
+template <class Format, class Kept>
+LORA_MMAP_DEVICE void encode(const Coded<Format>& coded, Share32 share, Patch<u32>& steps,
+                             const Kept& pristine) {
   if (coded.count == 0) return;
   if (!coded.is_list()) *pointer_to<u32>(coded.address + threadIdx.x * 4) = share.mask;
   u32 number = threadIdx.x * 32;
-  pristine.for_each([&](u32& each, int m, int n) {
-    if (steps.value[m][n] != 0) {
-      const u32 byte = byte_of_steps(steps.value[m][n]);
+  steps.for_each([&](u32& each, int m, int n) {
+    if (each != 0) {
+      const u32 byte = byte_of_steps(each);
       if (coded.is_list()) *pointer_to<u16>(coded.number(share.first)) = static_cast<u16>(number);
       *pointer_to<u8>(coded.byte(share.first++)) = static_cast<u8>(byte);
       if (byte == kEscape)
         *pointer_to<typename Format::Bits>(coded.escape(share.escape++)) =
-            static_cast<typename Format::Bits>(each);
+            static_cast<typename Format::Bits>(pristine.at(m, n));
     }
     ++number;
   });
