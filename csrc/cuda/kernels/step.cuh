@@ -224,13 +224,12 @@ LORA_MMAP_DEVICE bool fuse_tile(const StepParams& params, const StepTile<kTerms>
     at.load(at.row.base, fused);
   else
     take(pristine, fused);
-  const bool overflow = fuse(at.row, acc, fused);
+  if (fuse(at.row, acc, fused)) tell(params, at.row, kOverflow);
   if (at.next()->state == kUntouched) {
     if (at.row.corrections != 0 && !keep(at, acc, fused, pristine)) return false;
     const u64 hash = hash_tile(fused);
     if (threadIdx.x == 0) at.next()->hash = hash;
   }
-  if (overflow) tell(params, at.row, kOverflow);
   at.store(at.row.weight, fused);
   return true;
 }
