@@ -103,10 +103,10 @@ LORA_MMAP_DEVICE void undo(const StepTile<kTerms>& at, const Patch<float>& acc, 
   with_format(at.row.type, [&](auto tag) {
     using Format = typename decltype(tag)::Type;
     bits.for_each([&](u32& each, int m, int n) { each = undone_element<Format>(each, acc.value[m][n]); });
-    const TileRecord& old = *at.old();
-    const u64 coded = coded_address(at.row.old_record, at.row.n_tiles, old.offset);
-    correct(Coded<Format>{coded, old.count, old.escapes}, bits);
   });
+  const TileRecord& old = *at.old();
+  const u64 coded = coded_address(at.row.old_record, at.row.n_tiles, old.offset);
+  correct({coded, old.count, old.escapes, element_nbytes(at.row.type)}, bits);
 }
 template <Terms kTerms>
 LORA_MMAP_DEVICE void undo(const StepTile<kTerms>&, const Patch<double>&, Patch<u64>&) {
@@ -160,28 +160,28 @@ LORA_MMAP_DEVICE u32 take_words(const StepRow& row, u32 words) {
 template <Terms kTerms>
 LORA_MMAP_DEVICE bool keep(const StepTile<kTerms>& at, const Patch<float>& acc, Patch<u32>& fused,
                            const Kept<kTerms, u32>& pristine) {
-  bool kept = true;
+  const u32 nbytes = element_nbytes(at.row.type);
+  Patch<u32> steps;
   with_format(at.row.type, [&](auto tag) {
     using Format = typename decltype(tag)::Type;
-    Patch<u32> steps;
     steps.for_each([&](u32& each, int m, int n) {
       const u32 guess = undone_element<Format>(fused.value[m][n], acc.value[m][n]);
-      each = steps_between<Format>(guess, pristine.at(m, n));
+      each = steps_between(sizeof(typename Format::Bits), guess, pristine.at(m, n));
     });
-    const Corrections found = count_corrections(steps);
-    Coded<Format> coded{0, found.count, found.escapes};
-    const u32 offset = take_words(at.row, coded.words());
-    kept = offset != kNoRoom;
-    if (!kept) return;
-    coded.address = coded_address(at.row.new_record, at.row.n_tiles, offset);
-    encode(coded, found.share, steps, pristine);
-    if (threadIdx.x != 0) return;
+  });
+  const Corrections found = count_corrections(steps);
+  Coded coded{0, found.count, found.escapes, nbytes};
+  const u32 offset = take_words(at.row, coded.words());
+  if (offset == kNoRoom) return false;
+  coded.address = coded_address(at.row.new_record, at.row.n_tiles, offset);
+  encode(coded, found.share, steps, pristine);
+  if (threadIdx.x == 0) {
     TileRecord& next = *at.next();
     next.offset = offset;
     next.count = static_cast<u16>(found.count);
     next.escapes = static_cast<u16>(found.escapes);
-  });
-  return kept;
+  }
+  return true;
 }
 template <Terms kTerms>
 LORA_MMAP_DEVICE bool keep(const StepTile<kTerms>&, const Patch<double>&, Patch<u64>&,
@@ -282,10 +282,12 @@ LORA_MMAP_DEVICE bool step_tile(const StepParams& params, const StepTile<kTerms>
 template <Terms kTerms, class T>
 LORA_MMAP_DEVICE void step_tiles(const StepParams& params) {
   const StepRow* steps = pointer_to<const StepRow>(params.steps);
+  u32 owner = 0;
 #pragma unroll 1
   for (u32 number = blockIdx.x; number < params.n_tiles; number += gridDim.x) {
-    const Tile tile = tile_at(steps, params.n_steps, kPatchTile<T>, number, 0);
-    const StepRow& row = steps[tile.owner];
+    const Tile tile = tile_at(steps, params.n_steps, kPatchTile<T>, number, owner);
+    owner = tile.owner;
+    const StepRow& row = steps[owner];
     const StepTile<kTerms> at{row, tile, number};
     const bool due = (row.old_record == 0 || at.old()->state == kWritten) &&
                      (row.new_record == 0 || at.next()->state != kWritten);
