@@ -110,8 +110,10 @@ class HostSite(Site):
         pass
 
     def roll_back(self) -> None:
-        """Every move taken back, the last one first; one that had stopped in the middle as far as it had come. Where the
-        factors that this takes are out of reach nothing is: records say how far it came, and a repeated call goes on."""
+        """Every move taken back, the last one first; one that had stopped in the middle as far as it had come.
+
+        Nothing is where the factors that this takes are out of reach: a repeated call goes on where this one stopped.
+        """
         self._reserve = None
         if not self._replayable:
             return
