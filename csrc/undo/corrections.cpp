@@ -154,8 +154,29 @@ uint8_t* put_block(const Number* block, const uint64_t* nonzero, int64_t size, u
   return put_numbers(sparse.numbers.data(), set, width, out + position_nbytes);
 }
 
+// The guesses of one block.
 template <class Number>
-const uint8_t* apply_raw(const uint8_t* in, Number* guesses, int64_t size) {
+class BlockGuesses {
+ public:
+  BlockGuesses(const Guesses<Number>& all, int64_t first, int64_t size)
+      : all_(all), first_(first), in_one_row_(first % all.cols + size <= all.cols) {
+    row_ = all.data + first / all.cols * all.row_stride + first % all.cols;
+  }
+
+  Number& operator[](int64_t i) const {
+    if (in_one_row_) return row_[i];
+    return all_.data[(first_ + i) / all_.cols * all_.row_stride + (first_ + i) % all_.cols];
+  }
+
+ private:
+  const Guesses<Number>& all_;
+  int64_t first_;
+  bool in_one_row_;
+  Number* row_;
+};
+
+template <class Number>
+const uint8_t* apply_raw(const uint8_t* in, const BlockGuesses<Number>& guesses, int64_t size) {
   for (int64_t i = 0; i < size; ++i, in += sizeof(Number)) {
     Number number;
     std::memcpy(&number, in, sizeof(Number));
@@ -186,7 +207,7 @@ class Positions {
 };
 
 template <class Number>
-const uint8_t* apply_block(const uint8_t* in, Number* guesses, int64_t size) {
+const uint8_t* apply_block(const uint8_t* in, const BlockGuesses<Number>& guesses, int64_t size) {
   const int64_t set = *in++;
   if (set == 0) return in;
   if (set == kRaw) return apply_raw(in, guesses, size);
@@ -224,15 +245,18 @@ size_t encode_corrections(const Number* numbers, const uint64_t* nonzero, int64_
 }
 
 template <class Number>
-void apply_corrections(const uint8_t* coded, size_t coded_nbytes, Number* guesses, int64_t count) {
+void apply_corrections(const uint8_t* coded, size_t coded_nbytes, const Guesses<Number>& guesses) {
   if (coded_nbytes == 0) return;
-  for (int64_t at = 0; at < count; at += kCorrectionBlock)
-    coded = apply_block(coded, guesses + at, std::min(kCorrectionBlock, count - at));
+  const int64_t count = guesses.rows * guesses.cols;
+  for (int64_t at = 0; at < count; at += kCorrectionBlock) {
+    const int64_t size = std::min(kCorrectionBlock, count - at);
+    coded = apply_block(coded, BlockGuesses<Number>(guesses, at, size), size);
+  }
 }
 
 template size_t encode_corrections(const uint16_t*, const uint64_t*, int64_t, uint8_t*);
 template size_t encode_corrections(const uint32_t*, const uint64_t*, int64_t, uint8_t*);
-template void apply_corrections(const uint8_t*, size_t, uint16_t*, int64_t);
-template void apply_corrections(const uint8_t*, size_t, uint32_t*, int64_t);
+template void apply_corrections(const uint8_t*, size_t, const Guesses<uint16_t>&);
+template void apply_corrections(const uint8_t*, size_t, const Guesses<uint32_t>&);
 
 }  // namespace lora_mmap

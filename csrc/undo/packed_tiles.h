@@ -15,19 +15,19 @@ class PackedTiles final : public TileKernel {
       : ops_(ops), elements_(elements), rows_(rows) {}
 
   size_t scratch_nbytes(const Job& job, const Block& tile) const override;
-  bool fuse(const Job& job, const Block& tile, const void* x, void* fused, const Ahead& ahead,
+  bool fuse(const Job& job, const Block& tile, TileRows x, TileRows fused, TileRows ahead,
             Workspace& workspace) const override;
-  bool fuse(const Job& job, const Block& tile, const void* x, const void* pristine, void* fused,
-            const Corrections& corrections, const Ahead& ahead, Workspace& workspace) const override;
-  void undo(const Job& job, const Block& tile, void* values, const Ahead& ahead,
+  bool record(const Job& job, const Block& tile, TileRows x, TileRows pristine, TileRows fused,
+              const Corrections& corrections, TileRows ahead, Workspace& workspace) const override;
+  void undo(const Job& job, const Block& tile, TileRows fused, TileRows undone, TileRows ahead,
             Workspace& workspace) const override;
   HashSteps hash() const override { return rows_.hash_steps; }
 
  private:
   // use(m, col, cols, acc) for all of the tile; `x`: the base of terms that need one.
   template <class Use>
-  void for_each_sum(const Job& job, const Block& tile, const void* x, const Ahead& ahead,
-                    Workspace& workspace, Use use) const;
+  void for_each_sum(const Job& job, const Block& tile, TileRows x, TileRows ahead, Workspace& workspace,
+                    Use use) const;
 
   const TileOps& ops_;
   const ElementOps& elements_;

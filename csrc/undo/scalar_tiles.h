@@ -8,11 +8,11 @@ namespace lora_mmap {
 class ScalarTiles final : public TileKernel {
  public:
   size_t scratch_nbytes(const Job& job, const Block& tile) const override;
-  bool fuse(const Job& job, const Block& tile, const void* x, void* fused, const Ahead& ahead,
+  bool fuse(const Job& job, const Block& tile, TileRows x, TileRows fused, TileRows ahead,
             Workspace& workspace) const override;
-  bool fuse(const Job& job, const Block& tile, const void* x, const void* pristine, void* fused,
-            const Corrections& corrections, const Ahead& ahead, Workspace& workspace) const override;
-  void undo(const Job& job, const Block& tile, void* values, const Ahead& ahead,
+  bool record(const Job& job, const Block& tile, TileRows x, TileRows pristine, TileRows fused,
+              const Corrections& corrections, TileRows ahead, Workspace& workspace) const override;
+  void undo(const Job& job, const Block& tile, TileRows fused, TileRows undone, TileRows ahead,
             Workspace& workspace) const override;
   HashSteps hash() const override { return hash_steps; }
 };

@@ -69,6 +69,13 @@ uint64_t HashInPieces::value() const {
   return fold(lanes_, nbytes_);
 }
 
+uint64_t hash_of_rows(const std::byte* data, int64_t rows, size_t row_nbytes, int64_t row_stride_nbytes,
+                      HashSteps take) {
+  HashInPieces hash;
+  for (int64_t m = 0; m < rows; ++m) hash.take(data + m * row_stride_nbytes, row_nbytes, take);
+  return hash.value();
+}
+
 uint64_t hash_bytes(const void* data, size_t nbytes, int threads) {
   if (threads < 1)
     throw Error(Fault::argument,

@@ -40,6 +40,10 @@ class HashInPieces {
   size_t nbytes_ = 0;
 };
 
+// The same of rows one after the other, each whole steps long and `row_stride_nbytes` from the next.
+uint64_t hash_of_rows(const std::byte* data, int64_t rows, size_t row_nbytes, int64_t row_stride_nbytes,
+                      HashSteps take = hash_steps);
+
 // The hash of the hashes of pieces of 1 MiB, on up to `threads` threads.
 uint64_t hash_bytes(const void* data, size_t nbytes, int threads);
 
