@@ -34,8 +34,8 @@ _FUSE, _FUSE_BOTH = "fuse", "fuse of both adapters"
 _JOURNAL, _HASHES = "fuse + journal", "fuse + hashes"
 _UNDO, _SWITCH, _RESTORE = "undo by journal", "switch by journal", "restore from file"
 _MEMCPY, _COPY = "memcpy", "torch copy_"
-# What is timed, what it is held against, the most or least that was promised of their times, the lowest rank that
-# counts. A least is of the other's speed.
+# What is timed, what it is held against, the most that was promised of their times (80 % of a memcpy's speed), and the
+# lowest rank that the promise is for.
 _PROMISES = (
     (_JOURNAL, _FUSE, 1.3, 64),
     (_HASHES, _FUSE, None, 0),
@@ -51,15 +51,15 @@ def run(settings: Settings) -> CaseResult:
     rows, cols = _QUICK_SHAPE if settings.quick else _SHAPE
     result = CaseResult(
         "undo",
-        f"One {rows} x {cols} weight in place, factors at its dtype and in memory; ||delta|| / ||W|| is {_DELTA:g} in "
-        "what is timed." + (" Reduced by --quick." if settings.quick else ""),
+        f"One {rows} x {cols} weight in place, factors at its dtype and in memory. The norm of the delta is {_DELTA:g} "
+        "of the weight's in what is timed." + (" Reduced by --quick." if settings.quick else ""),
         notes=[
             f"`x ours` is the time over that of `{_FUSE}`, _C.fuse of one adapter; `{_FUSE_BOTH}`: both in one call, "
             "which has the ranks of a switch",
             f"`{_JOURNAL}`: hashes and corrections; `{_HASHES}`: what the file and backup tiers need",
             f"`{_SWITCH}` undoes one adapter, fuses another of the same rank and writes its journal, in one pass",
             f"`{_RESTORE}`: hashes checked, bytes read from a file of the weight's dtype in the page cache",
-            f"`{_MEMCPY}`: the C library's, the same bytes in as many pieces as threads",
+            f"`{_MEMCPY}`: the C library's, the same bytes, a piece for each thread; `{_COPY}` has as many threads",
             "a ratio is of the best rounds; behind it the range over all rounds, whose contenders alternate; a promise "
             "is judged by the best rounds",
             "after each warm-up the bits of the weight are checked",
@@ -131,7 +131,7 @@ def _measure_journals(result: CaseResult, shape: tuple[int, int]) -> None:
             _step(fused, threads, new=_layer(record, adapter.term(weight, relative)))
             bits = 8 * record.nbytes / weight.numel()
             found.setdefault(name, {})[f"{relative:g}"] = bits
-            what = f"journal, {name}, ||delta|| / ||W|| = {relative:g}"
+            what = f"journal, {name}, relative delta {relative:g}"
             figure = f"{bits:.3f} bits per element, {record.nbytes / record.backup_nbytes:.1%} of a backup"
             if column < len(prototype):
                 figure += f" (prototype: {prototype[column]:g} bits)"
