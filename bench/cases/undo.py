@@ -106,12 +106,12 @@ def _record(weight: Tensor, corrections: bool) -> _C.Record:
     return _C.Record(rows, cols, _DTYPES[weight.dtype], corrections)
 
 
-def _layer(record: _C.Record, *terms: native_types.Term) -> native_types.Layer:
+def _layer(record: _C.Record, *terms: native_types.Term) -> native_types.Side:
     return list(terms), record, 0, 0, 0
 
 
 def _step(
-    weight: Tensor, threads: int, old: native_types.Layer | None = None, new: native_types.Layer | None = None
+    weight: Tensor, threads: int, old: native_types.Side | None = None, new: native_types.Side | None = None
 ) -> None:
     rows, cols = weight.shape
     step = (weight.data_ptr(), rows, cols, cols, 1, _DTYPES[weight.dtype], old, new, None)
