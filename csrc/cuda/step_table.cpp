@@ -71,17 +71,28 @@ void check_step(const DeviceStep& step, size_t index) {
   const Job& b = step.next->job;
   if (a.weight != b.weight || a.rows != b.rows || a.cols != b.cols || a.dtype != b.dtype)
     refuse(index, "old and new terms of two rectangles");
-  if (step.old->record.address == step.next->record.address) refuse(index, "one record for old and new");
+}
+
+// Blocks take the tiles of all steps in any order.
+void check_records(const std::vector<DeviceStep>& steps) {
+  std::vector<const void*> records;
+  for (const DeviceStep& step : steps)
+    for (const auto* layer : {&step.old, &step.next})
+      if (*layer) records.push_back((*layer)->record.address);
+  std::sort(records.begin(), records.end());
+  if (std::adjacent_find(records.begin(), records.end()) != records.end())
+    throw Error(Fault::argument, "[step] a record is used twice");
 }
 
 void check(const std::vector<DeviceStep>& steps) {
   std::vector<Job> jobs;
   for (size_t i = 0; i < steps.size(); ++i) {
     check_step(steps[i], i);
-    for (const auto& layer : {steps[i].old, steps[i].next})
-      if (layer) jobs.push_back(layer->job);
+    for (const auto* layer : {&steps[i].old, &steps[i].next})
+      if (*layer) jobs.push_back((*layer)->job);
   }
   check_jobs(jobs);
+  check_records(steps);
 }
 
 Place base_of(const StepLayer& layer) {

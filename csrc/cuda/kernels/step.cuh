@@ -112,26 +112,54 @@ template <Terms kTerms>
 LORA_MMAP_DEVICE void undo(const StepTile<kTerms>&, const Patch<double>&, Patch<u64>&) {
 }  // has pristine values
 
-// `values` become the sums. No terms are not even a zero. True where one overflows.
-LORA_MMAP_DEVICE bool fuse(const StepRow& row, const Patch<float>& acc, Patch<u32>& values) {
-  bool overflow = false;
-  if (row.new_n_terms == 0) return overflow;
+// What a tile becomes, and how it differs from what undoing that would give.
+template <class Bits>
+struct Fused {
+  Patch<Bits> bits;
+  Patch<Bits> steps;
+  bool overflow;
+};
+
+// `fused.bits` are the base's when this begins. No terms are not even a zero.
+LORA_MMAP_DEVICE void fuse(const StepRow& row, const Patch<float>& acc, const Kept<Terms::any, u32>& pristine,
+                           Fused<u32>& fused) {
+  const bool has_terms = row.new_n_terms != 0;
+  fused.overflow = false;
   with_format(row.type, [&](auto tag) {
     using Format = typename decltype(tag)::Type;
-    values.for_each(
-        [&](u32& each, int m, int n) { each = fused_element<Format>(each, acc.value[m][n], overflow); });
+    fused.bits.for_each([&](u32& each, int m, int n) {
+      if (has_terms) each = fused_element<Format>(each, acc.value[m][n], fused.overflow);
+    });
+    fused.steps.for_each([&](u32& each, int m, int n) {
+      const u32 guess = undone_element<Format>(fused.bits.value[m][n], acc.value[m][n]);
+      each = steps_between(sizeof(typename Format::Bits), guess, pristine.at(m, n));
+    });
   });
-  return overflow;
 }
-LORA_MMAP_DEVICE bool fuse(const StepRow& row, const Patch<double>& acc, Patch<u64>& values) {
-  bool overflow = false;
-  if (row.new_n_terms == 0) return overflow;
-  values.for_each([&](u64& each, int m, int n) {
+// The base is what is pristine, and fetched here, each element once: registers are scarcer.
+LORA_MMAP_DEVICE void fuse(const StepRow& row, const Patch<float>& acc,
+                           const Kept<Terms::pairs, u32>& pristine, Fused<u32>& fused) {
+  const bool has_terms = row.new_n_terms != 0;
+  fused.overflow = false;
+  with_format(row.type, [&](auto tag) {
+    using Format = typename decltype(tag)::Type;
+    fused.bits.for_each([&](u32& each, int m, int n) {
+      const u32 value = each = pristine.at(m, n);
+      if (has_terms) each = fused_element<Format>(each, acc.value[m][n], fused.overflow);
+      const u32 guess = undone_element<Format>(each, acc.value[m][n]);
+      fused.steps.value[m][n] = steps_between(sizeof(typename Format::Bits), guess, value);
+    });
+  });
+}
+LORA_MMAP_DEVICE void fuse(const StepRow& row, const Patch<double>& acc, const Kept<Terms::any, u64>&,
+                           Fused<u64>& fused) {
+  fused.overflow = false;
+  if (row.new_n_terms == 0) return;
+  fused.bits.for_each([&](u64& each, int m, int n) {
     if (!is_finite(double_of(each))) return;
     each = bits_of(add(double_of(each), acc.value[m][n]));
-    overflow |= !is_finite(double_of(each));
+    fused.overflow |= !is_finite(double_of(each));
   });
-  return overflow;
 }
 
 constexpr u32 kNoRoom = 0xFFFFFFFFU;
@@ -156,21 +184,11 @@ LORA_MMAP_DEVICE u32 take_words(const StepRow& row, u32 words) {
   return offset;
 }
 
-// Writes what brings `pristine` back from `fused` by the sums. False where there is no room.
+// Writes what brings `pristine` back from what is fused. False where there is no room.
 template <Terms kTerms>
-LORA_MMAP_DEVICE bool keep(const StepTile<kTerms>& at, const Patch<float>& acc, Patch<u32>& fused,
-                           const Kept<kTerms, u32>& pristine) {
-  const u32 nbytes = element_nbytes(at.row.type);
-  Patch<u32> steps;
-  with_format(at.row.type, [&](auto tag) {
-    using Format = typename decltype(tag)::Type;
-    steps.for_each([&](u32& each, int m, int n) {
-      const u32 guess = undone_element<Format>(fused.value[m][n], acc.value[m][n]);
-      each = steps_between(sizeof(typename Format::Bits), guess, pristine.at(m, n));
-    });
-  });
+LORA_MMAP_DEVICE bool keep(const StepTile<kTerms>& at, Patch<u32>& steps, const Kept<kTerms, u32>& pristine) {
   const Corrections found = count_corrections(steps);
-  Coded coded{0, found.count, found.escapes, nbytes};
+  Coded coded{0, found.count, found.escapes, element_nbytes(at.row.type)};
   const u32 offset = take_words(at.row, coded.words());
   if (offset == kNoRoom) return false;
   coded.address = coded_address(at.row.new_record, at.row.n_tiles, offset);
@@ -184,8 +202,7 @@ LORA_MMAP_DEVICE bool keep(const StepTile<kTerms>& at, const Patch<float>& acc, 
   return true;
 }
 template <Terms kTerms>
-LORA_MMAP_DEVICE bool keep(const StepTile<kTerms>&, const Patch<double>&, Patch<u64>&,
-                           const Kept<kTerms, u64>&) {
+LORA_MMAP_DEVICE bool keep(const StepTile<kTerms>&, Patch<u64>&, const Kept<kTerms, u64>&) {
   return false;  // nobody asks
 }
 
@@ -219,18 +236,21 @@ LORA_MMAP_DEVICE void sum_terms(const StepParams& params, const StepTile<kTerms>
 template <Terms kTerms, class T, class Bits>
 LORA_MMAP_DEVICE bool fuse_tile(const StepParams& params, const StepTile<kTerms>& at, const Patch<T>& acc,
                                 const Kept<kTerms, Bits>& pristine) {
-  Patch<Bits> fused;
-  if (kTerms == Terms::any && at.row.base.address != 0)
-    at.load(at.row.base, fused);
-  else
-    take(pristine, fused);
-  if (fuse(at.row, acc, fused)) tell(params, at.row, kOverflow);
+  Fused<Bits> fused;
+  if constexpr (kTerms == Terms::any) {
+    if (at.row.base.address != 0)
+      at.load(at.row.base, fused.bits);
+    else
+      take(pristine, fused.bits);
+  }
+  fuse(at.row, acc, pristine, fused);
+  if (fused.overflow) tell(params, at.row, kOverflow);
   if (at.next()->state == kUntouched) {
-    if (at.row.corrections != 0 && !keep(at, acc, fused, pristine)) return false;
-    const u64 hash = hash_tile(fused);
+    if (at.row.corrections != 0 && !keep(at, fused.steps, pristine)) return false;
+    const u64 hash = hash_tile(fused.bits);
     if (threadIdx.x == 0) at.next()->hash = hash;
   }
-  at.store(at.row.weight, fused);
+  at.store(at.row.weight, fused.bits);
   return true;
 }
 
