@@ -1,5 +1,6 @@
 #include "undo/record.h"
 
+#include <cstring>
 #include <new>
 #include <string>
 #include <utility>
@@ -28,20 +29,12 @@ size_t taken_by(const CodedBytes& coded) {
 
 }  // namespace
 
-CodedBytes::CodedBytes(size_t most) : nbytes_(most) {
+CodedBytes::CodedBytes(const uint8_t* from, size_t nbytes) : nbytes_(nbytes) {
   fault_point(FaultPoint::encode);
-  if (most == 0) return;
-  bytes_.reset(static_cast<uint8_t*>(std::malloc(most)));
+  if (nbytes == 0) return;
+  bytes_.reset(static_cast<uint8_t*>(std::malloc(nbytes)));
   if (!bytes_) throw std::bad_alloc();
-}
-
-void CodedBytes::shrink(size_t nbytes) noexcept {
-  nbytes_ = nbytes;
-  if (nbytes == 0) return bytes_.reset();
-  if (void* smaller = std::realloc(bytes_.get(), nbytes)) {
-    (void)bytes_.release();
-    bytes_.reset(static_cast<uint8_t*>(smaller));
-  }
+  std::memcpy(bytes_.get(), from, nbytes);
 }
 
 Record::Record(int64_t rows, int64_t cols, DType dtype, bool corrections)

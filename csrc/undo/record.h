@@ -19,17 +19,15 @@ enum class TileState : uint8_t {
   undone,     // it does not, but hash and corrections are those of what the terms would make again
 };
 
-// Memory for the corrections of one tile: as much as they can take, given back to what they took.
+// The corrections of one tile, in memory of their size.
 class CodedBytes {
  public:
   CodedBytes() = default;
   // Throws std::bad_alloc.
-  explicit CodedBytes(size_t most);
+  CodedBytes(const uint8_t* from, size_t nbytes);
 
-  uint8_t* data() { return bytes_.get(); }
   const uint8_t* data() const { return bytes_.get(); }
   size_t nbytes() const { return nbytes_; }
-  void shrink(size_t nbytes) noexcept;
 
  private:
   struct Free {

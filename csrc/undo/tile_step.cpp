@@ -22,6 +22,7 @@ struct ValuesLayout {
   size_t fused;    // what goes to the weight, likewise
   size_t numbers;  // Corrections
   size_t nonzero;
+  size_t coded;
   size_t nbytes;
 
   ValuesLayout(DType dtype, int64_t elements) {
@@ -34,7 +35,8 @@ struct ValuesLayout {
     fused = base + values;
     numbers = fused + values;
     nonzero = numbers + in_blocks * element_nbytes;
-    nbytes = nonzero + round_up_64(in_blocks / 8);
+    coded = nonzero + round_up_64(in_blocks / 8);
+    nbytes = coded + (in_blocks ? round_up_64(most_coded_nbytes(elements, element_nbytes)) : 0);
   }
 };
 
@@ -142,12 +144,11 @@ class TileStep {
     Record& record = *next.record;
     const bool is_new = record.state(index_) == TileState::untouched;
     const bool encodes = is_new && record.has_corrections();
-    CodedBytes coded;
-    if (encodes) coded = CodedBytes(most_coded_nbytes(elements_, static_cast<size_t>(element_nbytes_)));
     const TileRows x = next.values.data ? rows_of(next.values, layout_.base) : pristine;
-    const TileRows fused = place_for(step_.weight(), layout_.fused);
+    // Beside the weight until there is memory for what the corrections turn out to take.
+    const TileRows fused = encodes ? own(layout_.fused) : place_for(step_.weight(), layout_.fused);
     const bool overflow = encodes ? record_tile(next.job, x, pristine, fused) : fuse_tile(next.job, x, fused);
-    if (encodes) encode(coded);
+    CodedBytes coded = encodes ? encode() : CodedBytes();
     if (is_new) record.keep(index_, hash(fused), std::move(coded));
     put(fused, step_.weight());
     record.set_state(index_, TileState::written);
@@ -183,14 +184,14 @@ class TileStep {
     return {values_ + layout_.numbers, reinterpret_cast<uint64_t*>(values_ + layout_.nonzero)};
   }
 
-  void encode(CodedBytes& coded) const {
+  CodedBytes encode() const {
     const auto [numbers, nonzero] = corrections();
-    if (step_.dtype() == DType::F32)
-      coded.shrink(
-          encode_corrections(static_cast<const uint32_t*>(numbers), nonzero, elements_, coded.data()));
-    else
-      coded.shrink(
-          encode_corrections(static_cast<const uint16_t*>(numbers), nonzero, elements_, coded.data()));
+    auto* out = reinterpret_cast<uint8_t*>(values_ + layout_.coded);
+    const size_t nbytes =
+        step_.dtype() == DType::F32
+            ? encode_corrections(static_cast<const uint32_t*>(numbers), nonzero, elements_, out)
+            : encode_corrections(static_cast<const uint16_t*>(numbers), nonzero, elements_, out);
+    return CodedBytes(out, nbytes);
   }
 
   uint64_t hash(TileRows rows) const {
