@@ -11,6 +11,14 @@ import pytest
 SOURCE = Path(__file__).with_name("thread_stress")
 
 
+def not_randomized():
+    """What goes before a command: older sanitizers do not know the addresses of newer kernels. Not all containers let
+    a process ask for it."""
+    prefix = ["setarch", "--addr-no-randomize"]
+    allowed = shutil.which("setarch") and subprocess.run([*prefix, "true"], check=False).returncode == 0
+    return prefix if allowed else []
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the sanitizer is tried on x86-64 only")
 def test_no_data_race(tmp_path):
     if shutil.which("cmake") is None or shutil.which("c++") is None:
@@ -18,11 +26,8 @@ def test_no_data_race(tmp_path):
     configure = ["cmake", "-S", str(SOURCE), "-B", str(tmp_path), "-DCMAKE_BUILD_TYPE=None"]
     subprocess.run(configure, check=True, capture_output=True)
     subprocess.run(["cmake", "--build", str(tmp_path), "-j2"], check=True, capture_output=True)
-    program = [str(tmp_path / "thread_stress")]
-    if shutil.which("setarch"):  # older sanitizers do not know the addresses of newer kernels
-        program = ["setarch", "--addr-no-randomize", *program]
     run = subprocess.run(
-        program,
+        [*not_randomized(), str(tmp_path / "thread_stress")],
         env={**os.environ, "TSAN_OPTIONS": "halt_on_error=0 exitcode=66"},
         capture_output=True,
         text=True,
