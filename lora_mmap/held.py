@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 
-from . import _C, native_types
+from . import _C
 from .base_checkpoint import BaseTensor
 from .geometry import Geometry
 from .lowering.jobs import Place
@@ -23,27 +23,22 @@ _WORTHWHILE = 0.6
 
 @dataclass(slots=True)
 class Held:
-    """``records``, one per rectangle of ``plan``, tell what was written and, in a journal, what rounding lost. Those that were
-    fused in fast arithmetic have none. ``backup`` and ``base`` have the pristine bytes, in memory or in a file."""
+    """``records``, one per rectangle of ``plan``, tell what was written and, in a journal, what rounding lost. GPUs'
+    weights have none. ``backup`` and ``base`` have the pristine bytes, in memory or in a file."""
 
     plan: WeightPlan
     tensor: torch.Tensor  # keeps the weight's storage alive, whatever becomes of the parameter
-    records: list[native_types.Record] = field(default_factory=list)
+    records: list[_C.Record] = field(default_factory=list)
     backup: Saved | None = None
     base: BaseTensor | None = None
 
     @classmethod
-    def planned(
-        cls,
-        plan: WeightPlan,
-        journal: bool,
-        record: Callable[[int, int, str, bool], native_types.Record] = _C.Record,
-    ) -> Held:
-        """What a weight is going to hold. ``record`` makes those for where it is."""
+    def planned(cls, plan: WeightPlan, journal: bool) -> Held:
+        """What a weight on the CPU is going to hold."""
         dtype = plan.geometry.dtype
         records = []
         for (top, bottom), (left, right), _ in plan.rectangles():
-            records.append(record(bottom - top, right - left, dtype, journal))
+            records.append(_C.Record(bottom - top, right - left, dtype, journal))
         return cls(plan, plan.geometry.weight.detach(), records)
 
     @property
