@@ -50,10 +50,11 @@ class HostPristine:
             else:
                 asked.append((move, tensor))
         changed = [move for move, _ in asked if move.old]
-        copies = dict(zip(map(id, changed), map(place_of_copy, self.copies(changed)), strict=True))
+        copies = dict(zip(map(id, changed), self.copies(changed), strict=True))  # alive until they were compared
         items = []
         for move, tensor in asked:
-            place = copies.get(id(move)) or place_of(move.held.geometry)
+            copy = copies.get(id(move))
+            place = place_of_copy(copy) if copy else place_of(move.held.geometry)
             items.append((tensor, place, move.held.geometry))
         for (tensor, _, geometry), same in zip(items, equal_to_base(items, self._manner.threads), strict=True):
             if same:

@@ -110,8 +110,13 @@ class HostSite(Site):
         pass
 
     def roll_back(self) -> None:
-        """Every move taken back, the last one first; one that had stopped in the middle as far as it had come."""
+        """Every move taken back, the last one first; one that had stopped in the middle as far as it had come.
+
+        Nothing is where the factors that this takes are out of reach: a repeated call goes on where this one stopped.
+        """
         self._reserve = None
+        if not self._replayable:
+            return
         steps = HostSteps(self._manner.threads, force=True)
         while self._moves:
             steps.run([self._moves[-1].reversed], self._new_factors, self._old_factors)

@@ -71,27 +71,44 @@ void check_step(const DeviceStep& step, size_t index) {
   const Job& b = step.next->job;
   if (a.weight != b.weight || a.rows != b.rows || a.cols != b.cols || a.dtype != b.dtype)
     refuse(index, "old and new terms of two rectangles");
-  if (step.old->record.address == step.next->record.address) refuse(index, "one record for old and new");
+}
+
+// Blocks take the tiles of all steps in any order.
+void check_records(const std::vector<DeviceStep>& steps) {
+  std::vector<const void*> records;
+  for (const DeviceStep& step : steps)
+    for (const auto* layer : {&step.old, &step.next})
+      if (*layer) records.push_back((*layer)->record.address);
+  std::sort(records.begin(), records.end());
+  if (std::adjacent_find(records.begin(), records.end()) != records.end())
+    throw Error(Fault::argument, "[step] a record is used twice");
 }
 
 void check(const std::vector<DeviceStep>& steps) {
   std::vector<Job> jobs;
   for (size_t i = 0; i < steps.size(); ++i) {
     check_step(steps[i], i);
-    for (const auto& layer : {steps[i].old, steps[i].next})
-      if (layer) jobs.push_back(layer->job);
+    for (const auto* layer : {&steps[i].old, &steps[i].next})
+      if (*layer) jobs.push_back((*layer)->job);
   }
   check_jobs(jobs);
+  check_records(steps);
 }
 
 Place base_of(const StepLayer& layer) {
   const Job& job = layer.job;
   if (!layer.has_values) return {};
-  return {address_of(job.base), job.base_row_stride, job.base_col_stride};
+  return {address_of(job.base), job.base_row_stride, job.base_col_stride, 0};
 }
 
 Place weight_of(const Job& job) {
-  return {address_of(job.weight), job.weight_row_stride, job.weight_col_stride};
+  return {address_of(job.weight), job.weight_row_stride, job.weight_col_stride, 0};
+}
+
+bool is_in_groups(const Place& place, const Job& job) {
+  const u64 nbytes = dtype_bits(job.dtype) / 8;
+  return place.address % (4 * nbytes) == 0 && place.col_stride == 1 && job.cols % 4 == 0 &&
+         (job.rows == 1 || place.row_stride % 4 == 0);
 }
 
 // The steps of one kernel.
@@ -112,18 +129,44 @@ StepRow places_of(const DeviceStep& step) {
   if (step.old) row.pristine = base_of(*step.old);
   if (step.next) row.base = base_of(*step.next);
   row.values = row.base.address ? row.base : row.pristine.address ? row.pristine : row.weight;
-  if (step.out) row.out = {address_of(step.out->address), step.out->row_stride, step.out->col_stride};
+  if (step.out) row.out = {address_of(step.out->address), step.out->row_stride, step.out->col_stride, 0};
+  for (Place* place : {&row.weight, &row.pristine, &row.base, &row.out})
+    place->in_groups = is_in_groups(*place, job_of(step)) ? 1 : 0;
   if (step.old) row.old_record = address_of(step.old->record.address);
   if (step.next) row.new_record = address_of(step.next->record.address);
   return row;
 }
 
-void add_step(const DeviceStep& step, size_t index, Share& share, std::vector<AnyTermRow>& terms) {
+// The kernels, with their dynamic shared memory.
+struct Kernel {
+  const char* name;
+  u32 shared_nbytes;
+};
+enum KernelIndex : size_t { kPairs, kAny, kDouble, kStepKernels };
+constexpr std::array<Kernel, kStepKernels> kKernels{{{"lora_mmap_step_pairs", kStepPairsSharedNbytes},
+                                                     {"lora_mmap_step", kTermsSharedNbytes},
+                                                     {"lora_mmap_step_f64", kTermsSharedNbytes}}};
+
+bool has_pairs_alone(const std::optional<StepLayer>& layer) {
+  return !layer || all_low_rank(layer->job);
+}
+
+KernelIndex kernel_for(const DeviceStep& step, const StepRow& row) {
+  if (row.type == kF64) return kDouble;
+  const auto fits = [](const Place& place) { return place.address == 0 || place.in_groups; };
+  const bool lies_well = fits(row.weight) && fits(row.pristine) && fits(row.out);
+  const bool pairs = has_pairs_alone(step.old) && has_pairs_alone(step.next);
+  return lies_well && pairs && row.base.address == 0 ? kPairs : kAny;
+}
+
+void add_step(const DeviceStep& step, size_t index, std::array<Share, kStepKernels>& shares,
+              std::vector<AnyTermRow>& terms) {
   const Job& job = job_of(step);
   StepRow row = places_of(step);
+  row.type = type_of(job.dtype);
+  Share& share = shares[kernel_for(step, row)];
   row.rows = job.rows;
   row.cols = job.cols;
-  row.type = type_of(job.dtype);
   row.flag = static_cast<u32>(index);
   row.first_tile = static_cast<u32>(share.tiles);
   row.tiles_across = cut(tile_of(job.dtype), job.rows, job.cols, share.tiles);
@@ -169,21 +212,20 @@ RecordLayout record_layout(int64_t rows, int64_t cols, DType dtype, uint64_t cor
 
 Table step_table(const std::vector<DeviceStep>& steps, bool force) {
   check(steps);
-  constexpr std::array<const char*, 2> kNames{"lora_mmap_step", "lora_mmap_step_f64"};
-  std::array<Share, kNames.size()> shares;
+  std::array<Share, kStepKernels> shares;
   std::vector<AnyTermRow> terms;
   for (size_t i = 0; i < steps.size(); ++i) {
     const Job& job = job_of(steps[i]);
-    if (job.rows && job.cols) add_step(steps[i], i, shares[job.dtype == DType::F64 ? 1 : 0], terms);
+    if (job.rows && job.cols) add_step(steps[i], i, shares, terms);
   }
   Table table;
   const size_t terms_offset = append(table.bytes, terms);
-  for (size_t k = 0; k < kNames.size(); ++k) {
+  for (size_t k = 0; k < kStepKernels; ++k) {
     if (shares[k].rows.empty()) continue;
     for (const StepRow& row : shares[k].rows) add_data(row, table.data);
-    table.launches.push_back({.kernel = kNames[k],
+    table.launches.push_back({.kernel = kKernels[k].name,
                               .threads = kThreads,
-                              .shared_nbytes = kTermsSharedNbytes,
+                              .shared_nbytes = kKernels[k].shared_nbytes,
                               .tiles = static_cast<uint32_t>(shares[k].tiles),
                               .rows = static_cast<uint32_t>(shares[k].rows.size()),
                               .rows_offset = append(table.bytes, shares[k].rows),

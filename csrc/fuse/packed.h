@@ -24,6 +24,10 @@ struct Sweep {
   void* partial;              // accumulators between rank blocks: a full panel per row and kCols columns
   bool first;                 // accumulators start at zero, not at `partial`
   bool last;                  // they go to the weight, not to `partial`
+  // What the next sweep works on, laid out as the base is, to be fetched meanwhile; null: what follows the
+  // base.
+  const void* ahead = nullptr;
+  int64_t ahead_row_stride = 0;  // in elements
 };
 
 // What an instruction set provides. All function pointers and sizes are its own choice; plain C++ types only,

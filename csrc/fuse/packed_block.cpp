@@ -20,6 +20,14 @@ int64_t up_stride(const Job& job) {
   return round_up(std::max<int64_t>(rank_block(job), 1), 64 / compute_nbytes(job));
 }
 
+constexpr int64_t kPartNbytes = 12 << 10;  // of sums: they stay in L1 with what is added to them
+
+// Whole panels.
+int64_t part_cols(const TileOps& ops, int64_t size) {
+  const int64_t panels = kPartNbytes / (ops.rows * ops.panel_nbytes);
+  return std::max<int64_t>(panels, 1) * ops.panel_nbytes / size;
+}
+
 }  // namespace
 
 int64_t rank_block(const Job& job) {
@@ -34,11 +42,12 @@ PackedLayout::PackedLayout(const TileOps& ops, const Job& job, int64_t rows, int
   const int64_t rank = rank_block(job);
   const int64_t padded_cols = round_up(cols, ops.panel_nbytes / size);
   const int64_t padded_rows = round_up(rows, ops.rows);
-  const bool has_partial = keeps_sums || total_rank(job) > rank;
+  const int64_t part = keeps_sums ? ops.rows * part_cols(ops, size) : 0;
+  const int64_t kept = total_rank(job) > rank ? padded_rows * padded_cols : part;
   up = static_cast<size_t>(rank * padded_cols * size);
   row = up + static_cast<size_t>(padded_rows * up_stride(job) * size);
   partial = row + static_cast<size_t>(round_up(std::max(padded_cols, rank) * 8, 64));
-  nbytes = partial + static_cast<size_t>(has_partial ? padded_rows * padded_cols * size : 0);
+  nbytes = partial + static_cast<size_t>(kept * size);
 }
 
 PackedBlock::PackedBlock(const TileOps& ops, const Job& job, const Block& block, const PackedLayout& layout,
@@ -81,36 +90,67 @@ bool PackedBlock::fuse(const void* base, int64_t base_stride, void* weight, int6
                                         .weight_row_stride = weight_stride,
                                         .partial = scratch_ + layout_.partial,
                                         .first = begin == 0,
-                                        .last = end == rank_});
+                                        .last = end == rank_,
+                                        .ahead = ahead_,
+                                        .ahead_row_stride = ahead_row_stride_});
   });
   return overflow;
 }
 
-PackedBlock::Sums PackedBlock::sum() {
-  for_each_rank_block([&](int64_t begin, int64_t end) { sweep_sums(end - begin, begin == 0); });
-  return {{block_.rows, block_.cols, ops_.rows, ops_.panel_nbytes, size_}, scratch_ + layout_.partial};
+// A part is a group of rows and as many columns as its sums take kPartNbytes, or what is left of either.
+bool PackedBlock::next(Part& part) const {
+  part.col += part.cols;
+  if (part.col >= block_.cols || part.rows == 0) {
+    part.row += part.rows;
+    part.col = 0;
+    part.rows = block_.rows - part.row >= ops_.rows ? ops_.rows : 1;
+  }
+  part.cols = std::min(part_cols(ops_, size_), block_.cols - part.col);
+  return part.row < block_.rows;
 }
 
-// The full groups at once, then row by row (see PanelBlock).
-void PackedBlock::sweep_sums(int64_t ranks, bool first) {
-  const PanelBlock shape{block_.rows, block_.cols, ops_.rows, ops_.panel_nbytes, size_};
-  const std::byte* down = scratch_ + layout_.down;
-  for (int64_t row = 0, rows = shape.rows_in_groups(); row < block_.rows; row += rows, rows = 1) {
-    if (rows == 0) rows = 1;
-    ops_.sweep(job_.dtype, {.up = scratch_ + layout_.up + row * up_stride_ * size_,
-                            .down = down,
-                            .up_stride = up_stride_,
-                            .rank = ranks,
-                            .rows = rows,
-                            .cols = block_.cols,
-                            .base = down,
-                            .weight = nullptr,
-                            .base_row_stride = 0,
-                            .weight_row_stride = 0,
-                            .partial = scratch_ + layout_.partial + row * shape.row_nbytes(),
-                            .first = first,
-                            .last = false});
-  }
+// All rank blocks but the last, which is packed.
+void PackedBlock::begin_sums() {
+  for_each_rank_block([&](int64_t begin, int64_t end) {
+    if (end < rank_)
+      for (Part part{}; next(part);) sweep_part(part, end - begin, begin == 0);
+  });
+}
+
+PanelBlock PackedBlock::sum(const Part& part) {
+  const int64_t before = rank_block_ ? (rank_ - 1) / rank_block_ * rank_block_ : 0;
+  sweep_part(part, rank_ - before, before == 0);
+  return {part.rows, part.cols, part.rows, ops_.panel_nbytes, size_};
+}
+
+// With several rank blocks each part has its place in the whole block's panels.
+std::byte* PackedBlock::sums_of(const Part& part) const {
+  std::byte* partial = scratch_ + layout_.partial;
+  if (rank_ <= rank_block_) return partial;
+  const PanelBlock all{block_.rows, block_.cols, ops_.rows, ops_.panel_nbytes, size_};
+  return partial + part.row * all.row_nbytes() + part.rows * part.col * size_;
+}
+
+void PackedBlock::sweep_part(const Part& part, int64_t ranks, bool first) {
+  const int64_t element_nbytes = dtype_bits(job_.dtype) / 8;
+  const std::byte* down = scratch_ + layout_.down + part.col * size_ * ranks;
+  const auto* ahead = static_cast<const std::byte*>(ahead_);
+  if (ahead) ahead += (part.row * ahead_row_stride_ + part.col) * element_nbytes;
+  ops_.sweep(job_.dtype, {.up = scratch_ + layout_.up + part.row * up_stride_ * size_,
+                          .down = down,
+                          .up_stride = up_stride_,
+                          .rank = ranks,
+                          .rows = part.rows,
+                          .cols = part.cols,
+                          .base = down,
+                          .weight = nullptr,
+                          .base_row_stride = 0,
+                          .weight_row_stride = 0,
+                          .partial = sums_of(part),
+                          .first = first,
+                          .last = false,
+                          .ahead = ahead,
+                          .ahead_row_stride = ahead_row_stride_});
 }
 
 // Ranks [begin, end) of all terms laid end to end. Blocks come in the order of their rows within a range of

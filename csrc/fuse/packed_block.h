@@ -16,7 +16,7 @@ struct PackedLayout {
   size_t down = 0;  // A of one rank block, in panels
   size_t up;        // B * scale of one rank block
   size_t row;       // one row of a factor, gathered or converted
-  size_t partial;   // accumulators, when there are several rank blocks or the sums are wanted
+  size_t partial;   // accumulators between rank blocks, or of a part of the block where sums are wanted
   size_t nbytes;
 
   PackedLayout(const TileOps& ops, const Job& job, int64_t rows, int64_t cols, bool keeps_sums = false);
@@ -33,18 +33,41 @@ class PackedBlock {
   // is.
   bool fuse(const void* base, int64_t base_stride, void* weight, int64_t weight_stride);
 
-  // acc in panels, in the scratch. Needs a layout that keeps sums.
-  struct Sums {
-    PanelBlock shape;
-    std::byte* panels;
-  };
-  Sums sum();
+  // use(m, col, cols, acc) for all rows and, in turn, ranges of columns that begin with a panel. Needs a
+  // layout that keeps sums.
+  template <class Use>
+  void for_each_sum(Use use) {
+    begin_sums();
+    for (Part part{}; next(part);) {
+      const PanelBlock shape = sum(part);
+      for (int64_t m = 0; m < part.rows; ++m)
+        use(part.row + m, part.col, part.cols, shape.row(sums_of(part), m));
+    }
+  }
+
+  // Fetches the block at `data` meanwhile; its elements are those of the weight, its columns contiguous.
+  void fetch(const void* data, int64_t row_stride) {
+    ahead_ = data;
+    ahead_row_stride_ = row_stride;
+  }
 
  private:
   // Calls use(begin, end) for the rank blocks, packed.
   template <class Use>
   void for_each_rank_block(Use use);
-  void sweep_sums(int64_t ranks, bool first);
+
+  // A group of rows, or one of those that are no full group, and some of their columns.
+  struct Part {
+    int64_t row = 0;
+    int64_t rows = 0;
+    int64_t col = 0;
+    int64_t cols = 0;
+  };
+  bool next(Part& part) const;
+  void begin_sums();
+  PanelBlock sum(const Part& part);
+  void sweep_part(const Part& part, int64_t ranks, bool first);
+  std::byte* sums_of(const Part& part) const;
   void pack(int64_t begin, int64_t end);
   void pack_down(const Matrix& term, int64_t from, int64_t to, int64_t slot, int64_t block_rank);
   void pack_up(const Matrix& term, double scale, int64_t from, int64_t to, int64_t slot);
@@ -61,6 +84,8 @@ class PackedBlock {
   Workspace& workspace_;
   std::byte* scratch_;
   const double sign_;
+  const void* ahead_ = nullptr;
+  int64_t ahead_row_stride_ = 0;
 };
 
 }  // namespace lora_mmap

@@ -163,22 +163,34 @@ class Walk {
   // group is as many streams as it has rows, and each stops at every page: more than the hardware prefetcher
   // follows.
   [[gnu::always_inline]] void prefetch() const {
-    if (crowded_)
+    if (s_.ahead)
+      fetch_ahead();
+    else if (crowded_)
       prefetch_lines<_MM_HINT_T1, 2048>();
     else
       prefetch_lines<_MM_HINT_T0, 512>();
   }
 
+  [[gnu::always_inline]] void fetch_ahead() const {
+    const Element* at = static_cast<const Element*>(s_.ahead) + tile_ * Rows * s_.ahead_row_stride + col_;
+    prefetch_rows<_MM_HINT_T1>(at, s_.ahead_row_stride);
+  }
+
  private:
   template <_mm_hint Hint, int64_t AheadNbytes>
   [[gnu::always_inline]] void prefetch_lines() const {
-    constexpr int64_t kRowNbytes = F::kCols * sizeof(Element);
     constexpr int64_t kAhead = AheadNbytes / sizeof(Element);
     const Element* at = place().base + kAhead;
     if (col_ + kAhead >= s_.cols) at += tiles_high_ * Rows * s_.base_row_stride - s_.cols;
+    prefetch_rows<Hint>(at, s_.base_row_stride);
+  }
+
+  template <_mm_hint Hint>
+  [[gnu::always_inline]] static void prefetch_rows(const Element* at, int64_t row_stride) {
+    constexpr int64_t kRowNbytes = F::kCols * sizeof(Element);
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
-      const char* row = reinterpret_cast<const char*>(at + i * s_.base_row_stride);
+      const char* row = reinterpret_cast<const char*>(at + i * row_stride);
 #pragma GCC unroll 4
       for (int64_t line = 0; line < kRowNbytes; line += 64) _mm_prefetch(row + line, Hint);
     }
@@ -268,6 +280,7 @@ template <class F, int Rows>
 [[gnu::noinline]] void sweep_partial(const Sweep& s, Walk<F, Rows>& walk) {
   Sums<F, Rows> sums;
   for (; walk.col() < s.cols; walk.advance()) {
+    if (s.ahead) walk.fetch_ahead();
     sum(s, walk, sums);
     sums.store(walk.partial());
   }
@@ -300,6 +313,7 @@ bool take_groups(Sweep& s, int tiles_high) {
     s.base = static_cast<const typename F::Element*>(s.base) + rows * s.base_row_stride;
     s.weight = static_cast<typename F::Element*>(s.weight) + rows * s.weight_row_stride;
     s.partial = static_cast<typename F::Scalar*>(s.partial) + rows * F::kCols * panels;
+    if (s.ahead) s.ahead = static_cast<const typename F::Element*>(s.ahead) + rows * s.ahead_row_stride;
   }
   return overflow;
 }

@@ -127,6 +127,13 @@ template <class F>
 // is as many streams as it has rows, and each stops at every page: more than the hardware prefetcher follows.
 template <class F, int Rows>
 [[gnu::always_inline]] inline void prefetch(const Sweep& s, int64_t col) {
+  if (s.ahead) {
+    const auto* ahead = static_cast<const typename F::Element*>(s.ahead) + col;
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i)
+      _mm_prefetch(reinterpret_cast<const char*>(ahead + i * s.ahead_row_stride), _MM_HINT_T1);
+    return;
+  }
   constexpr int64_t kAhead = 256 / sizeof(typename F::Element);
   const bool below = col + kAhead >= s.cols;
   const auto* at = static_cast<const typename F::Element*>(s.base) + col + kAhead;
@@ -176,6 +183,7 @@ bool take_groups(Sweep& s) {
     s.base = static_cast<const typename F::Element*>(s.base) + Rows * s.base_row_stride;
     s.weight = static_cast<typename F::Element*>(s.weight) + Rows * s.weight_row_stride;
     s.partial = static_cast<typename F::Scalar*>(s.partial) + Rows * F::kCols * panels;
+    if (s.ahead) s.ahead = static_cast<const typename F::Element*>(s.ahead) + Rows * s.ahead_row_stride;
   }
   return overflow;
 }

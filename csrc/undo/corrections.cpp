@@ -39,17 +39,26 @@ struct Sparse {
   }
 };
 
+// The width of the widest of `set` numbers: it escapes none of them.
+template <class Number>
+int widest_of(const Number* numbers, int64_t set) {
+  Number any = 0;
+  for (int64_t i = 0; i < set; ++i) any = static_cast<Number>(any | numbers[i]);
+  return std::bit_width(any);
+}
+
+// Narrower ones spare each number some bits, but escape one at least.
+template <class Number>
+bool is_best(int widest, int64_t set) {
+  return (widest - 1) * set <= static_cast<int64_t>(sizeof(Number)) * 8;
+}
+
 // The width in which `set` numbers take the fewest bits.
 template <class Number>
-int best_width(const Number* numbers, int64_t set) {
+int best_width(const Number* numbers, int64_t set, int widest) {
   constexpr int kBits = sizeof(Number) * 8;
   std::array<uint16_t, kBits + 1> of_width{};
-  int widest = 1;
-  for (int64_t i = 0; i < set; ++i) {
-    const int width = std::bit_width(numbers[i]);
-    ++of_width[static_cast<size_t>(width)];
-    widest = std::max(widest, width);
-  }
+  for (int64_t i = 0; i < set; ++i) ++of_width[static_cast<size_t>(std::bit_width(numbers[i]))];
   int best = widest;
   int64_t least = set * widest;
   int64_t escaped = 0;
@@ -111,7 +120,18 @@ uint8_t* put_numbers(const Number* numbers, int64_t set, int width, uint8_t* out
   const uint64_t escape = (uint64_t{1} << width) - 1;
   BitWriter bits(out);
   for (int64_t i = 0; i < set; ++i) bits.put(std::min<uint64_t>(uint64_t{numbers[i]} - 1, escape), width);
-  out = bits.end();
+  return bits.end();
+}
+
+template <class Number>
+int64_t count_escaped(const Number* numbers, int64_t set, int width) {
+  const uint64_t escape = (uint64_t{1} << width) - 1;
+  return std::count_if(numbers, numbers + set, [&](Number number) { return uint64_t{number} - 1 >= escape; });
+}
+
+template <class Number>
+uint8_t* put_escaped(const Number* numbers, int64_t set, int width, uint8_t* out) {
+  const uint64_t escape = (uint64_t{1} << width) - 1;
   for (int64_t i = 0; i < set; ++i)
     if (uint64_t{numbers[i]} - 1 >= escape) {
       std::memcpy(out, numbers + i, sizeof(Number));
@@ -138,10 +158,10 @@ uint8_t* put_block(const Number* block, const uint64_t* nonzero, int64_t size, u
   const size_t raw_nbytes = static_cast<size_t>(size) * sizeof(Number);
   const size_t position_nbytes = std::min(static_cast<size_t>(set), bytes_of_bits(size));
   if (set >= kRaw) return put_raw(block, size, out);
-  const int width = best_width(sparse.numbers.data(), set);
-  const uint64_t escape = (uint64_t{1} << width) - 1;
-  const int64_t escaped = std::count_if(sparse.numbers.data(), sparse.numbers.data() + set,
-                                        [&](Number number) { return uint64_t{number} - 1 >= escape; });
+  const Number* numbers = sparse.numbers.data();
+  const int widest = widest_of(numbers, set);
+  const int width = is_best<Number>(widest, set) ? widest : best_width(numbers, set, widest);
+  const int64_t escaped = width == widest ? 0 : count_escaped(numbers, set, width);
   const size_t nbytes =
       1 + position_nbytes + bytes_of_bits(set * width) + static_cast<size_t>(escaped) * sizeof(Number);
   if (nbytes >= raw_nbytes) return put_raw(block, size, out);
@@ -151,11 +171,33 @@ uint8_t* put_block(const Number* block, const uint64_t* nonzero, int64_t size, u
   const void* positions = lists_positions(set, size) ? static_cast<const void*>(sparse.positions.data())
                                                      : static_cast<const void*>(nonzero);
   std::memcpy(out, positions, position_nbytes);
-  return put_numbers(sparse.numbers.data(), set, width, out + position_nbytes);
+  out = put_numbers(numbers, set, width, out + position_nbytes);
+  return escaped ? put_escaped(numbers, set, width, out) : out;
 }
 
+// The guesses of one block.
 template <class Number>
-const uint8_t* apply_raw(const uint8_t* in, Number* guesses, int64_t size) {
+class BlockGuesses {
+ public:
+  BlockGuesses(const Guesses<Number>& all, int64_t first, int64_t size)
+      : all_(all), first_(first), in_one_row_(first % all.cols + size <= all.cols) {
+    row_ = all.data + first / all.cols * all.row_stride + first % all.cols;
+  }
+
+  Number& operator[](int64_t i) const {
+    if (in_one_row_) return row_[i];
+    return all_.data[(first_ + i) / all_.cols * all_.row_stride + (first_ + i) % all_.cols];
+  }
+
+ private:
+  const Guesses<Number>& all_;
+  int64_t first_;
+  bool in_one_row_;
+  Number* row_;
+};
+
+template <class Number>
+const uint8_t* apply_raw(const uint8_t* in, const BlockGuesses<Number>& guesses, int64_t size) {
   for (int64_t i = 0; i < size; ++i, in += sizeof(Number)) {
     Number number;
     std::memcpy(&number, in, sizeof(Number));
@@ -186,7 +228,7 @@ class Positions {
 };
 
 template <class Number>
-const uint8_t* apply_block(const uint8_t* in, Number* guesses, int64_t size) {
+const uint8_t* apply_block(const uint8_t* in, const BlockGuesses<Number>& guesses, int64_t size) {
   const int64_t set = *in++;
   if (set == 0) return in;
   if (set == kRaw) return apply_raw(in, guesses, size);
@@ -224,15 +266,18 @@ size_t encode_corrections(const Number* numbers, const uint64_t* nonzero, int64_
 }
 
 template <class Number>
-void apply_corrections(const uint8_t* coded, size_t coded_nbytes, Number* guesses, int64_t count) {
+void apply_corrections(const uint8_t* coded, size_t coded_nbytes, const Guesses<Number>& guesses) {
   if (coded_nbytes == 0) return;
-  for (int64_t at = 0; at < count; at += kCorrectionBlock)
-    coded = apply_block(coded, guesses + at, std::min(kCorrectionBlock, count - at));
+  const int64_t count = guesses.rows * guesses.cols;
+  for (int64_t at = 0; at < count; at += kCorrectionBlock) {
+    const int64_t size = std::min(kCorrectionBlock, count - at);
+    coded = apply_block(coded, BlockGuesses<Number>(guesses, at, size), size);
+  }
 }
 
 template size_t encode_corrections(const uint16_t*, const uint64_t*, int64_t, uint8_t*);
 template size_t encode_corrections(const uint32_t*, const uint64_t*, int64_t, uint8_t*);
-template void apply_corrections(const uint8_t*, size_t, uint16_t*, int64_t);
-template void apply_corrections(const uint8_t*, size_t, uint32_t*, int64_t);
+template void apply_corrections(const uint8_t*, size_t, const Guesses<uint16_t>&);
+template void apply_corrections(const uint8_t*, size_t, const Guesses<uint32_t>&);
 
 }  // namespace lora_mmap

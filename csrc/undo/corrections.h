@@ -26,8 +26,17 @@ constexpr size_t most_coded_nbytes(int64_t count, size_t number_nbytes) {
 template <class Number>
 size_t encode_corrections(const Number* numbers, const uint64_t* nonzero, int64_t count, uint8_t* out);
 
-// Corrects `count` guesses (see steps_between) by what encode_corrections() wrote for as many.
+// Guesses as they stand in memory: rows of contiguous elements, counted row by row.
 template <class Number>
-void apply_corrections(const uint8_t* coded, size_t coded_nbytes, Number* guesses, int64_t count);
+struct Guesses {
+  Number* data;
+  int64_t rows;
+  int64_t cols;
+  int64_t row_stride;  // in elements
+};
+
+// Corrects guesses (see steps_between) by what encode_corrections() wrote for as many.
+template <class Number>
+void apply_corrections(const uint8_t* coded, size_t coded_nbytes, const Guesses<Number>& guesses);
 
 }  // namespace lora_mmap

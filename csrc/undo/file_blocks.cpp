@@ -14,7 +14,7 @@ namespace {
 
 // Large, so that the system's work for each call and for each run of pages is small beside the copy; yet what
 // is read, and the weight's bytes beside it, should still be in the cache when they are used.
-constexpr size_t kMostNbytes = size_t{1} << 20;
+constexpr size_t kMostNbytes = size_t{5} << 18;
 
 int checked(const char* function, int threads) {
   if (threads < 1)

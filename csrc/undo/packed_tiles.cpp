@@ -9,17 +9,15 @@
 namespace lora_mmap {
 namespace {
 
-// Terms of any kind on a tile that stands contiguous at `x`.
+// Terms of any kind on a tile that stands at `x`.
 class TileTerms {
  public:
-  TileTerms(const TileOps& ops, const ElementOps& elements, const Job& job, const Block& tile, const void* x,
+  TileTerms(const TileOps& ops, const ElementOps& elements, const Job& job, const Block& tile, TileRows x,
             Workspace& workspace)
       : needs_(job, false),
         layout_(needs_, panel_block(ops, job, needs_.strip_rows(ops, tile.rows), tile.cols), 0),
-        block_(ops, elements, job.dtype, job, tile, needs_, layout_,
-               {static_cast<std::byte*>(const_cast<void*>(x)), tile.cols}, workspace) {}
+        block_(ops, elements, job.dtype, job, tile, needs_, layout_, {x.data, x.stride}, workspace) {}
 
-  size_t nbytes() const { return layout_.nbytes; }
   TermBlock& block() { return block_; }
 
  private:
@@ -49,37 +47,37 @@ size_t PackedTiles::scratch_nbytes(const Job& job, const Block& tile) const {
 }
 
 template <class Use>
-void PackedTiles::for_each_sum(const Job& job, const Block& tile, const void* x, Workspace& workspace,
-                               Use use) const {
-  if (!all_low_rank(job))
-    return TileTerms(ops_, elements_, job, tile, x, workspace).block().for_each_sum(use);
-  const PackedLayout layout(ops_, job, tile.rows, tile.cols, true);
-  PackedBlock packed(ops_, job, tile, layout, workspace, workspace.reserve(layout.nbytes));
-  const auto [shape, panels] = packed.sum();
-  for (int64_t m = 0; m < tile.rows; ++m) use(m, shape.row(panels, m));
-}
-
-bool PackedTiles::fuse(const Job& job, const Block& tile, const void* x, void* fused,
-                       Workspace& workspace) const {
+void PackedTiles::for_each_sum(const Job& job, const Block& tile, TileRows x, TileRows ahead,
+                               Workspace& workspace, Use use) const {
   if (!all_low_rank(job))
     return TileTerms(ops_, elements_, job, tile, x, workspace)
         .block()
-        .fuse({static_cast<std::byte*>(fused), tile.cols});
-  const PackedLayout layout(ops_, job, tile.rows, tile.cols);
+        .for_each_sum([&](int64_t m, PanelRow acc) { use(m, 0, tile.cols, acc); });
+  const PackedLayout layout(ops_, job, tile.rows, tile.cols, true);
   PackedBlock packed(ops_, job, tile, layout, workspace, workspace.reserve(layout.nbytes));
-  return packed.fuse(x, tile.cols, fused, tile.cols);
+  packed.fetch(ahead.data, ahead.stride);
+  packed.for_each_sum(use);
 }
 
-bool PackedTiles::fuse(const Job& job, const Block& tile, const void* x, const void* pristine, void* fused,
-                       const Corrections& corrections, Workspace& workspace) const {
-  const int64_t nbytes = tile.cols * (dtype_bits(job.dtype) / 8);
+bool PackedTiles::fuse(const Job& job, const Block& tile, TileRows x, TileRows fused, TileRows ahead,
+                       Workspace& workspace) const {
+  if (!all_low_rank(job))
+    return TileTerms(ops_, elements_, job, tile, x, workspace).block().fuse({fused.data, fused.stride});
+  const PackedLayout layout(ops_, job, tile.rows, tile.cols);
+  PackedBlock packed(ops_, job, tile, layout, workspace, workspace.reserve(layout.nbytes));
+  packed.fetch(ahead.data, ahead.stride);
+  return packed.fuse(x.data, x.stride, fused.data, fused.stride);
+}
+
+bool PackedTiles::record(const Job& job, const Block& tile, TileRows x, TileRows pristine, TileRows fused,
+                         const Corrections& corrections, TileRows ahead, Workspace& workspace) const {
+  const int64_t nbytes = dtype_bits(job.dtype) / 8;
+  const TileRows numbers{static_cast<std::byte*>(corrections.numbers), tile.cols};
   bool overflow = false;
-  for_each_sum(job, tile, x, workspace, [&](int64_t m, PanelRow acc) {
-    const int64_t at = m * nbytes;
-    overflow |= rows_.record_row(
-        job.dtype, acc,
-        {tile.cols, static_cast<const std::byte*>(x) + at, static_cast<const std::byte*>(pristine) + at,
-         static_cast<std::byte*>(fused) + at, static_cast<std::byte*>(corrections.numbers) + at});
+  for_each_sum(job, tile, x, ahead, workspace, [&](int64_t m, int64_t col, int64_t cols, PanelRow acc) {
+    overflow |= rows_.record_row(job.dtype, acc,
+                                 {cols, x.at(m, col, nbytes), pristine.at(m, col, nbytes),
+                                  fused.at(m, col, nbytes), numbers.at(m, col, nbytes)});
   });
   const int64_t count = tile.rows * tile.cols;
   clear_rest(job.dtype, count, corrections.numbers);
@@ -89,17 +87,20 @@ bool PackedTiles::fuse(const Job& job, const Block& tile, const void* x, const v
 }
 
 // Low-rank sums come out negative with negative scales, but for the sign of a zero, which is dropped.
-void PackedTiles::undo(const Job& job, const Block& tile, void* values, Workspace& workspace) const {
-  if (all_low_rank(job)) {
-    const PackedLayout layout(ops_, job, tile.rows, tile.cols);
-    PackedBlock packed(ops_, job, tile, layout, workspace, workspace.reserve(layout.nbytes), -1);
-    packed.fuse(values, tile.cols, values, tile.cols);
-    return rows_.drop_minus_zeros(job.dtype, values, tile.rows * tile.cols);
-  }
-  for_each_sum(job, tile, values, workspace, [&](int64_t m, PanelRow acc) {
-    rows_.undo_row(job.dtype, acc, tile.cols,
-                   static_cast<std::byte*>(values) + m * tile.cols * (dtype_bits(job.dtype) / 8));
-  });
+void PackedTiles::undo(const Job& job, const Block& tile, TileRows fused, TileRows undone, TileRows ahead,
+                       Workspace& workspace) const {
+  const int64_t nbytes = dtype_bits(job.dtype) / 8;
+  if (!all_low_rank(job))
+    return for_each_sum(
+        job, tile, fused, ahead, workspace, [&](int64_t m, int64_t col, int64_t cols, PanelRow acc) {
+          rows_.undo_row(job.dtype, acc, cols, fused.at(m, col, nbytes), undone.at(m, col, nbytes));
+        });
+  const PackedLayout layout(ops_, job, tile.rows, tile.cols);
+  PackedBlock packed(ops_, job, tile, layout, workspace, workspace.reserve(layout.nbytes), -1);
+  packed.fetch(ahead.data, ahead.stride);
+  packed.fuse(fused.data, fused.stride, undone.data, undone.stride);
+  for (int64_t m = 0; m < tile.rows; ++m)
+    rows_.drop_minus_zeros(job.dtype, undone.at(m, 0, nbytes), tile.cols);
 }
 
 }  // namespace lora_mmap

@@ -15,17 +15,19 @@ class PackedTiles final : public TileKernel {
       : ops_(ops), elements_(elements), rows_(rows) {}
 
   size_t scratch_nbytes(const Job& job, const Block& tile) const override;
-  bool fuse(const Job& job, const Block& tile, const void* x, void* fused,
+  bool fuse(const Job& job, const Block& tile, TileRows x, TileRows fused, TileRows ahead,
             Workspace& workspace) const override;
-  bool fuse(const Job& job, const Block& tile, const void* x, const void* pristine, void* fused,
-            const Corrections& corrections, Workspace& workspace) const override;
-  void undo(const Job& job, const Block& tile, void* values, Workspace& workspace) const override;
+  bool record(const Job& job, const Block& tile, TileRows x, TileRows pristine, TileRows fused,
+              const Corrections& corrections, TileRows ahead, Workspace& workspace) const override;
+  void undo(const Job& job, const Block& tile, TileRows fused, TileRows undone, TileRows ahead,
+            Workspace& workspace) const override;
   HashSteps hash() const override { return rows_.hash_steps; }
 
  private:
-  // use(m, acc) for every row of the tile; `x`: the base of terms that need one.
+  // use(m, col, cols, acc) for all of the tile; `x`: the base of terms that need one.
   template <class Use>
-  void for_each_sum(const Job& job, const Block& tile, const void* x, Workspace& workspace, Use use) const;
+  void for_each_sum(const Job& job, const Block& tile, TileRows x, TileRows ahead, Workspace& workspace,
+                    Use use) const;
 
   const TileOps& ops_;
   const ElementOps& elements_;

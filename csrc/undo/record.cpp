@@ -1,7 +1,9 @@
 #include "undo/record.h"
 
 #include <cstring>
+#include <new>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "base/fault_points.h"
@@ -20,7 +22,20 @@ TileGrid checked_grid(int64_t rows, int64_t cols, DType dtype, bool corrections)
   return {rows, cols};
 }
 
+// With what an allocator adds.
+size_t taken_by(const CodedBytes& coded) {
+  return coded.nbytes() ? coded.nbytes() + 16 : 0;
+}
+
 }  // namespace
+
+CodedBytes::CodedBytes(const uint8_t* from, size_t nbytes) : nbytes_(nbytes) {
+  fault_point(FaultPoint::encode);
+  if (nbytes == 0) return;
+  bytes_.reset(static_cast<uint8_t*>(std::malloc(nbytes)));
+  if (!bytes_) throw std::bad_alloc();
+  std::memcpy(bytes_.get(), from, nbytes);
+}
 
 Record::Record(int64_t rows, int64_t cols, DType dtype, bool corrections)
     : grid_(checked_grid(rows, cols, dtype, corrections)),
@@ -42,26 +57,16 @@ void Record::set_state(int64_t tile, TileState state) {
                      std::memory_order_relaxed);
 }
 
-void Record::keep(int64_t tile, uint64_t hash, const uint8_t* coded, size_t coded_nbytes) {
-  std::unique_ptr<uint8_t[]> copy;
-  if (has_corrections()) fault_point(FaultPoint::encode);
-  if (coded_nbytes) {
-    copy.reset(new uint8_t[coded_nbytes]);
-    std::memcpy(copy.get(), coded, coded_nbytes);
-  }
+void Record::keep(int64_t tile, uint64_t hash, CodedBytes coded) noexcept {
   Tile& kept = tiles_[static_cast<size_t>(tile)];
-  all_coded_nbytes_.fetch_add(coded_nbytes - kept.coded_nbytes, std::memory_order_relaxed);
+  all_coded_nbytes_.fetch_add(taken_by(coded) - taken_by(kept.coded), std::memory_order_relaxed);
   kept.hash = hash;
-  kept.coded = std::move(copy);
-  kept.coded_nbytes = static_cast<uint32_t>(coded_nbytes);
+  kept.coded = std::move(coded);
 }
 
 void Record::forget_corrections() {
   corrections_.store(false, std::memory_order_relaxed);
-  for (Tile& tile : tiles_) {
-    tile.coded.reset();
-    tile.coded_nbytes = 0;
-  }
+  for (Tile& tile : tiles_) tile.coded = CodedBytes();
   all_coded_nbytes_.store(0, std::memory_order_relaxed);
 }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <vector>
 
@@ -16,6 +17,24 @@ enum class TileState : uint8_t {
   untouched,  // nothing is known of it
   written,    // it holds what the record's terms made, unless someone else wrote to it
   undone,     // it does not, but hash and corrections are those of what the terms would make again
+};
+
+// The corrections of one tile, in memory of their size.
+class CodedBytes {
+ public:
+  CodedBytes() = default;
+  // Throws std::bad_alloc.
+  CodedBytes(const uint8_t* from, size_t nbytes);
+
+  const uint8_t* data() const { return bytes_.get(); }
+  size_t nbytes() const { return nbytes_; }
+
+ private:
+  struct Free {
+    void operator()(uint8_t* bytes) const { std::free(bytes); }
+  };
+  std::unique_ptr<uint8_t, Free> bytes_;
+  size_t nbytes_ = 0;
 };
 
 // Threads may write distinct tiles at the same time, and anyone may ask for sizes meanwhile.
@@ -42,11 +61,10 @@ class Record {
   void set_state(int64_t tile, TileState state);
 
   uint64_t hash(int64_t tile) const { return at(tile).hash; }
-  const uint8_t* coded(int64_t tile) const { return at(tile).coded.get(); }
-  size_t coded_nbytes(int64_t tile) const { return at(tile).coded_nbytes; }
+  const CodedBytes& coded(int64_t tile) const { return at(tile).coded; }
 
-  // Of a tile that is written next. Throws std::bad_alloc, and the tile is as before.
-  void keep(int64_t tile, uint64_t hash, const uint8_t* coded, size_t coded_nbytes);
+  // Of a tile that is written, before its state says so.
+  void keep(int64_t tile, uint64_t hash, CodedBytes coded) noexcept;
 
   // Frees the corrections; hashes and states stay. Not while a call works on the record.
   void forget_corrections();
@@ -54,8 +72,7 @@ class Record {
  private:
   struct Tile {
     uint64_t hash = 0;
-    std::unique_ptr<uint8_t[]> coded;
-    uint32_t coded_nbytes = 0;
+    CodedBytes coded;
     std::atomic<TileState> state{TileState::untouched};
   };
 

@@ -2,7 +2,8 @@
 // fuse/tile.h.
 //
 // A format F is one of fuse/format_<isa>.h with: keep(guess, fused), the bits of `fused` where they are not
-// finite; plus_zeros(row), with +0 for -0; steps(guess, pristine), as steps_between() has them.
+// finite; any_minus_zero(row); plus_zeros(row), with +0 for -0; steps(guess, pristine), as steps_between()
+// has them.
 #pragma once
 
 #include <cstdint>
@@ -37,11 +38,11 @@ template <class F>
 // Results that are not finite throughout. True if one is not where x is.
 template <class F>
 [[gnu::noinline]] bool record_left(const PanelSums<F>& acc, typename F::Row fused,
-                                   const typename F::Element* x, const typename F::Element* pristine,
+                                   const typename F::Row& pristine, const typename F::Element* x,
                                    typename F::Element* to, typename F::Element* numbers) {
   const bool overflow = F::store_kept(x, to, fused);
   fused = F::load_row(to);
-  F::store_row(numbers, F::steps(F::keep(guess_of<F>(fused, acc), fused), F::load_row(pristine)));
+  F::store_row(numbers, F::steps(F::keep(guess_of<F>(fused, acc), fused), pristine));
   return overflow;
 }
 
@@ -50,11 +51,12 @@ template <class F>
                                                 const typename F::Element* pristine, typename F::Element* to,
                                                 typename F::Element* numbers) {
   const typename F::Row base = F::load_row(x);
+  const typename F::Row origin = F::load_row(pristine);
   const typename F::Row fused = F::round(F::add(F::low(base), acc.low), F::add(F::high(base), acc.high));
   if (!F::all_finite(fused)) [[unlikely]]
-    return record_left<F>(acc, fused, x, pristine, to, numbers);
+    return record_left<F>(acc, fused, origin, x, to, numbers);
   F::store_row(to, fused);
-  F::store_row(numbers, F::steps(guess_of<F>(fused, acc), F::load_row(pristine)));
+  F::store_row(numbers, F::steps(guess_of<F>(fused, acc), origin));
   return false;
 }
 
@@ -91,28 +93,37 @@ bool record_row_as(PanelRow acc, const RecordedRow& row) {
 }
 
 template <class F>
-[[gnu::always_inline]] inline void undo_panel(const PanelSums<F>& acc, typename F::Element* values) {
-  const typename F::Row fused = F::load_row(values);
-  F::store_row(values, F::keep(guess_of<F>(fused, acc), fused));
+[[gnu::always_inline]] inline void undo_panel(const PanelSums<F>& acc, const typename F::Element* from,
+                                              typename F::Element* to) {
+  const typename F::Row fused = F::load_row(from);
+  F::store_row(to, F::keep(guess_of<F>(fused, acc), fused));
 }
 
 template <class F>
-void undo_row_as(PanelRow acc, int64_t cols, void* values) {
-  auto* to = static_cast<typename F::Element*>(values);
+void undo_row_as(PanelRow acc, int64_t cols, const void* fused, void* undone) {
+  using Element = typename F::Element;
+  const auto* from = static_cast<const Element*>(fused);
+  auto* to = static_cast<Element*>(undone);
   int64_t col = 0;
-  for (; col + F::kCols <= cols; col += F::kCols) undo_panel<F>(PanelSums<F>(acc, col / F::kCols), to + col);
+  for (; col + F::kCols <= cols; col += F::kCols)
+    undo_panel<F>(PanelSums<F>(acc, col / F::kCols), from + col, to + col);
   if (col == cols) return;
-  typename F::Element edge[F::kCols] = {};
-  std::memcpy(edge, to + col, static_cast<size_t>(cols - col) * sizeof(edge[0]));
-  undo_panel<F>(PanelSums<F>(acc, col / F::kCols), edge);
-  std::memcpy(to + col, edge, static_cast<size_t>(cols - col) * sizeof(edge[0]));
+  const size_t nbytes = static_cast<size_t>(cols - col) * sizeof(Element);
+  Element edge[F::kCols] = {};
+  std::memcpy(edge, from + col, nbytes);
+  undo_panel<F>(PanelSums<F>(acc, col / F::kCols), edge, edge);
+  std::memcpy(to + col, edge, nbytes);
 }
 
 template <class F>
 void drop_minus_zeros_as(void* values, int64_t count) {
   auto* to = static_cast<typename F::Element*>(values);
   int64_t i = 0;
-  for (; i + F::kCols <= count; i += F::kCols) F::store_row(to + i, F::plus_zeros(F::load_row(to + i)));
+  for (; i + F::kCols <= count; i += F::kCols) {
+    const typename F::Row row = F::load_row(to + i);
+    if (F::any_minus_zero(row)) [[unlikely]]
+      F::store_row(to + i, F::plus_zeros(row));
+  }
   for (; i < count; ++i)
     if (static_cast<typename F::Element>(to[i] << 1) == 0) to[i] = 0;
 }

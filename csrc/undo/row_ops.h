@@ -10,7 +10,7 @@
 
 namespace lora_mmap {
 
-// Contiguous rows of elements.
+// Contiguous rows of elements; x, pristine and fused may be one.
 struct RecordedRow {
   int64_t cols;
   const void* x;
@@ -25,8 +25,8 @@ struct RowOps {
   // of fused, pristine). True if a result is not finite where x is.
   bool (*record_row)(DType weight, PanelRow acc, const RecordedRow& row);
 
-  // values = round(values - acc), +0 for -0, where they are finite.
-  void (*undo_row)(DType weight, PanelRow acc, int64_t cols, void* values);
+  // undone = round(fused - acc), +0 for -0, where `fused` is finite, else its bits.
+  void (*undo_row)(DType weight, PanelRow acc, int64_t cols, const void* fused, void* undone);
 
   // +0 for -0.
   void (*drop_minus_zeros)(DType weight, void* values, int64_t count);

@@ -39,10 +39,16 @@ struct Recorded : Weight<Format> {
           _mm256_blendv_epi8(guess.part[i], fused.part[i], Weight<Format>::non_finite(fused.part[i]));
     return guess;
   }
+  static __m256i minus_zeros(__m256i bits) {
+    return Format::equal(bits, _mm256_xor_si256(Ints::magnitude(), _mm256_set1_epi32(-1)));
+  }
+  static bool any_minus_zero(const Row& row) {
+    __m256i any = minus_zeros(row.part[0]);
+    if constexpr (kParts == 2) any = _mm256_or_si256(any, minus_zeros(row.part[1]));
+    return !_mm256_testz_si256(any, any);
+  }
   static Row plus_zeros(Row row) {
-    const __m256i minus_zero = _mm256_xor_si256(Ints::magnitude(), _mm256_set1_epi32(-1));
-    for (int i = 0; i < kParts; ++i)
-      row.part[i] = _mm256_andnot_si256(Format::equal(row.part[i], minus_zero), row.part[i]);
+    for (int i = 0; i < kParts; ++i) row.part[i] = _mm256_andnot_si256(minus_zeros(row.part[i]), row.part[i]);
     return row;
   }
   static __m256i ordered(__m256i bits) {
@@ -64,10 +70,10 @@ bool record_row(DType weight, PanelRow acc, const RecordedRow& row) {
   return record_row_as<Recorded<F32>>(acc, row);
 }
 
-void undo_row(DType weight, PanelRow acc, int64_t cols, void* values) {
-  if (weight == DType::F16) return undo_row_as<Recorded<F16>>(acc, cols, values);
-  if (weight == DType::BF16) return undo_row_as<Recorded<BF16>>(acc, cols, values);
-  return undo_row_as<Recorded<F32>>(acc, cols, values);
+void undo_row(DType weight, PanelRow acc, int64_t cols, const void* fused, void* undone) {
+  if (weight == DType::F16) return undo_row_as<Recorded<F16>>(acc, cols, fused, undone);
+  if (weight == DType::BF16) return undo_row_as<Recorded<BF16>>(acc, cols, fused, undone);
+  return undo_row_as<Recorded<F32>>(acc, cols, fused, undone);
 }
 
 void drop_minus_zeros(DType weight, void* values, int64_t count) {

@@ -44,11 +44,17 @@ struct Recorded : Weight<Format> {
       guess.part[i] = Format::blend(Weight<Format>::non_finite(fused.part[i]), guess.part[i], fused.part[i]);
     return guess;
   }
+  static uint32_t minus_zeros(__m512i bits) {
+    return Format::equal(bits, _mm512_xor_si512(Ints::magnitude(), _mm512_set1_epi32(-1)));
+  }
+  static bool any_minus_zero(const Row& row) {
+    uint32_t any = minus_zeros(row.part[0]);
+    if constexpr (kParts == 2) any |= minus_zeros(row.part[1]);
+    return any != 0;
+  }
   static Row plus_zeros(Row row) {
-    const __m512i minus_zero = _mm512_xor_si512(Ints::magnitude(), _mm512_set1_epi32(-1));
     for (int i = 0; i < kParts; ++i)
-      row.part[i] =
-          Format::blend(Format::equal(row.part[i], minus_zero), row.part[i], _mm512_setzero_si512());
+      row.part[i] = Format::blend(minus_zeros(row.part[i]), row.part[i], _mm512_setzero_si512());
     return row;
   }
   static __m512i ordered(__m512i bits) {
@@ -71,10 +77,10 @@ bool record_row(DType weight, PanelRow acc, const RecordedRow& row) {
   return record_row_as<Recorded<F32>>(acc, row);
 }
 
-void undo_row(DType weight, PanelRow acc, int64_t cols, void* values) {
-  if (weight == DType::F16) return undo_row_as<Recorded<F16>>(acc, cols, values);
-  if (weight == DType::BF16) return undo_row_as<Recorded<BF16>>(acc, cols, values);
-  return undo_row_as<Recorded<F32>>(acc, cols, values);
+void undo_row(DType weight, PanelRow acc, int64_t cols, const void* fused, void* undone) {
+  if (weight == DType::F16) return undo_row_as<Recorded<F16>>(acc, cols, fused, undone);
+  if (weight == DType::BF16) return undo_row_as<Recorded<BF16>>(acc, cols, fused, undone);
+  return undo_row_as<Recorded<F32>>(acc, cols, fused, undone);
 }
 
 void drop_minus_zeros(DType weight, void* values, int64_t count) {

@@ -15,46 +15,46 @@ bool is_finite(typename Format::Bits bits) {
   return (bits & Format::kExponent) != Format::kExponent;
 }
 
-// use(index in the tile, acc) for every element, in squares; x: null where no term needs the base.
+// use(row, column, acc) for every element, in squares; `x`: the base of terms that need one.
 template <class Format, class Use>
-void for_each_sum(const Job& job, const Block& tile, const void* x, Workspace& workspace, Use use) {
+void for_each_sum(const Job& job, const Block& tile, TileRows x, Workspace& workspace, Use use) {
   using Square = ScalarTile<Format>;
   std::byte* scratch = workspace.reserve(Square::kNbytes);
   for (int64_t row = 0; row < tile.rows; row += Square::kSide)
     for (int64_t col = 0; col < tile.cols; col += Square::kSide) {
       const Block square{tile.row + row, tile.col + col, std::min(Square::kSide, tile.rows - row),
                          std::min(Square::kSide, tile.cols - col)};
-      const int64_t first = row * tile.cols + col;
-      const void* base = static_cast<const typename Format::Bits*>(x) + (x ? first : 0);
-      Square sums(job, square, {base, tile.cols, 1}, scratch);
+      Square sums(job, square, {x.at(row, col, sizeof(typename Format::Bits)), x.stride, 1}, scratch);
       const typename Format::Compute* acc = sums.sum();
       for (int64_t m = 0; m < square.rows; ++m)
-        for (int64_t n = 0; n < square.cols; ++n) use(first + m * tile.cols + n, *acc++);
+        for (int64_t n = 0; n < square.cols; ++n) use(row + m, col + n, *acc++);
     }
 }
 
 template <class Format>
-typename Format::Bits undone(typename Format::Bits fused, typename Format::Compute acc) {
+typename Format::Bits* bits_at(TileRows rows, int64_t m, int64_t n) {
+  return reinterpret_cast<typename Format::Bits*>(rows.at(m, n, sizeof(typename Format::Bits)));
+}
+
+template <class Format>
+typename Format::Bits undone_bits(typename Format::Bits fused, typename Format::Compute acc) {
   constexpr typename Format::Bits kMinusZero = std::numeric_limits<typename Format::Bits>::max() / 2 + 1;
   if (!is_finite<Format>(fused)) return fused;
   const auto guess = Format::round(Format::widen(fused) - acc);
   return guess == kMinusZero ? typename Format::Bits{0} : guess;
 }
 
-// then(index, fused, acc) for every element.
-template <class Format, class Then>
-bool fuse_each(const Job& job, const Block& tile, const void* x, void* fused, Workspace& workspace,
-               Then then) {
-  using Bits = typename Format::Bits;
+// write(row, column, fused bits, acc) for every element.
+template <class Format, class Write>
+bool fuse_each(const Job& job, const Block& tile, TileRows x, Workspace& workspace, Write write) {
   bool overflow = false;
-  for_each_sum<Format>(job, tile, x, workspace, [&](int64_t i, typename Format::Compute acc) {
-    Bits bits = static_cast<const Bits*>(x)[i];
+  for_each_sum<Format>(job, tile, x, workspace, [&](int64_t m, int64_t n, typename Format::Compute acc) {
+    typename Format::Bits bits = *bits_at<Format>(x, m, n);
     if (is_finite<Format>(bits)) {
       bits = Format::round(Format::widen(bits) + acc);
       overflow |= !is_finite<Format>(bits);
     }
-    static_cast<Bits*>(fused)[i] = bits;
-    then(i, bits, acc);
+    write(m, n, bits, acc);
   });
   return overflow;
 }
@@ -65,29 +65,31 @@ size_t ScalarTiles::scratch_nbytes(const Job&, const Block&) const {
   return ScalarTile<F64Weight>::kNbytes;
 }
 
-bool ScalarTiles::fuse(const Job& job, const Block& tile, const void* x, void* fused,
+bool ScalarTiles::fuse(const Job& job, const Block& tile, TileRows x, TileRows fused, TileRows,
                        Workspace& workspace) const {
   return visit_weight_format(job.dtype, [&]<class Format>(Format) {
-    return fuse_each<Format>(job, tile, x, fused, workspace, [](int64_t, auto, auto) {});
-  });
-}
-
-bool ScalarTiles::fuse(const Job& job, const Block& tile, const void* x, const void* pristine, void* fused,
-                       const Corrections& corrections, Workspace& workspace) const {
-  return visit_weight_format(job.dtype, [&]<class Format>(Format) {
-    using Bits = typename Format::Bits;
-    Numbering<Bits> numbering(corrections, pristine, tile.rows * tile.cols);
-    return fuse_each<Format>(job, tile, x, fused, workspace, [&](int64_t i, Bits bits, auto acc) {
-      numbering.add(i, undone<Format>(bits, acc));
+    return fuse_each<Format>(job, tile, x, workspace, [&](int64_t m, int64_t n, auto bits, auto) {
+      *bits_at<Format>(fused, m, n) = bits;
     });
   });
 }
 
-void ScalarTiles::undo(const Job& job, const Block& tile, void* values, Workspace& workspace) const {
+bool ScalarTiles::record(const Job& job, const Block& tile, TileRows x, TileRows pristine, TileRows fused,
+                         const Corrections& corrections, TileRows, Workspace& workspace) const {
+  return visit_weight_format(job.dtype, [&]<class Format>(Format) {
+    Numbering<typename Format::Bits> numbering(corrections, tile.rows * tile.cols);
+    return fuse_each<Format>(job, tile, x, workspace, [&](int64_t m, int64_t n, auto bits, auto acc) {
+      numbering.add(m * tile.cols + n, undone_bits<Format>(bits, acc), *bits_at<Format>(pristine, m, n));
+      *bits_at<Format>(fused, m, n) = bits;
+    });
+  });
+}
+
+void ScalarTiles::undo(const Job& job, const Block& tile, TileRows fused, TileRows undone, TileRows,
+                       Workspace& workspace) const {
   visit_weight_format(job.dtype, [&]<class Format>(Format) {
-    auto* bits = static_cast<typename Format::Bits*>(values);
-    for_each_sum<Format>(job, tile, nullptr, workspace, [&](int64_t i, typename Format::Compute acc) {
-      bits[i] = undone<Format>(bits[i], acc);
+    for_each_sum<Format>(job, tile, fused, workspace, [&](int64_t m, int64_t n, auto acc) {
+      *bits_at<Format>(undone, m, n) = undone_bits<Format>(*bits_at<Format>(fused, m, n), acc);
     });
   });
 }

@@ -8,11 +8,12 @@ namespace lora_mmap {
 class ScalarTiles final : public TileKernel {
  public:
   size_t scratch_nbytes(const Job& job, const Block& tile) const override;
-  bool fuse(const Job& job, const Block& tile, const void* x, void* fused,
+  bool fuse(const Job& job, const Block& tile, TileRows x, TileRows fused, TileRows ahead,
             Workspace& workspace) const override;
-  bool fuse(const Job& job, const Block& tile, const void* x, const void* pristine, void* fused,
-            const Corrections& corrections, Workspace& workspace) const override;
-  void undo(const Job& job, const Block& tile, void* values, Workspace& workspace) const override;
+  bool record(const Job& job, const Block& tile, TileRows x, TileRows pristine, TileRows fused,
+              const Corrections& corrections, TileRows ahead, Workspace& workspace) const override;
+  void undo(const Job& job, const Block& tile, TileRows fused, TileRows undone, TileRows ahead,
+            Workspace& workspace) const override;
   HashSteps hash() const override { return hash_steps; }
 };
 

@@ -17,6 +17,12 @@
 namespace lora_mmap {
 namespace {
 
+// How many tiles a worker takes at a time: it knows what comes next, and fetches it; but every worker should
+// have its share.
+int64_t tiles_at_once(int64_t tiles, int workers) {
+  return std::clamp<int64_t>(tiles / (workers * int64_t{16}), 1, 8);
+}
+
 // The tiles of all steps as one sequence, and what came of them.
 class Run {
  public:
@@ -35,15 +41,13 @@ class Run {
   // The most that a worker needs.
   size_t scratch_nbytes() const { return scratch_nbytes_; }
 
-  void take(int64_t tile, TileScratch& scratch) {
-    if (stopped_.load(std::memory_order_relaxed)) return;
+  // Takes the tiles [begin, end).
+  void take(int64_t begin, int64_t end, TileScratch& scratch) {
     const FloatEnv env;
-    const auto index =
-        static_cast<size_t>(std::upper_bound(ends_.begin(), ends_.end(), tile) - ends_.begin());
-    const int64_t within = tile - (index ? ends_[index - 1] : 0);
-    const TileOutcome outcome = take_tile(kernel_, steps_[index], within, force_, scratch);
-    if (outcome == TileOutcome::overflowed) overflowed_[index].store(true, std::memory_order_relaxed);
-    if (outcome == TileOutcome::foreign) stop_at(index, within);
+    for (int64_t tile = begin; tile < end; ++tile) {
+      if (stopped_.load(std::memory_order_relaxed)) return;
+      take(tile, tile + 1 < end, scratch);
+    }
   }
 
   StepResult result() {
@@ -56,6 +60,16 @@ class Run {
   }
 
  private:
+  void take(int64_t tile, bool goes_on, TileScratch& scratch) {
+    const auto index =
+        static_cast<size_t>(std::upper_bound(ends_.begin(), ends_.end(), tile) - ends_.begin());
+    const int64_t within = tile - (index ? ends_[index - 1] : 0);
+    const int64_t next = goes_on && tile + 1 < ends_[index] ? within + 1 : -1;
+    const TileOutcome outcome = take_tile(kernel_, steps_[index], within, next, force_, scratch);
+    if (outcome == TileOutcome::overflowed) overflowed_[index].store(true, std::memory_order_relaxed);
+    if (outcome == TileOutcome::foreign) stop_at(index, within);
+  }
+
   size_t scratch_of(const PreparedStep& step) const {
     const Block tile = step.grid().tile(0);  // the largest
     size_t nbytes = tile_values_nbytes(step.dtype(), tile.rows * tile.cols);
@@ -100,8 +114,11 @@ StepResult step(const std::vector<Step>& steps, int threads, const std::optional
   Run run(steps, kernel, force);
   const int workers = workers_within(threads, scratch_nbytes, run.scratch_nbytes());
   std::vector<TileScratch> scratch(static_cast<size_t>(workers));
-  parallel_for(workers, run.tiles(),
-               [&](int worker, int64_t tile) { run.take(tile, scratch[static_cast<size_t>(worker)]); });
+  const int64_t tiles = run.tiles();
+  const int64_t at_once = tiles_at_once(tiles, workers);
+  parallel_for(workers, (tiles + at_once - 1) / at_once, [&](int worker, int64_t i) {
+    run.take(i * at_once, std::min((i + 1) * at_once, tiles), scratch[static_cast<size_t>(worker)]);
+  });
   return run.result();
 }
 

@@ -60,12 +60,20 @@ uint64_t hash_of(const void* data, size_t nbytes, HashSteps take) {
   return fold(lanes, nbytes);
 }
 
-uint64_t hash_of_rows(const std::byte* data, int64_t rows, size_t row_nbytes, int64_t row_step_nbytes,
+void HashInPieces::take(const std::byte* data, size_t nbytes, HashSteps take) {
+  take(lanes_, data, nbytes / kHashStepNbytes);
+  nbytes_ += nbytes;
+}
+
+uint64_t HashInPieces::value() const {
+  return fold(lanes_, nbytes_);
+}
+
+uint64_t hash_of_rows(const std::byte* data, int64_t rows, size_t row_nbytes, int64_t row_stride_nbytes,
                       HashSteps take) {
-  alignas(64) uint32_t lanes[kHashLanes];
-  start_lanes(lanes);
-  for (int64_t m = 0; m < rows; ++m) take(lanes, data + m * row_step_nbytes, row_nbytes / kHashStepNbytes);
-  return fold(lanes, static_cast<size_t>(rows) * row_nbytes);
+  HashInPieces hash;
+  for (int64_t m = 0; m < rows; ++m) hash.take(data + m * row_stride_nbytes, row_nbytes, take);
+  return hash.value();
 }
 
 uint64_t hash_bytes(const void* data, size_t nbytes, int threads) {

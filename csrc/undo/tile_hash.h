@@ -28,9 +28,21 @@ using HashSteps = void (*)(uint32_t* lanes, const std::byte* data, size_t steps)
 
 uint64_t hash_of(const void* data, size_t nbytes, HashSteps take = hash_steps);
 
-// The same of rows that are not next to each other, as if they were. `row_nbytes`: whole steps.
-uint64_t hash_of_rows(const std::byte* data, int64_t rows, size_t row_nbytes, int64_t row_step_nbytes,
-                      HashSteps take);
+// The same, of bytes that come piece by piece in whole steps.
+class HashInPieces {
+ public:
+  HashInPieces() { start_lanes(lanes_); }
+  void take(const std::byte* data, size_t nbytes, HashSteps take);
+  uint64_t value() const;
+
+ private:
+  alignas(64) uint32_t lanes_[kHashLanes];
+  size_t nbytes_ = 0;
+};
+
+// The same of rows one after the other, each whole steps long and `row_stride_nbytes` from the next.
+uint64_t hash_of_rows(const std::byte* data, int64_t rows, size_t row_nbytes, int64_t row_stride_nbytes,
+                      HashSteps take = hash_steps);
 
 // The hash of the hashes of pieces of 1 MiB, on up to `threads` threads.
 uint64_t hash_bytes(const void* data, size_t nbytes, int threads);

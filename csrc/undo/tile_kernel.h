@@ -1,4 +1,4 @@
-// The arithmetic of one tile, for one instruction set. Values of a tile are contiguous, [rows, cols].
+// The arithmetic of one tile, for one instruction set.
 #pragma once
 
 #include <cstddef>
@@ -10,13 +10,25 @@
 
 namespace lora_mmap {
 
+// Values of a tile: rows of contiguous elements.
+struct TileRows {
+  std::byte* data = nullptr;
+  int64_t stride = 0;  // from row to row, in elements
+
+  std::byte* at(int64_t row, int64_t col, int64_t element_nbytes) const {
+    return data + (row * stride + col) * element_nbytes;
+  }
+};
+
 // How the pristine values of a tile are reached from what undo() makes of its fused ones: steps_between() of
-// each, and a bit for each that is not zero, up to the end of a block of corrections.
+// each, row by row, and a bit for each that is not zero; both have room to the end of a block of corrections.
 struct Corrections {
   void* numbers;
   uint64_t* nonzero;
 };
 
+// Under a FloatEnv. Values that are read and those that are written may be the same. `ahead`: rows that are
+// wanted next, to be fetched meanwhile. What a worker has no memory for is found out before the first write.
 class TileKernel {
  public:
   virtual ~TileKernel() = default;
@@ -24,17 +36,18 @@ class TileKernel {
   // What the terms of `job` need in a worker's scratch of their own, for one of its tiles.
   virtual size_t scratch_nbytes(const Job& job, const Block& tile) const = 0;
 
-  // fused = round(x + acc), the bits of x where it is not finite. True if another result is not. Under a
-  // FloatEnv, as everything here. The job's own base is not read.
-  virtual bool fuse(const Job& job, const Block& tile, const void* x, void* fused,
+  // fused = round(x + acc), the bits of x where it is not finite. True if another result is not. The job's
+  // own base is not read.
+  virtual bool fuse(const Job& job, const Block& tile, TileRows x, TileRows fused, TileRows ahead,
                     Workspace& workspace) const = 0;
 
   // The same, and what leads from undo() of `fused` to `pristine`.
-  virtual bool fuse(const Job& job, const Block& tile, const void* x, const void* pristine, void* fused,
-                    const Corrections& corrections, Workspace& workspace) const = 0;
+  virtual bool record(const Job& job, const Block& tile, TileRows x, TileRows pristine, TileRows fused,
+                      const Corrections& corrections, TileRows ahead, Workspace& workspace) const = 0;
 
-  // values = round(values - acc), +0 for -0, where they are finite. No term needs the base.
-  virtual void undo(const Job& job, const Block& tile, void* values, Workspace& workspace) const = 0;
+  // undone = round(fused - acc), +0 for -0, where `fused` is finite, else its bits. No term needs the base.
+  virtual void undo(const Job& job, const Block& tile, TileRows fused, TileRows undone, TileRows ahead,
+                    Workspace& workspace) const = 0;
 
   virtual HashSteps hash() const = 0;
 };

@@ -1,6 +1,6 @@
 #include "undo/tile_step.h"
 
-#include <cstring>
+#include <utility>
 
 #include "base/fault_points.h"
 #include "fuse/copy.h"
@@ -16,9 +16,10 @@ size_t round_up_64(size_t nbytes) {
 
 // Offsets into the memory for a tile's own values.
 struct ValuesLayout {
-  size_t pristine = 0;  // first what stands in the weight
-  size_t base;          // what new terms are added to, where that is something else
-  size_t fused;
+  size_t current = 0;  // what stands in the weight, where its rows are not contiguous
+  size_t pristine;
+  size_t base;     // what new terms are added to, likewise
+  size_t fused;    // what goes to the weight, likewise
   size_t numbers;  // Corrections
   size_t nonzero;
   size_t coded;
@@ -27,140 +28,188 @@ struct ValuesLayout {
   ValuesLayout(DType dtype, int64_t elements) {
     const size_t element_nbytes = dtype_bits(dtype) / 8;
     const size_t values = round_up_64(static_cast<size_t>(elements) * element_nbytes);
-    const bool has_corrections = dtype != DType::F64;
+    const int64_t blocks = (elements + kCorrectionBlock - 1) / kCorrectionBlock;
+    const auto in_blocks = static_cast<size_t>(dtype == DType::F64 ? 0 : blocks * kCorrectionBlock);
+    pristine = current + values;
     base = pristine + values;
     fused = base + values;
     numbers = fused + values;
-    const int64_t blocks = (elements + kCorrectionBlock - 1) / kCorrectionBlock;
-    const auto in_blocks = static_cast<size_t>(has_corrections ? blocks * kCorrectionBlock : 0);
     nonzero = numbers + in_blocks * element_nbytes;
     coded = nonzero + round_up_64(in_blocks / 8);
-    nbytes = coded + (has_corrections ? round_up_64(most_coded_nbytes(elements, element_nbytes)) : 0);
+    nbytes = coded + (in_blocks ? round_up_64(most_coded_nbytes(elements, element_nbytes)) : 0);
   }
 };
 
-void load(const Side& from, const Block& tile, void* to) {
-  copy_rect(
-      {to, from.at(tile), tile.rows, tile.cols, tile.cols, 1, from.row_stride, from.col_stride, from.nbytes});
-}
-
-void store(const void* from, const Side& to, const Block& tile) {
-  copy_rect({to.at(tile), from, tile.rows, tile.cols, to.row_stride, to.col_stride, tile.cols, 1, to.nbytes});
+Rect rect_of(const Block& tile, const Side& to, const Side& from) {
+  return {to.at(tile),   from.at(tile),   tile.rows,       tile.cols, to.row_stride,
+          to.col_stride, from.row_stride, from.col_stride, to.nbytes};
 }
 
 class TileStep {
  public:
-  TileStep(const TileKernel& kernel, const PreparedStep& step, int64_t index, TileScratch& scratch)
+  TileStep(const TileKernel& kernel, const PreparedStep& step, int64_t index, TileRows ahead,
+           TileScratch& scratch)
       : kernel_(kernel),
         step_(step),
         index_(index),
         tile_(step.grid().tile(index)),
         elements_(tile_.rows * tile_.cols),
-        nbytes_(static_cast<size_t>(elements_) * (dtype_bits(step.dtype()) / 8)),
+        element_nbytes_(dtype_bits(step.dtype()) / 8),
+        ahead_(ahead),
         layout_(step.dtype(), elements_),
         scratch_(scratch),
         values_(scratch.values.reserve(layout_.nbytes)) {}
 
   TileOutcome run(bool force) {
-    load(step_.weight(), tile_, pristine());
-    if (step_.old() && !undo(*step_.old(), force)) return TileOutcome::foreign;
-    if (step_.out()) {
-      store(pristine(), *step_.out(), tile_);
+    const TileRows current = rows_of(step_.weight(), layout_.current);
+    if (step_.old() && !force && hash(current) != step_.old()->record->hash(index_))
+      return TileOutcome::foreign;
+    if (!step_.next()) {
+      restore(*step_.old(), current);
       return TileOutcome::done;
     }
-    const void* result = pristine();
-    bool overflow = false;
-    if (step_.next()) {
-      const void* x = base(*step_.next());
-      result = step_.next()->job.terms.empty() ? x : values_ + layout_.fused;
-      overflow = fuse(*step_.next(), x);
-    }
-    store(result, step_.weight(), tile_);
-    if (step_.next()) step_.next()->record->set_state(index_, TileState::written);
+    const TileRows pristine = step_.old() ? pristine_of(*step_.old(), current) : current;
+    const bool overflow = fuse(*step_.next(), pristine);
     if (step_.old()) step_.old()->record->set_state(index_, TileState::undone);
     return overflow ? TileOutcome::overflowed : TileOutcome::done;
   }
 
  private:
-  std::byte* pristine() { return values_ + layout_.pristine; }
+  // Memory of the tile's own, and as a side of which this tile alone stands there.
+  TileRows own(size_t offset) const { return {values_ + offset, tile_.cols}; }
+  Side side(TileRows rows) const {
+    return {rows.data - (tile_.row * rows.stride + tile_.col) * element_nbytes_, rows.stride, 1,
+            element_nbytes_};
+  }
 
-  // Brings the pristine values back. False if the tile is foreign.
-  bool undo(const PreparedLayer& old, bool force) {
-    if (!force && hash(pristine()) != old.record->hash(index_)) return false;
+  void copy(const Side& from, const Side& to) const { copy_rect(rect_of(tile_, to, from)); }
+
+  // The rows as they stand, or a copy at `offset`.
+  TileRows rows_of(const Side& from, size_t offset) const {
+    if (from.col_stride == 1) return {from.at(tile_), from.row_stride};
+    copy(from, side(own(offset)));
+    return own(offset);
+  }
+
+  // Where what is meant for `to` is made: there, or at `offset`, for put() to bring it there.
+  TileRows place_for(const Side& to, size_t offset) const {
+    return to.col_stride == 1 ? TileRows{to.at(tile_), to.row_stride} : own(offset);
+  }
+  void put(TileRows rows, const Side& to) const {
+    if (rows.data != to.at(tile_)) copy(side(rows), to);
+  }
+
+  // The pristine values to where they are wanted.
+  void restore(const PreparedLayer& old, TileRows current) {
+    const Side& to = step_.out() ? *step_.out() : step_.weight();
     if (old.values.data) {
-      load(old.values, tile_, pristine());
-      return true;
+      copy(old.values, to);
+    } else {
+      const TileRows rows = place_for(to, layout_.pristine);
+      undo(old, current, rows);
+      put(rows, to);
     }
-    if (!old.job.terms.empty()) kernel_.undo(old.job, tile_, pristine(), scratch_.old);
-    correct(*old.record);
-    return true;
+    if (!step_.out()) old.record->set_state(index_, TileState::undone);
   }
 
-  void correct(const Record& record) {
-    const uint8_t* coded = record.coded(index_);
-    const size_t coded_nbytes = record.coded_nbytes(index_);
+  TileRows pristine_of(const PreparedLayer& old, TileRows current) {
+    if (old.values.data) return rows_of(old.values, layout_.pristine);
+    const TileRows pristine = own(layout_.pristine);
+    undo(old, current, pristine);
+    return pristine;
+  }
+
+  void undo(const PreparedLayer& old, TileRows current, TileRows pristine) {
+    if (!old.job.terms.empty())
+      kernel_.undo(old.job, tile_, current, pristine, ahead_, scratch_.old);
+    else if (current.data != pristine.data)
+      copy(side(current), side(pristine));
     if (step_.dtype() == DType::F32)
-      apply_corrections(coded, coded_nbytes, reinterpret_cast<uint32_t*>(pristine()), elements_);
+      correct<uint32_t>(*old.record, pristine);
     else
-      apply_corrections(coded, coded_nbytes, reinterpret_cast<uint16_t*>(pristine()), elements_);
+      correct<uint16_t>(*old.record, pristine);
   }
 
-  const void* base(const PreparedLayer& next) {
-    if (!next.values.data) return pristine();
-    load(next.values, tile_, values_ + layout_.base);
-    return values_ + layout_.base;
+  template <class Number>
+  void correct(const Record& record, TileRows pristine) const {
+    const CodedBytes& coded = record.coded(index_);
+    apply_corrections<Number>(
+        coded.data(), coded.nbytes(),
+        {reinterpret_cast<Number*>(pristine.data), tile_.rows, tile_.cols, pristine.stride});
   }
 
-  // What comes of the new terms on `x`, kept in their record. True if it overflows.
-  bool fuse(const PreparedLayer& next, const void* x) {
+  // What comes of the new terms goes to the weight, what undo needs to their record: nothing fails once the
+  // first element is written. True if it overflows.
+  bool fuse(const PreparedLayer& next, TileRows pristine) {
     Record& record = *next.record;
-    std::byte* fused = values_ + layout_.fused;
     const bool is_new = record.state(index_) == TileState::untouched;
-    const bool has_terms = !next.job.terms.empty();
-    if (!is_new || !record.has_corrections()) {
-      const bool overflow = has_terms && kernel_.fuse(next.job, tile_, x, fused, scratch_.next);
-      if (is_new) record.keep(index_, hash(has_terms ? fused : x), nullptr, 0);
-      return overflow;
-    }
-    const Corrections corrections{values_ + layout_.numbers,
-                                  reinterpret_cast<uint64_t*>(values_ + layout_.nonzero)};
-    bool overflow = false;
-    if (has_terms)
-      overflow = kernel_.fuse(next.job, tile_, x, pristine(), fused, corrections, scratch_.next);
-    else
-      compare(x, corrections);
-    const size_t coded_nbytes = encode(corrections);
-    record.keep(index_, hash(has_terms ? fused : x), coded(), coded_nbytes);
+    const bool encodes = is_new && record.has_corrections();
+    const TileRows x = next.values.data ? rows_of(next.values, layout_.base) : pristine;
+    // Beside the weight until there is memory for what the corrections turn out to take.
+    const TileRows fused = encodes ? own(layout_.fused) : place_for(step_.weight(), layout_.fused);
+    const bool overflow = encodes ? record_tile(next.job, x, pristine, fused) : fuse_tile(next.job, x, fused);
+    CodedBytes coded = encodes ? encode() : CodedBytes();
+    if (is_new) record.keep(index_, hash(fused), std::move(coded));
+    put(fused, step_.weight());
+    record.set_state(index_, TileState::written);
     return overflow;
   }
 
+  bool fuse_tile(const Job& job, TileRows x, TileRows fused) {
+    if (!job.terms.empty()) return kernel_.fuse(job, tile_, x, fused, ahead_, scratch_.next);
+    if (x.data != fused.data) copy(side(x), side(fused));
+    return false;
+  }
+
+  bool record_tile(const Job& job, TileRows x, TileRows pristine, TileRows fused) {
+    if (!job.terms.empty())
+      return kernel_.record(job, tile_, x, pristine, fused, corrections(), ahead_, scratch_.next);
+    visit_weight_format(step_.dtype(),
+                        [&]<class Format>(Format) { compare<typename Format::Bits>(x, pristine); });
+    return fuse_tile(job, x, fused);
+  }
+
   // What leads from x, with no terms in between, to the pristine values.
-  void compare(const void* x, const Corrections& corrections) {
-    visit_weight_format(step_.dtype(), [&]<class Format>(Format) {
-      using Bits = typename Format::Bits;
-      Numbering<Bits> numbering(corrections, pristine(), elements_);
-      for (int64_t i = 0; i < elements_; ++i) numbering.add(i, static_cast<const Bits*>(x)[i]);
-    });
+  template <class Bits>
+  void compare(TileRows x, TileRows pristine) const {
+    Numbering<Bits> numbering(corrections(), elements_);
+    for (int64_t m = 0; m < tile_.rows; ++m) {
+      const auto* from = reinterpret_cast<const Bits*>(x.data) + m * x.stride;
+      const auto* to = reinterpret_cast<const Bits*>(pristine.data) + m * pristine.stride;
+      for (int64_t n = 0; n < tile_.cols; ++n) numbering.add(m * tile_.cols + n, from[n], to[n]);
+    }
   }
 
-  uint8_t* coded() { return reinterpret_cast<uint8_t*>(values_ + layout_.coded); }
-
-  size_t encode(const Corrections& corrections) {
-    if (step_.dtype() == DType::F32)
-      return encode_corrections(static_cast<const uint32_t*>(corrections.numbers), corrections.nonzero,
-                                elements_, coded());
-    return encode_corrections(static_cast<const uint16_t*>(corrections.numbers), corrections.nonzero,
-                              elements_, coded());
+  Corrections corrections() const {
+    return {values_ + layout_.numbers, reinterpret_cast<uint64_t*>(values_ + layout_.nonzero)};
   }
 
-  uint64_t hash(const void* values) const { return hash_of(values, nbytes_, kernel_.hash()); }
+  CodedBytes encode() const {
+    const auto [numbers, nonzero] = corrections();
+    auto* out = reinterpret_cast<uint8_t*>(values_ + layout_.coded);
+    const size_t nbytes =
+        step_.dtype() == DType::F32
+            ? encode_corrections(static_cast<const uint32_t*>(numbers), nonzero, elements_, out)
+            : encode_corrections(static_cast<const uint16_t*>(numbers), nonzero, elements_, out);
+    return CodedBytes(out, nbytes);
+  }
+
+  uint64_t hash(TileRows rows) const {
+    const auto row_nbytes = static_cast<size_t>(tile_.cols * element_nbytes_);
+    if (row_nbytes % kHashStepNbytes == 0)
+      return hash_of_rows(rows.data, tile_.rows, row_nbytes, rows.stride * element_nbytes_, kernel_.hash());
+    const TileRows contiguous = rows.stride == tile_.cols ? rows : own(layout_.current);
+    if (rows.data != contiguous.data) copy(side(rows), side(contiguous));
+    return hash_of(contiguous.data, static_cast<size_t>(tile_.rows) * row_nbytes, kernel_.hash());
+  }
 
   const TileKernel& kernel_;
   const PreparedStep& step_;
   const int64_t index_;
   const Block tile_;
   const int64_t elements_;
-  const size_t nbytes_;
+  const int64_t element_nbytes_;
+  const TileRows ahead_;
   const ValuesLayout layout_;
   TileScratch& scratch_;
   std::byte* values_;
@@ -172,17 +221,23 @@ bool is_due(const PreparedStep& step, int64_t index) {
   return !step.next() || step.next()->record->state(index) != TileState::written;
 }
 
+// The weight's rows at tile `index`, where they are contiguous.
+TileRows ahead_of(const PreparedStep& step, int64_t index) {
+  if (index < 0 || step.weight().col_stride != 1) return {};
+  return {step.weight().at(step.grid().tile(index)), step.weight().row_stride};
+}
+
 }  // namespace
 
 size_t tile_values_nbytes(DType dtype, int64_t elements) {
   return ValuesLayout(dtype, elements).nbytes;
 }
 
-TileOutcome take_tile(const TileKernel& kernel, const PreparedStep& step, int64_t index, bool force,
-                      TileScratch& scratch) {
+TileOutcome take_tile(const TileKernel& kernel, const PreparedStep& step, int64_t index, int64_t next,
+                      bool force, TileScratch& scratch) {
   if (!is_due(step, index)) return TileOutcome::done;
   fault_point(FaultPoint::tile);
-  return TileStep(kernel, step, index, scratch).run(force);
+  return TileStep(kernel, step, index, ahead_of(step, next), scratch).run(force);
 }
 
 }  // namespace lora_mmap

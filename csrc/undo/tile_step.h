@@ -22,8 +22,8 @@ enum class TileOutcome { done, overflowed, foreign };
 size_t tile_values_nbytes(DType dtype, int64_t elements);
 
 // Takes tile `index` of `step` as step() has it, under a FloatEnv. Nothing of it is written if it is foreign
-// or this throws.
-TileOutcome take_tile(const TileKernel& kernel, const PreparedStep& step, int64_t index, bool force,
-                      TileScratch& scratch);
+// or this throws. `next`: the tile that this worker takes next, or -1.
+TileOutcome take_tile(const TileKernel& kernel, const PreparedStep& step, int64_t index, int64_t next,
+                      bool force, TileScratch& scratch);
 
 }  // namespace lora_mmap

@@ -56,6 +56,14 @@ class DeviceRecord:
         return self._memory.nbytes
 
     @property
+    def tile_rows(self) -> int:
+        return min(64, self.rows)
+
+    @property
+    def tile_cols(self) -> int:
+        return min(64 if self.dtype == "F64" else 128, self.cols)
+
+    @property
     def written(self) -> int:
         """How many tiles hold what its terms made. Waits for the device."""
         return int(np.count_nonzero(self.tile_records()["state"] == WRITTEN))
@@ -66,9 +74,8 @@ class DeviceRecord:
         found = int(self._read(_HEAD.itemsize).view(_HEAD)[0]["foreign"])
         if found == 0:
             return None
-        rows, cols = (64, 64) if self.dtype == "F64" else (64, 128)
-        row, col = divmod(found - 1, -(-self.cols // cols))
-        return row * rows, col * cols
+        row, col = divmod(found - 1, -(-self.cols // self.tile_cols))
+        return row * self.tile_rows, col * self.tile_cols
 
     def forget_corrections(self) -> None:
         """Frees them; hashes and states stay."""

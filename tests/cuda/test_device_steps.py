@@ -64,7 +64,7 @@ def fused(weight, terms):
 
 
 @pytest.mark.parametrize("mode", ["eager", "lazy", "random"])
-def test_many_weights_in_one_launch(side, fake_cuda, generator, mode):
+def test_many_weights_in_two_launches(side, fake_cuda, generator, mode):
     fake_cuda.mode(mode, 7)
     kinds = [torch.float16, torch.bfloat16, torch.float32]
     pristine = [random_tensor(generator, 50 + i, 70 + i, kinds[i % 3]) for i in range(9)]
@@ -74,7 +74,7 @@ def test_many_weights_in_one_launch(side, fake_cuda, generator, mode):
     records = [side.record(p) for p in placed + placed]
     before = fake_cuda.counts["launches"]
     assert side.step(*(step(p, None, (t, r)) for p, t, r in zip(placed, terms, records, strict=False))) == [0] * 9
-    assert fake_cuda.counts["launches"] - before == 1
+    assert fake_cuda.counts["launches"] - before == 2  # rows in groups of four, and others
     layers = list(zip(terms, records, strict=True))
     assert side.step(*(step(p, old, new) for p, old, new in zip(placed, layers, layers[9:], strict=False))) == [0] * 9
     for now, was, adapters in zip(placed, pristine, sets[9:], strict=True):

@@ -4,6 +4,7 @@ Usage: interrupted_calls.py TIER FOLDER TRIALS. Prints ``ready`` when an interru
 a line: ``before``, ``after``, or ``wrong`` and what. ``none`` where the trial's calls all ended without one.
 """
 
+import hashlib
 import random
 import signal
 import sys
@@ -11,7 +12,6 @@ import time
 from pathlib import Path
 
 import torch
-from conftest import fingerprint
 from undo_adapters import adapters_for
 from undo_models import all_bits, every_kind, write_bits
 from undo_tiers import BUILT
@@ -23,6 +23,13 @@ from lora_mmap import staging
 COMPOSITIONS = [(), ((0, 1.0),), ((0, 1.0), (4, 0.5)), ((1, -0.7), (8, 1.0)), ((11, 0.3),), ((5, 1.0), (7, 0.4))]
 FACTOR = 0.5  # of the strength changes
 GIVE_UP = 2.0  # seconds after which a trial ends without an interrupt
+
+
+def fingerprint(model):
+    digest = hashlib.sha256()
+    for bits in all_bits(model).values():
+        digest.update(bits.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class Interrupted:

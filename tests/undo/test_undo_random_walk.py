@@ -35,3 +35,4 @@ def test_a_thousand_steps(dtype, tier, tmp_path, sha256):
         distinct.add(sha256(expected))
     assert resets > STEPS // 25
     assert len(distinct) > STEPS // 3
+    assert tier.uses <= walker.tiers

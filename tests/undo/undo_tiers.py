@@ -20,6 +20,13 @@ class Tier:
     base_dtype: torch.dtype | None = None
     more: dict = field(default_factory=dict)
 
+    @property
+    def uses(self):
+        """The tiers that a report has to name where weights of all kinds and adapters of all sizes meet. What a journal
+        or a file cannot give back is copied."""
+        best = self.restore if self.restore != "auto" else "file" if self.base else "journal"
+        return {best, "backup"} if best in TIERS else {"backup"}
+
     def arguments(self, pristine, folder):
         """Keyword arguments of ``compose`` for a model whose pristine weights are those of ``pristine``."""
         if not self.base:

@@ -28,6 +28,7 @@ class Walker:
         """``arguments`` are those of ``compose`` beside the list; ``overflowing`` is what makes it fail."""
         self.model, self._arguments = model, arguments
         self._sources, self._overflowing = sources, overflowing
+        self.tiers = set()  # that some report named
 
     def take(self, step):
         if step.kind == "multiply":
@@ -43,7 +44,8 @@ class Walker:
             self._compose(self._entries(step.argument))
 
     def _compose(self, entries):
-        lora_mmap.compose(self.model, entries, **self._arguments)
+        report = lora_mmap.compose(self.model, entries, **self._arguments)
+        self.tiers |= report.restore.keys()
 
     def _entries(self, entries):
         return [(self._sources[index], strength) for index, strength in entries]

@@ -17,17 +17,14 @@ constexpr u32 kMaskNbytes = static_cast<u32>(kPatchElements<float>) / 8;
 static_assert(kListed * 2 == kMaskNbytes && kPatchElements<float> == kThreads * 32);
 
 // Where the corrections of one tile lie.
-template <class Format>
 struct Coded {
-  using Bits = typename Format::Bits;
   u64 address;
   u32 count;
   u32 escapes;
+  u32 nbytes;  // of an element, 2 or 4
 
   LORA_MMAP_DEVICE bool is_list() const { return count < kListed; }
-  LORA_MMAP_DEVICE u64 escape(u32 i) const {
-    return address + (is_list() ? 0 : kMaskNbytes) + i * sizeof(Bits);
-  }
+  LORA_MMAP_DEVICE u64 escape(u32 i) const { return address + (is_list() ? 0 : kMaskNbytes) + i * nbytes; }
   LORA_MMAP_DEVICE u64 number(u32 i) const { return escape(escapes) + i * 2; }
   LORA_MMAP_DEVICE u64 byte(u32 i) const { return escape(escapes) + (is_list() ? count * 2 : 0) + i; }
   LORA_MMAP_DEVICE u32 words() const { return static_cast<u32>((byte(count) - address + 3) / 4); }
@@ -41,8 +38,7 @@ struct Share32 {
 };
 
 // Needs the numbers, or the mask, in shared memory; the first rank is found in the list, or counted.
-template <class Format>
-LORA_MMAP_DEVICE Share32 share_of(const Coded<Format>& coded, const u32* shared) {
+LORA_MMAP_DEVICE Share32 share_of(const Coded& coded, const u32* shared) {
   const u32 begin = threadIdx.x * 32;
   if (!coded.is_list()) return {shared[threadIdx.x], 0, 0};
   const u16* numbers = reinterpret_cast<const u16*>(shared);
@@ -62,8 +58,7 @@ LORA_MMAP_DEVICE Share32 share_of(const Coded<Format>& coded, const u32* shared)
   return share;
 }
 
-template <class Format>
-LORA_MMAP_DEVICE Share32 load_share32(const Coded<Format>& coded) {
+LORA_MMAP_DEVICE Share32 load_share32(const Coded& coded) {
   u32* const shared = reinterpret_cast<u32*>(shared_memory());
   u32* const sums = shared + kMaskNbytes / 4;
   block_barrier();
@@ -87,17 +82,21 @@ LORA_MMAP_DEVICE Share32 load_share32(const Coded<Format>& coded) {
   return share;
 }
 
+LORA_MMAP_DEVICE u32 load_escape(const Coded& coded, u32 i) {
+  return coded.nbytes == 2 ? *pointer_to<const u16>(coded.escape(i))
+                           : *pointer_to<const u32>(coded.escape(i));
+}
+
 // `values`, which undoing made, become the pristine ones.
-template <class Format>
-LORA_MMAP_DEVICE void correct(const Coded<Format>& coded, Patch<u32>& values) {
+LORA_MMAP_DEVICE void correct(const Coded& coded, Patch<u32>& values) {
   if (coded.count == 0) return;
   Share32 share = load_share32(coded);
   u32 bit = 1;
   values.for_each([&](u32& each, int, int) {
     if (share.mask & bit) {
       const u32 byte = *pointer_to<const u8>(coded.byte(share.first++));
-      each = byte == kEscape ? *pointer_to<const typename Format::Bits>(coded.escape(share.escape++))
-                             : apply_steps<Format>(each, steps_of_byte(byte));
+      each = byte == kEscape ? load_escape(coded, share.escape++)
+                             : apply_steps(coded.nbytes, each, steps_of_byte(byte));
     }
     bit <<= 1;
   });
@@ -123,20 +122,18 @@ LORA_MMAP_DEVICE Corrections count_corrections(Patch<u32>& steps) {
   return {{mask, rank.before & 0xFFFFU, rank.before >> 16}, rank.total & 0xFFFFU, rank.total >> 16};
 }
 
-template <class Format>
-LORA_MMAP_DEVICE void encode(const Coded<Format>& coded, Share32 share, const Patch<u32>& steps,
-                             Patch<u32>& pristine) {
+// `pristine` as in Kept.
+template <class Kept>
+LORA_MMAP_DEVICE void encode(const Coded& coded, Share32 share, Patch<u32>& steps, const Kept& pristine) {
   if (coded.count == 0) return;
   if (!coded.is_list()) *pointer_to<u32>(coded.address + threadIdx.x * 4) = share.mask;
   u32 number = threadIdx.x * 32;
-  pristine.for_each([&](u32& each, int m, int n) {
-    if (steps.value[m][n] != 0) {
-      const u32 byte = byte_of_steps(steps.value[m][n]);
+  steps.for_each([&](u32& each, int m, int n) {
+    if (each != 0) {
+      const u32 byte = byte_of_steps(each);
       if (coded.is_list()) *pointer_to<u16>(coded.number(share.first)) = static_cast<u16>(number);
       *pointer_to<u8>(coded.byte(share.first++)) = static_cast<u8>(byte);
-      if (byte == kEscape)
-        *pointer_to<typename Format::Bits>(coded.escape(share.escape++)) =
-            static_cast<typename Format::Bits>(each);
+      if (byte == kEscape) store_raw(coded.nbytes, coded.escape(share.escape++), pristine.at(m, n));
     }
     ++number;
   });

@@ -64,12 +64,16 @@ extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_gains(GainsPara
   make_gains(params);
 }
 
+extern "C" __global__ void __launch_bounds__(kThreads, 2) lora_mmap_step_pairs(StepParams params) {
+  step_tiles<Terms::pairs, float>(params);
+}
+
 extern "C" __global__ void __launch_bounds__(kThreads, 1) lora_mmap_step(StepParams params) {
-  step_tiles<float>(params);
+  step_tiles<Terms::any, float>(params);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, 1) lora_mmap_step_f64(StepParams params) {
-  step_tiles<double>(params);
+  step_tiles<Terms::any, double>(params);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads) lora_mmap_copy(CopyParams params) {

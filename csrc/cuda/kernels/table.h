@@ -165,6 +165,7 @@ struct Place {
   u64 address;
   i64 row_stride;
   i64 col_stride;
+  u64 in_groups;  // 1: of four elements from a multiple of four, which follow each other, aligned as one
 };
 struct StepRow {
   Place weight;
@@ -192,8 +193,9 @@ struct StepRow {
 
 enum StepFlags : u32 { kOverflow = 1, kFull = 2, kForeign = 4 };
 
-// lora_mmap_step and, for fp64 weights, lora_mmap_step_f64. What a tile of a step needs beyond what there is
-// leaves the tile as it was, and says so in the flags.
+// lora_mmap_step_pairs takes steps without a base, whose terms are all products of factors and whose places
+// are in groups; lora_mmap_step any but those of fp64 weights, which are lora_mmap_step_f64's. What a tile of
+// a step needs beyond what there is leaves the tile as it was, and says so in the flags.
 struct StepParams {
   u64 steps;    // StepRow[n_steps], ascending first_tile
   u64 terms;    // AnyTermRow[]
@@ -266,6 +268,9 @@ constexpr u32 kFastStageNbytes = kFastTile.rows * kFastDownPitch * 2;
 constexpr u32 kTermsRanks = 16;
 constexpr u32 kTermsSharedNbytes = kTermsTile.rows * kTermsTile.cols * 4;
 static_assert(kTermsSharedNbytes == kTermsF64Tile.rows * kTermsF64Tile.cols * 8, "one size for both");
+// lora_mmap_step_pairs has there, behind factors, an element's bits for every element of the tile.
+constexpr u32 kParkOffset = kTermsRanks * (kTermsTile.rows + kTermsTile.cols) * 4;
+constexpr u32 kStepPairsSharedNbytes = kParkOffset + kTermsTile.rows * kTermsTile.cols * 4;
 constexpr u32 kNormLanes = 16;  // of the sum over a row
 
 }  // namespace lora_mmap::cuda

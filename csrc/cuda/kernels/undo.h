@@ -40,22 +40,20 @@ LORA_MMAP_BOTH u32 undone_element(u32 fused, float acc) {
   return guess == 1U << (kElementBits<Format> - 1) ? 0U : guess;
 }
 
-// The bits as an integer in the order of the values, -0 next below +0.
-template <class Format>
-LORA_MMAP_BOTH i32 ordered_element(u32 bits) {
-  const i32 wide = kElementBits<Format> == 16 ? static_cast<i32>(bits << 16) >> 16 : static_cast<i32>(bits);
-  return wide < 0 ? wide ^ static_cast<i32>(kElementMask<Format> >> 1) : wide;
+// The bits of a number of 2 or 4 bytes as an integer in the order of the values, -0 next below +0. Its own
+// inverse, but for bits above the number's.
+LORA_MMAP_BOTH u32 ordered_bits(u32 nbytes, u32 bits) {
+  const i32 wide = nbytes == 2 ? static_cast<i32>(bits << 16) >> 16 : static_cast<i32>(bits);
+  return static_cast<u32>(wide < 0 ? wide ^ (nbytes == 2 ? 0x7FFF : 0x7FFFFFFF) : wide);
 }
 
 // From `guess` to `value` in steps from one number to the next; 0 for the same bits alone.
-template <class Format>
-LORA_MMAP_BOTH u32 steps_between(u32 guess, u32 value) {
-  return static_cast<u32>(ordered_element<Format>(value)) - static_cast<u32>(ordered_element<Format>(guess));
+LORA_MMAP_BOTH u32 steps_between(u32 nbytes, u32 guess, u32 value) {
+  return ordered_bits(nbytes, value) - ordered_bits(nbytes, guess);
 }
-template <class Format>
-LORA_MMAP_BOTH u32 apply_steps(u32 guess, u32 steps) {
-  const u32 ordered = static_cast<u32>(ordered_element<Format>(guess)) + steps;
-  return static_cast<u32>(ordered_element<Format>(ordered & kElementMask<Format>)) & kElementMask<Format>;
+LORA_MMAP_BOTH u32 apply_steps(u32 nbytes, u32 guess, u32 steps) {
+  const u32 bits = ordered_bits(nbytes, ordered_bits(nbytes, guess) + steps);
+  return nbytes == 2 ? bits & 0xFFFFU : bits;
 }
 
 // Steps of up to 127 either way as a byte; all others are kEscape, and what they lead to stands elsewhere.

@@ -133,11 +133,14 @@ def test_what_makes_no_sense(pristine, adapters, generator):
     for arguments, message in [
         ({}, "neither old nor new terms"),
         ({"old": (adapters[0], hashes)}, "neither corrections nor pristine values"),
-        ({"old": (adapters[0], record), "new": (adapters[1], record)}, "one record for old and new"),
         ({"new": (adapters[0], record), "out": pristine}, "an out takes pristine values from old terms"),
     ]:
         with pytest.raises(ArgumentError, match=rf"\[step\] step 0: {message}"):
             table(pristine, **arguments)
+    with pytest.raises(ArgumentError, match=r"\[step\] a record is used twice"):
+        table(pristine, (adapters[0], record), (adapters[1], record))
+    with pytest.raises(ArgumentError, match=r"\[step\] a record is used twice"):
+        _C.cuda_step_table([step(pristine, new=(adapters[0], record))] * 2)
     with_base = (*step(pristine, new=(adapters[0], other))[1],)
     layer = ((*with_base[0][:9], [times_base]), *with_base[1:])
     with pytest.raises(ArgumentError, match="corrections for terms that need the base"):

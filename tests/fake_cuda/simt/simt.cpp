@@ -42,6 +42,7 @@ const std::array kKernels{
     LORA_MMAP_ENTRY(lora_mmap_norms, GainsParams),
     LORA_MMAP_ENTRY(lora_mmap_norms_f64, GainsParams),
     LORA_MMAP_ENTRY(lora_mmap_gains, GainsParams),
+    LORA_MMAP_ENTRY(lora_mmap_step_pairs, StepParams),
     LORA_MMAP_ENTRY(lora_mmap_step, StepParams),
     LORA_MMAP_ENTRY(lora_mmap_step_f64, StepParams),
     LORA_MMAP_ENTRY(lora_mmap_copy, CopyParams),

@@ -1,0 +1,34 @@
+"""The native parts of undo under ThreadSanitizer: threads with weights of their own on one pool, faults in between."""
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).with_name("thread_stress")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the sanitizer is tried on x86-64 only")
+def test_no_data_race(tmp_path):
+    if shutil.which("cmake") is None or shutil.which("c++") is None:
+        pytest.skip("needs cmake and a C++ compiler")
+    configure = ["cmake", "-S", str(SOURCE), "-B", str(tmp_path), "-DCMAKE_BUILD_TYPE=None"]
+    subprocess.run(configure, check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", str(tmp_path), "-j2"], check=True, capture_output=True)
+    program = [str(tmp_path / "thread_stress")]
+    if shutil.which("setarch"):  # older sanitizers do not know the addresses of newer kernels
+        program = ["setarch", "--addr-no-randomize", *program]
+    run = subprocess.run(
+        program,
+        env={**os.environ, "TSAN_OPTIONS": "halt_on_error=0 exitcode=66"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr[-4000:]
+    assert "0 of 4 weights lost a bit" in run.stdout
+    assert "ThreadSanitizer" not in run.stderr
