@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from .. import _C, native_types
+from ..factor_reading import Factor
 from ..factor_store import FactorStore
-from ..factor_stream import Factor, FactorStream, Window
+from ..factor_stream import FactorStream, Window
 from ..lowering.operands import IndexMap
 from ..outcomes import EntryPlan
 from ..tensor_source import MemoryTensors
