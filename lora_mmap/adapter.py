@@ -100,7 +100,7 @@ class Adapter:
 
     def alphas(self) -> dict[int, float]:
         """The values of all alpha tensors, by tensor index; read once."""
-        with self._lock:
+        with self._lock.native:
             if self._alphas is None:
                 indices = self.classification.alphas
                 self._alphas = dict(zip(indices, self.source.scalars(indices), strict=True))

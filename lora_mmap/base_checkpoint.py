@@ -157,7 +157,7 @@ class BaseCheckpoint:
             ) from None
 
     def _open(self, number: int) -> FileTensors:
-        with self._lock:
+        with self._lock.native:
             if number not in self._opened:
                 self._opened[number] = _open_file(os.fspath(self.paths[number]))
             return self._opened[number]

@@ -107,7 +107,7 @@ def unwrap(function: str, model: object) -> nn.Module:
 
 def state_of(model: nn.Module) -> ModelState:
     """The state of an unwrapped model, made on first use."""
-    with _registry_lock:
+    with _registry_lock.native:
         state = _registry.get(model)
         if state is None:
             state = _registry[model] = ModelState()
@@ -116,7 +116,7 @@ def state_of(model: nn.Module) -> ModelState:
 
 def other_compositions(model: nn.Module) -> list[Composition]:
     """What is composed into other live model objects."""
-    with _registry_lock:
+    with _registry_lock.native:
         states = [state for other, state in _registry.items() if other is not model]
     return [state.composition for state in states if state.composition.held]
 

@@ -14,26 +14,23 @@ T = TypeVar("T")
 class ForkSafeLock:
     """A lock that a forked child finds free, whoever held it in the parent: that thread does not exist in the child.
 
+    Used as ``with lock.native:``, the interpreter's own lock. A Python ``__enter__`` around it could be left by a
+    KeyboardInterrupt between taking the lock and returning, and nobody would ever give it back.
+
     What it guards must be valid, or absent, at every moment. ``make`` is threading.Lock or threading.RLock.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_make")
+    __slots__ = ("__weakref__", "_make", "native")
 
     def __init__(self, make: Callable[[], Any] = threading.Lock) -> None:
         self._make = make
-        self._lock = make()
+        self.native = make()
         _locks.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
     @staticmethod
     def renew_all() -> None:
         for lock in list(_locks):
-            lock._lock = lock._make()
+            lock.native = lock._make()
 
 
 _locks: WeakSet[ForkSafeLock] = WeakSet()

@@ -46,7 +46,7 @@ _tables: Tables | None = None
 def key_tables() -> Tables:
     """The compiled tables; compiled on first use and again after :func:`register_family`."""
     global _tables
-    with _lock:
+    with _lock.native:
         if _tables is None:
             _tables = Tables(_families)
         return _tables
@@ -59,7 +59,7 @@ def register_family(family: Family) -> None:
     table contradicts itself or another; the tables then stay as they were.
     """
     global _families, _tables
-    with _lock:
+    with _lock.native:
         if any(known.name == family.name for known in _families):
             raise PatternError(f"[register_family] a family named {family.name!r} is registered already")
         grown = (*_families, family)

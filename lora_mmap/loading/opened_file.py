@@ -35,7 +35,7 @@ class OpenedFile(HeaderLists):
     @property
     def mapping(self) -> _C.Mapping:
         if self._mapping is None:
-            with self._lock:
+            with self._lock.native:
                 if self._mapping is None:
                     self._mapping = self.file.map()
         return self._mapping

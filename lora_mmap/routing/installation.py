@@ -63,7 +63,7 @@ class Installation:
         return f"<lora_mmap {'installed' if self else 'not installed'}>"
 
     def __enter__(self) -> Installation:
-        with _lock:
+        with _lock.native:
             block = _Block(switch.on and not self._switched_on)
             self._switched_on = False
             if not switch.on:
@@ -73,7 +73,7 @@ class Installation:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with _lock:
+        with _lock.native:
             block = self._entered.pop()
             position = _blocks.index(block)
             del _blocks[position]
@@ -101,7 +101,7 @@ def install() -> Installation:
     Calling it again changes nothing, except that names which got hold of an original meanwhile are routed too. Nothing
     happens at import of this package. Returns an :class:`Installation`, so that ``with lora_mmap.install():`` works.
     """
-    with _lock:
+    with _lock.native:
         was_on = switch.on
         _route()
     return Installation(switched_on=not was_on)
@@ -113,7 +113,7 @@ def uninstall() -> bool:
     A name that somebody else has patched meanwhile is left alone, with a warning in the log. A routed loader that was
     kept elsewhere than in a global name behaves as the original from now on. True where there was something to undo.
     """
-    with _lock:
+    with _lock.native:
         return _restore()
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import threading
 from functools import partial
 
@@ -183,12 +184,25 @@ def test_forked_processes_share_a_handle(path, tmp_path, backend):
 
 def test_a_lock_that_was_held_at_the_fork_is_free_in_the_child():
     lock = ForkSafeLock()
-    with lock:
+    with lock.native:
         child = os.fork()
         if child == 0:
-            with lock:
+            with lock.native:
                 os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
+def test_taking_a_lock_runs_no_python_code(make):
+    """An interrupt arrives between instructions of Python: one there would leave the lock taken for ever."""
+    lock, called = ForkSafeLock(make), []
+    sys.setprofile(lambda frame, event, _: called.append((event, frame.f_code.co_name)))
+    try:
+        with lock.native:
+            pass
+    finally:
+        sys.setprofile(None)
+    assert [name for event, name in called if event == "call"] == []
 
 
 def test_lazy_values_are_computed_once_and_documented():
