@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from . import _C, fault_points, native_types
 from .foreign import Foreign
-from .held import Held
-from .lowering import Lowered
-from .lowering.jobs import Place, place_of
-from .steps import Outcome, OwnedStep, Steps, old_sides, owned_step, under
+from .steps import Outcome, OwnedStep, Steps
 from .terms import WeightPlan
-
-__all__ = ["HostSteps", "Outcome"]
 
 
 class HostSteps(Steps):
@@ -19,14 +14,6 @@ class HostSteps(Steps):
     def __init__(self, threads: int, force: bool) -> None:
         self._threads = threads
         self._force = force
-
-    def foreign(self, held: Held, scratch: Place) -> list[Foreign]:
-        """The first tiles of a weight that somebody else wrote to. ``scratch`` has room for the weight."""
-        outcome = Outcome()
-        sides = old_sides(held, Lowered(), {held.geometry.address: place_of(held.geometry)})
-        steps = [owned_step(held, rectangle, side, None, under(rectangle, scratch, held)) for rectangle, side in sides]
-        self._step(steps, outcome)
-        return outcome.foreign
 
     def _fuse(self, jobs: list[native_types.Job], owners: list[WeightPlan], outcome: Outcome) -> None:
         outcome.overflowed += [owners[job] for job in _C.fuse(jobs, self._threads)]

@@ -78,6 +78,14 @@ class Steps(ABC):
             self._step(steps, outcome)
         return outcome
 
+    def look_through(self, held: Held, scratch: Place) -> Outcome:
+        """Finds the tiles of a weight that somebody else wrote to. ``scratch`` has room for the weight."""
+        outcome = Outcome()
+        sides = old_sides(held, Lowered(), {held.geometry.address: place_of(held.geometry)})
+        steps = [owned_step(held, rectangle, side, None, under(rectangle, scratch, held)) for rectangle, side in sides]
+        self._step(steps, outcome)
+        return outcome
+
     def base_of(self, move: Move, one: Sum) -> Place | None:
         """What the terms of a new weight are added to, where it is not the pristine values that the step finds."""
         return one.base
@@ -94,11 +102,15 @@ class Steps(ABC):
         fault_points.reach("lower")
         pristine = {one.geometry.address: place for one in held if (place := one.pristine)}
         lowered = lower([one.plan for one in held], operands, pristine)
+        self.make(lowered, outcome)
+        return lowered
+
+    def make(self, lowered: Lowered, outcome: Outcome) -> None:
+        """What the sums take."""
         if lowered.made:
             self._fuse(lowered.made, lowered.made_owners, outcome)
         if lowered.gains:
             self._gains(lowered.gains, lowered.gains_owners, outcome)
-        return lowered
 
     @abstractmethod
     def _fuse(self, jobs: list[native_types.Job], owners: list[WeightPlan], outcome: Outcome) -> None:
