@@ -10,7 +10,7 @@ from undo_models import all_bits, bits_of, differing, every_kind
 from undo_walker import Mirror, Walker, open_sources
 
 import lora_mmap
-from lora_mmap import _C
+from lora_mmap import _C, device_moves, device_site
 from lora_mmap.cuda import device_stream
 from lora_mmap.errors import ModelError, ReadError
 
@@ -92,7 +92,8 @@ def test_steps_that_nobody_waits_for(mode, tmp_path, on_device, torch_side, fake
 @every_dtype
 def test_windows_and_parts_of_one_weight(dtype, tmp_path, on_device, torch_side, fake_cuda, monkeypatch):
     monkeypatch.setattr(device_stream, "WINDOW_NBYTES", 1)
-    monkeypatch.setattr("lora_mmap.device_site.WINDOW_NBYTES", 1)
+    monkeypatch.setattr(device_site, "WINDOW_NBYTES", 1)
+    monkeypatch.setattr(device_moves, "WINDOW_NBYTES", 1)
     model = on_device(every_kind(dtype))
     sources = open_sources(adapters_for(model), tmp_path)
     mirror, walker = Mirror(dtype, sources), Walker(model, {}, sources, lora_mmap.open_adapter(overflowing(model)))
