@@ -1,48 +1,59 @@
-"""A transaction's weights on one CUDA device: copies of what they were bring them back."""
+"""A transaction's weights on one CUDA device: moved by grouped launches, and moved back the same way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+import time
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from . import fault_points, native_types
-from .cuda.device_stream import DeviceStream
+from . import _C, fault_points
+from .adapter import Adapter
+from .batches import batches
+from .cuda import from_torch
+from .cuda.device_factors import DeviceFactors
+from .cuda.device_stream import WINDOW_NBYTES, DeviceStream
+from .device_moves import DeviceMoves
 from .factor_store import FactorStore
 from .factor_stream import Window
-from .geometry import Geometry
-from .held import Held
-from .lowering import lower
-from .lowering.jobs import place_of
+from .held import JOURNALED, Held, Move
 from .outcomes import EntryPlan
-from .overflow import require_finite
-from .restore import Saved, mark_written, put_back, save
 from .site import Manner, Site
 from .terms import WeightPlan
-
-_Job = TypeVar("_Job", native_types.Job, native_types.Gains)
 
 
 class DeviceSite(Site):
     """Everything is in order on the stream that is current at construction. An error of the GPU itself that breaks
-    torch's context loses its memory."""
+    torch's context loses its memory.
+
+    ``old`` is what the weights hold, with the adapters of its entries and their factors; ``store`` takes those of the
+    new composition. ``replayable`` unless the old factors are out of reach, so that no move could be taken back.
+    """
 
     def __init__(
         self,
         entries: Sequence[EntryPlan],
         weights: list[WeightPlan],
         old: dict[int, Held],
+        old_factors: tuple[Sequence[Adapter], FactorStore],
+        store: FactorStore,
         device: torch.device,
         manner: Manner,
+        replayable: bool,
     ) -> None:
-        self._entries = entries
-        self._weights = {weight.geometry.address: weight for weight in weights}
+        _C.cuda_prepare(device.index, from_torch.current_stream(device))
         self._old = old
+        self._weights = {weight.geometry.address: weight for weight in weights}
         self._manner = manner
-        self._before: dict[int, Saved] = {}  # by address
-        self._stream = DeviceStream(entries, weights, device, manner.fast, FactorStore()) if weights else None
-        self._owners: list[WeightPlan] = []
+        self._replayable = replayable
+        self._stream = None
+        if weights:
+            self._stream = DeviceStream(entries, weights, device, store, manner.keeps_factors, manner.threads)
+        self._old_factors = DeviceFactors(*old_factors, device)
+        self._new_factors = DeviceFactors([entry.adapter for entry in entries], store, device)
+        self._moves = DeviceMoves(device, entries, manner, self._old_factors, self._new_factors)
+        self._new: dict[int, Held] = {}
+        self._restore_seconds = 0.0
 
     @property
     def windows(self) -> list[Window]:
@@ -56,85 +67,121 @@ class DeviceSite(Site):
         assert self._stream
         fault_points.reach("read")
         self._stream.load(window)
-        with self._stream.stage("save"):
-            fault_points.reach("save")
-            self._save([weight.geometry for weight in window.weights])
-        with self._stream.stage("fuse"):
-            self._fuse(self._stream, window)
-
-    def _fuse(self, stream: DeviceStream, window: Window) -> None:
-        pristine = {address: place for address, held in self._old.items() if (place := held.pristine)}
-        put_back(self._partly_covered(window), self._manner.threads)
-        fault_points.reach("lower")
-        lowered = lower(window.weights, stream, pristine)
-        fault_points.reach("fuse")
-        if lowered.made:
-            self._run(stream.fuse, lowered.made, lowered.made_owners)
-        if lowered.gains:
-            self._run(stream.gains, lowered.gains, lowered.gains_owners)
-        sums = [one for of in lowered.sums.values() for one in of]
-        places = [pristine.get(one.weight.geometry.address) or place_of(one.weight.geometry) for one in sums]
-        jobs = [one.job(place) for one, place in zip(sums, places, strict=True)]
-        self._run(stream.fuse, jobs, [one.weight for one in sums])
-        mark_written(weight.geometry.weight for weight in window.weights)
+        for weights in batches(window.weights, self._undo_nbytes, WINDOW_NBYTES):
+            with self._stream.stage("save"):
+                fault_points.reach("save")
+                moves = self._prepare(weights)
+            with self._stream.stage("fuse"):
+                if self._manner.fast:
+                    self._moves.fuse_fast([move.held for move in moves], self._stream)
+                else:
+                    self._moves.run(moves, self._stream)
+        self._stream.used()
 
     def seal(self) -> None:
         if self._stream:
             self._stream.seal()
 
     def restore(self, undoable: bool) -> Iterator[None]:
+        begin = time.perf_counter()
         left = [held for address, held in self._old.items() if address not in self._weights]
-        if undoable:
-            self._save([held.geometry for held in left])
+        recorded = [held for held in left if held.records]
+        if not self._replayable:
+            self._moves.require_untouched(recorded)
         fault_points.reach("restore")
-        put_back([held.backup for held in left if held.backup], self._manner.threads)
-        yield
+        self._moves.put_back([held for held in left if not held.records])
+        for part in batches(recorded, self._moves.undo_nbytes, WINDOW_NBYTES):
+            fault_points.reach("restore")
+            self._moves.load_old(part)
+            self._moves.run([Move(held, None) for held in part], self._new_factors)
+            yield
+        if undoable:
+            self._moves.send_findings()
+        elif left:
+            self._moves.settle_findings()
+        self._restore_seconds += time.perf_counter() - begin
 
     @property
     def is_asynchronous(self) -> bool:
-        return self._stream is not None
+        return True
 
     def is_done(self) -> bool:
-        return self._stream is None or self._stream.is_done()
+        return self._moves.are_findings_here
 
     def finish(self) -> None:
+        self._moves.settle_findings()
+        self._moves.copy_what_is_full()
         if self._stream:
-            self._require_finite(self._stream.finish())
+            self._stream.collect_times()
 
     def roll_back(self) -> None:
-        put_back(list(self._before.values()), self._manner.threads)
+        """Takes every move back.
+
+        Nothing is where the factors that this takes are out of reach: a repeated call goes on where this one stopped.
+        """
+        if self._replayable:
+            self.seal()
+            self._moves.roll_back()
 
     def kept(self) -> dict[int, Held]:
-        kept = {}
-        for address, weight in self._weights.items():
-            backup = self._old[address].backup if address in self._old else self._before.get(address)
-            kept[address] = Held(weight, weight.geometry.weight.detach(), backup=backup)
-        return kept
+        return self._new
 
     def settle(self) -> None:
-        pass
+        self._moves.forget()
 
     @property
     def seconds(self) -> dict[str, float]:
-        return self._stream.seconds if self._stream else {}
+        return {**(self._stream.seconds if self._stream else {}), "restore": self._restore_seconds}
 
     def memory(self) -> dict[str, int]:
-        kept = self._weights.keys() - self._old.keys()
-        transient = sum(saved.nbytes for address, saved in self._before.items() if address not in kept)
-        return {**(self._stream.memory if self._stream else {}), "transient": transient}
+        spent = self._stream.memory if self._stream else {"staging": 0, "arena": 0}
+        arena = max(spent["arena"], self._new_factors.most_nbytes) + self._old_factors.most_nbytes
+        return {
+            "staging": spent["staging"],
+            "arena": arena + self._moves.most_table_nbytes,
+            "transient": self._moves.trimmed_nbytes,
+        }
 
-    def _run(self, run: Callable[[list[_Job]], list[int]], jobs: list[_Job], owners: list[WeightPlan]) -> None:
-        first = len(self._owners)
-        self._owners += owners
-        self._require_finite([first + job for job in run(jobs)])
+    def _undo_nbytes(self, weight: WeightPlan) -> int:
+        """Of the old factors that a weight needs."""
+        return self._moves.undo_nbytes(self._old.get(weight.geometry.address))
 
-    def _require_finite(self, overflowed: list[int]) -> None:
-        require_finite(self._manner.function, self._entries, [self._owners[job] for job in overflowed])
+    def _prepare(self, weights: Sequence[WeightPlan]) -> list[Move]:
+        """What the weights shall hold, with copies of those whose undoing needs one."""
+        olds = {weight.geometry.address: self._old.get(weight.geometry.address) for weight in weights}
+        pristine = self._make_pristine([held for held in olds.values() if held])
+        moves, copied = [], []
+        for weight in weights:
+            address = weight.geometry.address
+            held = self._new[address] = self._planned(weight)
+            old = olds[address]
+            moves.append(Move(None if address in pristine else old, held))
+            if not held.has_corrections:
+                copied.append(Move(old if old and (old.backup or address not in pristine) else None, held))
+        for move, saved in zip(copied, self._moves.copies(copied), strict=True):
+            move.held.backup = saved
+        return moves
 
-    def _save(self, geometries: list[Geometry]) -> None:
-        self._before.update((saved.geometry.address, saved) for saved in save(geometries, self._manner.threads))
+    def _make_pristine(self, old: Sequence[Held]) -> set[int]:
+        """Those of whose tiles nothing is known, and all if fast arithmetic follows. Returns their addresses."""
+        self._moves.load_old(old)
+        self._moves.put_back([held for held in old if not held.records])
+        recorded = [held for held in old if held.records]
+        if recorded and self._manner.fast:
+            self._moves.run([Move(held, None) for held in recorded], self._new_factors)
+            self._moves.settle_findings()  # nothing may be fused into what somebody else wrote
+            recorded = []
+        return {held.geometry.address for held in old} - {held.geometry.address for held in recorded}
 
-    def _partly_covered(self, window: Window) -> list[Saved]:
-        """Pristine bytes of weights some of whose elements only the previous composition may have covered."""
-        addresses = [weight.geometry.address for weight in window.weights if not weight.is_covered]
-        return [saved for address in addresses if address in self._old and (saved := self._old[address].backup)]
+    def _planned(self, weight: WeightPlan) -> Held:
+        if self._manner.fast:
+            return Held(weight, weight.geometry.weight.detach())
+        journal = self._manner.restore != "backup" and weight.is_additive and weight.geometry.dtype in JOURNALED
+        try:
+            return Held.planned(weight, journal, self._moves.record)
+        except torch.OutOfMemoryError:
+            self._moves.settle_findings()  # gives back what the records before this one do not need
+        try:
+            return Held.planned(weight, journal, self._moves.record)
+        except torch.OutOfMemoryError:
+            return Held.planned(weight, False, self._moves.record)

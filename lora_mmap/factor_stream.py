@@ -10,16 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from . import native_types
 from .adapter import Adapter
+from .factor_reading import Factor
 from .factor_store import FactorStore
 from .lowering.operands import Operands
 from .outcomes import EntryPlan
 from .tensor_source import FileTensors
 from .terms import WeightPlan
-
-# One tensor of the composition: (position in the list of distinct adapters, tensor index).
-Factor = tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -35,7 +32,7 @@ class FactorStream(Operands):
     """Brings the factors of a plan, window by window, to where the weights of one device can be fused with them.
 
     ``store`` has what need not be read. Not thread-safe. What a subclass does may be asynchronous: it is in order with
-    everything else that is done to the weights there, and :meth:`finish` waits for it.
+    everything else that is done to the weights there.
     """
 
     def __init__(
@@ -56,29 +53,12 @@ class FactorStream(Operands):
         """Reads what the window needs. Factors, maps and scratch of the one before are gone."""
 
     @abstractmethod
-    def gains(self, jobs: list[native_types.Gains]) -> list[int]:
-        """Computes DoRA's magnitudes over norms; returns the indices of those known by now not to be finite."""
-
-    @abstractmethod
-    def fuse(self, jobs: list[native_types.Job]) -> list[int]:
-        """Fuses; returns the indices of those jobs that are known to have overflowed by now."""
-
-    @abstractmethod
     def seal(self) -> None:
-        """Says that nothing more will be loaded or fused; lets go of what only that needs."""
-
-    @abstractmethod
-    def is_done(self) -> bool:
-        """True when :meth:`finish` would not wait. Only after :meth:`seal`."""
-
-    @abstractmethod
-    def finish(self) -> list[int]:
-        """Waits for everything. Returns which jobs overflowed, counted over all calls of :meth:`gains` and
-        :meth:`fuse`, without those that they had returned. Only after :meth:`seal`."""
+        """Says that nothing more will be loaded; lets go of what only that needs."""
 
     @abstractmethod
     def stage(self, name: str) -> AbstractContextManager[None]:
-        """Adds the time of what is done inside to ``seconds[name]``, by :meth:`finish` at the latest."""
+        """Adds the time of what is done inside to ``seconds[name]``, now or when it is known."""
 
     @property
     @abstractmethod
@@ -90,6 +70,15 @@ class FactorStream(Operands):
 
     def dtype(self, entry: int, tensor: int) -> str:
         return self.adapters[self._adapter_of[entry]].source.dtypes[tensor]
+
+    def all_factors(self) -> list[Factor]:
+        """Of all windows."""
+        return [factor for window in self.windows for factor in window.factors]
+
+    def in_store(self, factors: Iterable[Factor]) -> dict[Factor, int]:
+        """Addresses of those that the store has."""
+        found = ((factor, self.store.address(self.adapters[factor[0]], factor[1])) for factor in factors)
+        return {factor: address for factor, address in found if address is not None}
 
     def missing(self, factors: Iterable[Factor]) -> list[Factor]:
         """Those that have to be read from files or copied from dicts."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
-from . import _C
+from . import _C, native_types
 from .base_checkpoint import BaseTensor
 from .geometry import Geometry
 from .lowering.jobs import Place
 from .restore import Saved, place_of_copy
 from .terms import WeightPlan
 
+# (rows, cols, dtype, whether it has corrections)
+MakeRecord: TypeAlias = Callable[[int, int, str, bool], native_types.Record]
 # Weights that a journal may be kept of.
 JOURNALED = frozenset({"F16", "BF16", "F32"})
 # A journal that takes more than this part of a backup becomes one.
@@ -23,23 +25,24 @@ _WORTHWHILE = 0.6
 
 @dataclass(slots=True)
 class Held:
-    """``records``, one per rectangle of ``plan``, tell what was written and, in a journal, what rounding lost. GPUs'
-    weights have none. ``backup`` and ``base`` have the pristine bytes, in memory or in a file."""
+    """``records``, one per rectangle of ``plan``, tell what was written and, in a journal, what rounding lost; what was
+    fused in fast arithmetic has none. ``backup`` and ``base`` have the pristine bytes, in memory or in a file."""
 
     plan: WeightPlan
     tensor: torch.Tensor  # keeps the weight's storage alive, whatever becomes of the parameter
-    records: list[_C.Record] = field(default_factory=list)
+    records: list[native_types.Record] = field(default_factory=list)
     backup: Saved | None = None
     base: BaseTensor | None = None
 
     @classmethod
-    def planned(cls, plan: WeightPlan, journal: bool) -> Held:
-        """What a weight on the CPU is going to hold."""
-        dtype = plan.geometry.dtype
-        records = []
-        for (top, bottom), (left, right), _ in plan.rectangles():
-            records.append(_C.Record(bottom - top, right - left, dtype, journal))
-        return cls(plan, plan.geometry.weight.detach(), records)
+    def planned(cls, plan: WeightPlan, journal: bool, make: MakeRecord = _C.Record) -> Held:
+        """What a weight is going to hold. ``make`` makes records for where it is."""
+        return cls(plan, plan.geometry.weight.detach(), _records(plan, journal, make))
+
+    @property
+    def has_corrections(self) -> bool:
+        """True where a journal brings the pristine bytes back, or shall."""
+        return any(record.has_corrections for record in self.records)
 
     @property
     def geometry(self) -> Geometry:
@@ -83,6 +86,11 @@ class Held:
         self.backup = saved
         self._forget_corrections()
 
+    def starts_over(self, saved: Saved, make: MakeRecord) -> None:
+        """As a weight that a copy brings back and that nothing was written to yet."""
+        self.backup = saved
+        self.records = _records(self.plan, False, make)
+
     def becomes_file(self, base: BaseTensor) -> None:
         self.base, self.backup = base, None
         self._forget_corrections()
@@ -90,6 +98,11 @@ class Held:
     def _forget_corrections(self) -> None:
         for record in self.records:
             record.forget_corrections()
+
+
+def _records(plan: WeightPlan, journal: bool, make: MakeRecord) -> list[native_types.Record]:
+    dtype = plan.geometry.dtype
+    return [make(bottom - top, right - left, dtype, journal) for (top, bottom), (left, right), _ in plan.rectangles()]
 
 
 class Move(NamedTuple):

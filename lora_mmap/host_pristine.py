@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from . import _C
 from .base_bytes import equal_to_base, read_base
 from .base_checkpoint import BaseCheckpoint, BaseTensor
-from .foreign import Foreign, require_ours
+from .foreign import Foreign
 from .held import Held, Move
 from .host_operands import KeptFactors
 from .host_steps import HostSteps
 from .lowering.jobs import Place, place_of
-from .restore import Saved, place_of_copy, save
+from .pristine_copies import copy_pristine
+from .restore import Saved, place_of_copy
 from .site import Manner
 
 
@@ -26,16 +27,7 @@ class HostPristine:
 
     def copies(self, moves: Sequence[Move]) -> list[Saved]:
         """The bytes in memory, for each move: what there is already, or a new block for all others."""
-        known = {id(move): move.old.backup for move in moves if move.old and move.old.backup}
-        wanted = [move for move in moves if id(move) not in known]
-        saved = save([move.held.geometry for move in wanted], self._manner.threads)
-        changed = [(move.old, place_of_copy(one)) for move, one in zip(wanted, saved, strict=True) if move.old]
-        read_base([(old.base, place, old.geometry) for old, place in changed if old.base], self._manner.threads)
-        journaled = [(old, place) for old, place in changed if old.base is None]
-        outcome = self._steps.extract([old for old, _ in journaled], [to for _, to in journaled], self._factors)
-        require_ours(self._manner.function, outcome.foreign)
-        found = iter(saved)
-        return [known.get(id(move)) or next(found) for move in moves]
+        return copy_pristine(moves, self._steps, self._factors, self._manner)
 
     def equal_to(self, base: BaseCheckpoint, moves: Sequence[Move]) -> dict[int, BaseTensor]:
         """Which of the weights are what the checkpoint says, by address."""
@@ -78,6 +70,7 @@ class HostPristine:
         """Tiles that somebody else wrote to, of the first weight that has such."""
         for one in held:
             memory = _C.Memory(one.geometry.nbytes)
-            if found := self._steps.foreign(one, Place(memory.address, one.geometry.cols, 1)):
-                return found
+            outcome = self._steps.look_through(one, Place(memory.address, one.geometry.cols, 1))
+            if outcome.foreign:
+                return outcome.foreign
         return []

@@ -9,6 +9,7 @@ from . import _C, fault_points
 from .adapter import Adapter
 from .base_bytes import restore_from_base
 from .base_checkpoint import BaseTensor
+from .batches import batches
 from .factor_store import FactorStore
 from .factor_stream import Window
 from .foreign import Foreign, require_ours
@@ -50,7 +51,7 @@ class HostSite(Site):
         self._old = old
         self._weights = {weight.geometry.address: weight for weight in weights}
         self._manner = manner
-        self._stream = HostStream(entries, weights, manner.threads, store, keeps=manner.restore != "backup")
+        self._stream = HostStream(entries, weights, manner.threads, store, keeps=manner.keeps_factors)
         self._old_factors = KeptFactors(*old_factors)
         self._new_factors = KeptFactors([entry.adapter for entry in entries], store)
         self._replayable = replayable
@@ -77,7 +78,7 @@ class HostSite(Site):
             fault_points.reach("save")
             moves = self._prepare(window)
         with self._stream.stage("fuse"):
-            for part in _in_parts(moves):
+            for part in batches(moves, _base_nbytes, _BASE_NBYTES):
                 self._move(part, self._stream)
             fault_points.reach("keep")
             self._turn_into_backups([move.held for move in moves if move.held.is_overgrown], self._stream)
@@ -93,7 +94,7 @@ class HostSite(Site):
             self._require_ours(self._pristine.foreign([move.held for move in left]))
         for first in range(0, len(left), _AT_ONCE):
             fault_points.reach("restore")
-            for part in _in_parts(left[first : first + _AT_ONCE]):
+            for part in batches(left[first : first + _AT_ONCE], _base_nbytes, _BASE_NBYTES):
                 self._move(part, self._new_factors)
             self._old_factors.let_go()
             yield
@@ -151,11 +152,11 @@ class HostSite(Site):
             journals = self._manner.restore != "backup" and weight.is_additive and weight.geometry.dtype in JOURNALED
             self._new[address] = Held.planned(weight, journals)
             moves.append(Move(self._old.get(address), self._new[address]))
-        copied = [move for move in moves if not move.held.records[0].has_corrections]
+        copied = [move for move in moves if not move.held.has_corrections]
         for move, saved in zip(copied, self._pristine.copies(copied), strict=True):
             move.held.backup = saved
         if self._manner.base is not None:
-            journaled = [move for move in moves if move.held.records[0].has_corrections]
+            journaled = [move for move in moves if move.held.has_corrections]
             self._base.update(self._pristine.equal_to(self._manner.base, journaled))
         return moves
 
@@ -182,13 +183,6 @@ class HostSite(Site):
         require_ours(self._manner.function, foreign)
 
 
-def _in_parts(moves: Sequence[Move]) -> Iterator[Sequence[Move]]:
-    """Few enough together for what has to be read from a base checkpoint."""
-    begin, nbytes = 0, 0
-    for end, move in enumerate(moves):
-        more = move.old.geometry.nbytes if move.old and move.old.base else 0
-        if begin < end and nbytes + more > _BASE_NBYTES:
-            yield moves[begin:end]
-            begin, nbytes = end, 0
-        nbytes += more
-    yield moves[begin:]
+def _base_nbytes(move: Move) -> int:
+    """What has to be read from a base checkpoint for it."""
+    return move.old.geometry.nbytes if move.old and move.old.base else 0

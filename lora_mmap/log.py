@@ -58,6 +58,11 @@ def report(result: Report) -> None:
                     logger.info("%s: %s %s", group.stem, outcome.status, outcome.reason or modules)
 
 
+def failed_unasked(error: Exception) -> None:
+    """What went wrong with a composition that nobody can ask about any more."""
+    logger.warning("a composition whose model is gone was taken back: %s", error)
+
+
 def routed(names: Sequence[tuple[str, str]], seconds: float) -> None:
     """What :func:`.install` did: (module, name) pairs."""
     if logger.isEnabledFor(logging.INFO):

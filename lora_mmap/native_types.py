@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, Union
 
 if TYPE_CHECKING:
     from . import _C
+    from .cuda.device_record import DeviceRecord
 
 # (down, down_dtype, down_row_stride, down_col_stride, up, up_dtype, up_row_stride, up_col_stride, rank, row_map or 0,
 # col_map or 0): up @ down, or, where rank is -1, the values at ``down`` themselves
@@ -33,8 +34,10 @@ AnyTerm: TypeAlias = tuple[
 Term: TypeAlias = PlainTerm | AnyTerm
 # (weight, base, rows, cols, weight row and col stride, base row and col stride, dtype, terms)
 Job: TypeAlias = tuple[int, int, int, int, int, int, int, int, str, list[Term]]
+# What is kept of a rectangle of a weight, where the weight is
+Record: TypeAlias = Union["_C.Record", "DeviceRecord"]
 # (terms, record, address of the values that come before or instead of the sum or 0, their row and col stride)
-Side: TypeAlias = tuple[list[Term], "_C.Record", int, int, int]
+Side: TypeAlias = tuple[list[Term], Record, int, int, int]
 # (weight, rows, cols, row stride, col stride, dtype, what it holds, what it shall hold, (address, row and col stride)
 # where the pristine values go instead of the weight)
 Step: TypeAlias = tuple[int, int, int, int, int, str, Side | None, Side | None, tuple[int, int, int] | None]
@@ -44,9 +47,7 @@ Gains: TypeAlias = tuple[Job, bool, int, int, int, str, int, int]
 # stride, col stride, dtype)
 FileValues: TypeAlias = tuple["_C.File", "_C.Header", int, str, int, int, int, int, int, int, int, int, str]
 # its fields and the record of the weight
-FileRestore: TypeAlias = tuple[
-    "_C.File", "_C.Header", int, str, int, int, int, int, int, int, int, int, str, "_C.Record"
-]
+FileRestore: TypeAlias = tuple["_C.File", "_C.Header", int, str, int, int, int, int, int, int, int, int, str, Record]
 # (a job, whether its base counts, address of the record, bytes for its corrections, whether it has those)
 DeviceLayer: TypeAlias = tuple[Job, bool, int, int, bool]
 # (old terms, new terms, address and strides of where pristine values go): what _C.CudaLaunches.step takes

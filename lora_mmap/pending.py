@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from . import log
 from .interrupts import HeldInterrupts
 from .transaction import Transaction
 
@@ -38,6 +40,15 @@ class Pending:
                 self._settle(*unsettled)
             if self._error is not None:
                 raise self._error
+
+    def __del__(self) -> None:
+        """Also where nobody asks any more: weights may outlive their model, and are never left half done."""
+        if self._unsettled is None or sys.is_finalizing():
+            return
+        try:
+            self.settle()
+        except Exception as error:
+            log.failed_unasked(error)
 
     def _settle(self, transaction: Transaction, accept: Callable[[], None], refuse: Callable[[], None]) -> None:
         with HeldInterrupts():

@@ -25,6 +25,11 @@ class Manner:
     base: BaseCheckpoint | None = None
     force: bool = False
 
+    @property
+    def keeps_factors(self) -> bool:
+        """False where no undo needs them, and nobody wants them in memory."""
+        return self.restore != "backup" or self.retain == "memory"
+
 
 class Site(ABC):
     """The weights of a transaction on one device. After an error of any method :meth:`roll_back` brings all of them

@@ -133,9 +133,9 @@ class Transaction:
     def _site(self, device: torch.device, store: FactorStore, replayable: bool) -> Site:
         weights = [weight for weight in self._plan.weights.values() if weight.geometry.device == device]
         old = {address: held for address, held in self._former.held.items() if held.geometry.device == device}
-        if device.type != "cpu":
-            return DeviceSite(self._plan.entries, weights, old, device, self._manner)
         former = (self._former.adapters, self._former.store)
+        if device.type != "cpu":
+            return DeviceSite(self._plan.entries, weights, old, former, store, device, self._manner, replayable)
         return HostSite(self._plan.entries, weights, old, former, store, self._manner, replayable)
 
     def _recall(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,11 @@ class DeviceRecord:
         row, col = divmod(found - 1, -(-self.cols // self.tile_cols))
         return row * self.tile_rows, col * self.tile_cols
 
+    def forget_foreign_tile(self) -> None:
+        """So that the next one is told."""
+        stream = from_torch.current_stream(self.device)
+        _C.cuda_put_zeros(self.device.index, stream, _WORD, self.address + _WORD)
+
     def forget_corrections(self) -> None:
         """Frees them; hashes and states stay."""
         if self.has_corrections:
@@ -116,14 +121,22 @@ def trim(records: Sequence[DeviceRecord]) -> None:
     if not records:
         return
     device = records[0].device
-    heads = from_torch.allocate((len(records) * _HEAD.itemsize,), torch.uint8, device)
-    addresses = range(heads.data_ptr(), heads.data_ptr() + heads.nbytes, _HEAD.itemsize)
-    launches.copy(
-        device,
-        [_bytes(to, record.address, _HEAD.itemsize) for to, record in zip(addresses, records, strict=True)],
-    )
+    words = from_torch.allocate((len(records),), torch.int32, device)
+    put_used_words(records, words.data_ptr())
     stream = from_torch.current_stream(device)
-    used = np.frombuffer(_C.CudaReadBack(device.index, stream, heads.data_ptr(), heads.nbytes).wait(), _HEAD)["used"]
+    used = np.frombuffer(_C.CudaReadBack(device.index, stream, words.data_ptr(), words.nbytes).wait(), np.uint32)
+    shrink_to_words(records, used)
+
+
+def put_used_words(records: Sequence[DeviceRecord], address: int) -> None:
+    """Has the device copy how many words each of its records needs for corrections, one u32 after the other."""
+    addresses = range(address, address + len(records) * _WORD, _WORD)
+    pairs = zip(addresses, records, strict=True)
+    launches.copy(records[0].device, [_bytes(to, record.address, _WORD) for to, record in pairs])
+
+
+def shrink_to_words(records: Sequence[DeviceRecord], used: Iterable[int]) -> None:
+    """:func:`shrink` by what :func:`put_used_words` told."""
     shrink([(record, _WORD * int(words)) for record, words in zip(records, used, strict=True)])
 
 

@@ -1,7 +1,6 @@
-"""The stream of factors for weights on one CUDA device: file, pinned ring, arena, grouped launch.
+"""The stream of factors for weights on one CUDA device: file, pinned ring, arena.
 
-While one window is fused the next is copied and the one after it is read. Nothing waits for the device but
-:meth:`DeviceStream.finish`.
+While one window is fused the next is copied and the one after it is read. Nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -11,32 +10,31 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 
 from .. import _C, native_types
+from ..factor_reading import Factor, FactorReading
 from ..factor_store import FactorStore
-from ..factor_stream import Factor, FactorStream, Window
+from ..factor_stream import FactorStream, Window
 from ..lowering.operands import IndexMap
 from ..outcomes import EntryPlan
 from ..tensor_source import MemoryTensors
 from ..terms import WeightPlan
-from . import from_torch, launches
+from . import from_torch
 from .arena import Arena, Region, aligned
-from .device_record import DeviceRecord
 from .window_memory import WindowMemory
 
 # Factors of one window: one upload, few launches. The first fuse begins when the first window has been read.
 WINDOW_NBYTES = 16 << 20
 # The ring has slots for these and for two copies under way.
 READERS = 6
-_FLAG_NBYTES = 4
 
 
 class DeviceStream(FactorStream):
     """All work goes to the stream that is current on ``device`` at construction and must stay current.
 
-    Raises CudaError where the device cannot be used, before anything is written.
+    With ``keeps`` the factors of every window stay in the store, on the host. Raises CudaError where the device cannot
+    be used, before anything is written.
     """
 
     def __init__(
@@ -44,13 +42,12 @@ class DeviceStream(FactorStream):
         entries: Sequence[EntryPlan],
         weights: Iterable[WeightPlan],
         device: torch.device,
-        fast: bool,
         store: FactorStore,
-        more_steps: int = 0,
+        keeps: bool,
+        threads: int,
     ) -> None:
         super().__init__(entries, weights, WINDOW_NBYTES, store)
         self._device = device
-        self._fast = fast
         self._stream = from_torch.current_stream(device)
         _C.cuda_prepare(device.index, self._stream)
         self._layouts = {id(window): self._layout(window) for window in self.windows}
@@ -59,19 +56,16 @@ class DeviceStream(FactorStream):
         self._index_maps: dict[int, int] = {}  # by the host address of the map
         self._made = WindowMemory(device)
         self._made_nbytes = 0
-        self._n_jobs = 0
-        self._flags = self._zeroed_flags(more_steps)
-        self.full: list[int] = []
-        self.foreign: list[int] = []
-        self._read_back: _C.CudaReadBack | None = None
+        self._reading = FactorReading(self.adapters, self.all_factors(), store, threads, keeps)
         self._timed: list[tuple[str, _C.CudaEvent, _C.CudaEvent]] = []
 
     @property
     def memory(self) -> dict[str, int]:
-        return {"arena": self._arena.nbytes + self._flags.nbytes + self._made_nbytes}
+        return {"staging": self._reading.staging_nbytes, "arena": self._arena.nbytes + self._made_nbytes}
 
     def load(self, window: Window) -> None:
         begin = time.perf_counter()
+        self._reading.read(window.factors)
         places, _ = self._layouts.pop(id(window))
         self._region = region = self._arena.take()
         self._made.clear()
@@ -96,64 +90,22 @@ class DeviceStream(FactorStream):
     def scratch(self, nbytes: int) -> int:
         return self._made.zeros(nbytes)
 
-    def gains(self, jobs: list[native_types.Gains]) -> list[int]:
-        self._count(launches.gains(self._device, jobs, self._next_flag), len(jobs))
-        return []
-
-    def fuse(self, jobs: list[native_types.Job]) -> list[int]:
-        launches.fuse(self._device, jobs, self._next_flag, self._fast)
-        self._count(0, len(jobs))
-        return []
-
-    def step(self, steps: list[launches.Step], force: bool = False) -> list[int]:
-        """Steps (see :func:`launches.step`), counted among the jobs. :meth:`finish` tells of them as of others, and
-        leaves in ``full`` those for which a record had no room, in ``foreign`` those whose weight somebody wrote to.
-
-        A weight has a flag for each of its rectangles; ``more_steps`` were asked for beyond that.
-        """
-        if self._n_jobs + len(steps) > self._flags.numel():
-            raise AssertionError(f"{self._n_jobs} jobs and {len(steps)} steps, flags for {self._flags.numel()}")
-        launches.step(self._device, steps, self._next_flag, force)
-        self._n_jobs += len(steps)
-        if self._region is not None:
-            self._arena.used(self._region)
-        return []
-
-    def record(self, rows: int, cols: int, dtype: str, corrections: bool) -> DeviceRecord:
-        """A new one for a rectangle of a weight. Raises torch.OutOfMemoryError."""
-        return DeviceRecord(rows, cols, dtype, corrections, self._device)
-
-    @property
-    def _next_flag(self) -> int:
-        return self._flags.data_ptr() + self._n_jobs * _FLAG_NBYTES
-
-    def _count(self, transient_nbytes: int, n_jobs: int) -> None:
-        """After jobs were submitted that read the region."""
+    def used(self) -> None:
+        """Says that all work with the window that was loaded last has been submitted."""
         assert self._region is not None
-        self._n_jobs += n_jobs
-        self._made_nbytes = max(self._made_nbytes, self._made.nbytes + transient_nbytes)
+        self._made_nbytes = max(self._made_nbytes, self._made.nbytes)
         self._arena.used(self._region)
 
     def seal(self) -> None:
-        self._read_back = _C.CudaReadBack(
-            self._device.index, self._stream, self._flags.data_ptr(), self._n_jobs * _FLAG_NBYTES
-        )
         self._arena.drop()
         self._made.clear()
+        self._reading.close()
 
-    def is_done(self) -> bool:
-        return self._read_back is not None and self._read_back.ready()
-
-    def finish(self) -> list[int]:
-        assert self._read_back is not None
-        flags = np.frombuffer(self._read_back.wait(), np.uint32)
+    def collect_times(self) -> None:
+        """Has the times of stages in ``seconds``. Only when the device is done."""
         for name, begin, end in self._timed:
             self.seconds[name] = self.seconds.get(name, 0.0) + end.elapsed_ms(begin) / 1e3
         self._timed.clear()
-        self.full = np.flatnonzero(flags & launches.FULL).tolist()
-        self.foreign = np.flatnonzero(flags & launches.FOREIGN).tolist()
-        overflowed: list[int] = np.flatnonzero(flags & launches.OVERFLOW).tolist()
-        return overflowed
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -189,27 +141,11 @@ class DeviceStream(FactorStream):
         source = self.adapters[adapter].source
         return adapter, tensor if isinstance(source, MemoryTensors) else source.offsets[tensor]
 
-    def _request(self, factor: Factor, address: int) -> native_types.Upload:
+    def _request(self, factor: Factor, to: int) -> native_types.Upload:
         adapter, tensor = factor
-        source = self.adapters[adapter].source
-        nbytes = source.nbytes[tensor]
-        if isinstance(source, MemoryTensors):
-            return None, None, 0, source.addresses[tensor], nbytes, address
-        return source.file, source.header, source.offsets[tensor], 0, nbytes, address
-
-    def _zeroed_flags(self, more: int) -> torch.Tensor:
-        count = more + sum(_most_jobs(weight) for window in self.windows for weight in window.weights)
-        flags = from_torch.allocate((count,), torch.int32, self._device)
-        zeros = np.zeros(count, np.int32)
-        free = _C.cuda_event(self._device.index, self._stream)
-        requests = [(None, None, 0, zeros.ctypes.data, zeros.nbytes, flags.data_ptr())]
-        _C.cuda_upload(self._device.index, self._stream, requests, free, 1)
-        return flags
-
-
-def _most_jobs(weight: WeightPlan) -> int:
-    """No fewer than a weight can have flags: for its rectangles, and for what its terms need made first."""
-    return len(weight.rectangles()) + sum(term.formula.n_made for term in weight.terms)
+        address = self.store.address(self.adapters[adapter], tensor)
+        assert address is not None  # the window was read
+        return None, None, 0, address, self.adapters[adapter].source.nbytes[tensor], to
 
 
 def readers() -> int:

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 # hold what the old record knows. Tiles of the latter two are left as they were.
 OVERFLOW, FULL, FOREIGN = 1, 2, 4
 
-# (terms, record, address of pristine values (old) or of what the terms are added to (new) or 0, its strides)
-Layer = tuple[list[native_types.Term], "DeviceRecord", int, int, int]
-# (weight, rows, cols, row and col stride, dtype, old, new, address and strides of where pristine values go)
-Step = tuple[int, int, int, int, int, str, Layer | None, Layer | None, tuple[int, int, int] | None]
-
 
 def copy(device: torch.device, rects: list[native_types.Rect]) -> None:
     """Copies rectangles of that device's memory."""
@@ -40,7 +35,7 @@ def gains(device: torch.device, jobs: list[native_types.Gains], flags: int) -> i
     return launches.table_nbytes
 
 
-def step(device: torch.device, steps: list[Step], flags: int, force: bool = False) -> None:
+def step(device: torch.device, steps: list[native_types.Step], flags: int, force: bool = False) -> None:
     """Takes rectangles of weights from what their old terms made of them to what the new ones make, in one pass.
 
     Every tile whose old record says that it holds the old terms' result (all, where there are no old terms), and whose
@@ -54,19 +49,25 @@ def step(device: torch.device, steps: list[Step], flags: int, force: bool = Fals
     for *_, old, new, _ in steps:
         for layer in (old, new):
             if layer is not None:
-                layer[1].used_now(device)
+                _on_device(layer[1]).used_now(device)
     _submit(device, _C.CudaLaunches.step(device.index, native, force), flags)
 
 
-def _layer(step: Step, layer: Layer | None) -> native_types.DeviceLayer | None:
+def _layer(step: native_types.Step, layer: native_types.Side | None) -> native_types.DeviceLayer | None:
     if layer is None:
         return None
     weight, rows, cols, row_stride, col_stride, dtype, *_ = step
-    terms, record, values, values_row_stride, values_col_stride = layer
+    terms, _, values, values_row_stride, values_col_stride = layer
+    record = _on_device(layer[1])
     record.require_form(rows, cols, dtype)
     base = (values, values_row_stride, values_col_stride) if values else (weight, row_stride, col_stride)
     job = (weight, base[0], rows, cols, row_stride, col_stride, *base[1:], dtype, terms)
     return job, bool(values), record.address, record.capacity_nbytes, record.has_corrections
+
+
+def _on_device(record: native_types.Record) -> DeviceRecord:
+    assert not isinstance(record, _C.Record)
+    return record
 
 
 def _submit(device: torch.device, launches: _C.CudaLaunches, flags: int = 0) -> None:

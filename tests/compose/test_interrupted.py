@@ -9,7 +9,7 @@ import torch
 from adapter_tensors import adapter_for, keyed, write
 
 import lora_mmap
-from lora_mmap import change, host_site, staging, transaction
+from lora_mmap import _C, change, host_site, staging, transaction
 from lora_mmap.errors import ReadError
 
 MODULES = ["first", "second", "conv"]
@@ -80,8 +80,8 @@ def raiser(error):
         (staging.HostStream, "load", True),
         (host_site.HostSite, "_prepare", False),
         (host_site.HostSite, "_prepare", True),
-        (staging._C, "step", False),
-        (staging._C, "step", True),
+        (_C, "step", False),
+        (_C, "step", True),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
@@ -138,7 +138,7 @@ def test_ctrl_c_while_resetting(small, monkeypatch, sha256):
     lora_mmap.compose(small, [(keyed(adapter_for(small, MODULES)), 1.0)])
     composed = sha256(small)
     with monkeypatch.context() as patch:
-        on_call(patch, staging._C, "step", 1, lambda: os.kill(os.getpid(), signal.SIGINT))
+        on_call(patch, _C, "step", 1, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             lora_mmap.reset(small)
     assert sha256(small) == composed

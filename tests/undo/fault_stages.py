@@ -2,12 +2,7 @@
 
 from contextlib import contextmanager
 
-import lora_mmap
-
-if hasattr(lora_mmap, "fault_points"):
-    from lora_mmap.fault_points import FAULT_POINTS, armed
-else:
-    from patched_stages import FAULT_POINTS, armed
+from lora_mmap.fault_points import FAULT_POINTS, armed
 
 STAGES = FAULT_POINTS
 

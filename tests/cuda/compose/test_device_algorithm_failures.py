@@ -138,15 +138,17 @@ def test_what_is_made_is_counted(torch_side):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-@pytest.mark.parametrize("name", ["scratch", "index_map", "gains"])
+@pytest.mark.parametrize("name", ["scratch", "index_map", "_gains"])
 def test_interrupted(twins, torch_side, fake_cuda, sha256, monkeypatch, name, error):
     from lora_mmap.cuda import device_stream
+    from lora_mmap.device_steps import DeviceSteps
 
     fake_cuda.mode("lazy")
     monkeypatch.setattr(device_stream, "WINDOW_NBYTES", 1)
     device, host = twins
     before = sha256(device)
-    original = getattr(device_stream.DeviceStream, name)
+    owner = DeviceSteps if name == "_gains" else device_stream.DeviceStream
+    original = getattr(owner, name)
     calls = []
 
     def failing(*arguments):
@@ -155,7 +157,7 @@ def test_interrupted(twins, torch_side, fake_cuda, sha256, monkeypatch, name, er
             raise error
         return original(*arguments)
 
-    monkeypatch.setattr(device_stream.DeviceStream, name, failing)
+    monkeypatch.setattr(owner, name, failing)
     with pytest.raises(error):
         lora_mmap.compose(device, several(host))
     torch_side.synchronize()

@@ -97,25 +97,27 @@ def test_a_file_that_shrinks_while_it_is_read(models, torch_side, tmp_path, sha2
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-@pytest.mark.parametrize("name", ["load", "fuse", "seal", "finish"])
+@pytest.mark.parametrize("name", ["load", "run", "seal", "send", "receive"])
 def test_interrupted(models, torch_side, fake_cuda, tmp_path, sha256, monkeypatch, error, name):
     from lora_mmap.cuda import device_stream
+    from lora_mmap.device_steps import DeviceSteps
 
     fake_cuda.mode("lazy")
     monkeypatch.setattr(device_stream, "WINDOW_NBYTES", 1)
     device, host = models
     before = sha256(device)
-    original = getattr(device_stream.DeviceStream, name)
+    owner = DeviceSteps if hasattr(DeviceSteps, name) else device_stream.DeviceStream
+    original = getattr(owner, name)
     calls = []
 
     def failing(*arguments):
         result = original(*arguments)
         calls.append(1)
-        if len(calls) == (2 if name in ("load", "fuse") else 1):
+        if len(calls) == (2 if name in ("load", "run") else 1):
             raise error
         return result
 
-    monkeypatch.setattr(device_stream.DeviceStream, name, failing)
+    monkeypatch.setattr(owner, name, failing)
     with pytest.raises(error):
         lora_mmap.compose(device, [(adapter_file(tmp_path, host), 1.0)])
     torch_side.synchronize()

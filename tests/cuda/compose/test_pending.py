@@ -41,7 +41,7 @@ def test_nothing_waits(models, torch_side, fake_cuda, tmp_path):
     assert report.wait() is report
     assert not report.is_pending
     assert differing(device, host) == []
-    assert report.restore["backup"]["modules"] == 7
+    assert sum(tier["modules"] for tier in report.restore.values()) == 7
     assert set(report.stages) >= {"open", "index", "plan", "read", "save", "fuse", "restore"}
 
 
@@ -51,7 +51,7 @@ def test_one_wait_for_all_windows(models, fake_cuda, tmp_path, monkeypatch):
 
     monkeypatch.setattr(device_stream, "WINDOW_NBYTES", 6 << 10)
     before, launches = waits(fake_cuda), fake_cuda.calls.get("cuLaunchKernel", 0)
-    lora_mmap.compose(models[0], [(adapter_file(tmp_path, models[1]), 0.7)])
+    lora_mmap.compose(models[0], [(adapter_file(tmp_path, models[1]), 0.001)])
     assert fake_cuda.calls["cuLaunchKernel"] - launches >= 4
     after = waits(fake_cuda)
     assert sum(after.values()) - sum(before.values()) == 1
