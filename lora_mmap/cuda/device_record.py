@@ -13,7 +13,7 @@ from ..errors import ArgumentError
 from . import from_torch, launches
 
 # Memory for corrections is taken before anybody knows how many there are: this part of the weight's bytes, a little for
-# small ones. What is left over goes back with trim(); a tile that finds no room is not written.
+# small ones. What is left over goes back with shrink(); a tile that finds no room is not written.
 PART_OF_WEIGHT = 8
 LEAST_NBYTES = 1024
 _ITEM_NBYTES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
@@ -113,19 +113,6 @@ class DeviceRecord:
         """Takes memory that what is kept has been copied to, corrections as far as it goes."""
         self._memory = memory
         self.capacity_nbytes = memory.nbytes - self.head_nbytes
-
-
-def trim(records: Sequence[DeviceRecord]) -> None:
-    """Gives back the memory that records of one device did not need for corrections. Waits for the device."""
-    records = [record for record in records if record.has_corrections]
-    if not records:
-        return
-    device = records[0].device
-    words = from_torch.allocate((len(records),), torch.int32, device)
-    put_used_words(records, words.data_ptr())
-    stream = from_torch.current_stream(device)
-    used = np.frombuffer(_C.CudaReadBack(device.index, stream, words.data_ptr(), words.nbytes).wait(), np.uint32)
-    shrink_to_words(records, used)
 
 
 def put_used_words(records: Sequence[DeviceRecord], address: int) -> None:
