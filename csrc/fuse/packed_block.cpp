@@ -64,37 +64,28 @@ PackedBlock::PackedBlock(const TileOps& ops, const Job& job, const Block& block,
       scratch_(scratch),
       sign_(sign) {}
 
-template <class Use>
-void PackedBlock::for_each_rank_block(Use use) {
-  int64_t begin = 0;
-  do {
-    const int64_t end = std::min(begin + rank_block_, rank_);
-    pack(begin, end);
-    use(begin, end);
-    begin = end;
-  } while (begin < rank_);
+Sweep PackedBlock::sweep_of(int64_t begin, int64_t end, const void* base, int64_t base_stride, void* weight,
+                            int64_t weight_stride) const {
+  return {.up = scratch_ + layout_.up,
+          .down = scratch_ + layout_.down,
+          .up_stride = up_stride_,
+          .rank = end - begin,
+          .rows = block_.rows,
+          .cols = block_.cols,
+          .base = base,
+          .weight = weight,
+          .base_row_stride = base_stride,
+          .weight_row_stride = weight_stride,
+          .partial = scratch_ + layout_.partial,
+          .first = begin == 0,
+          .last = end == rank_,
+          .ahead = ahead_,
+          .ahead_row_stride = ahead_row_stride_};
 }
 
 bool PackedBlock::fuse(const void* base, int64_t base_stride, void* weight, int64_t weight_stride) {
-  bool overflow = false;
-  for_each_rank_block([&](int64_t begin, int64_t end) {
-    overflow |= ops_.sweep(job_.dtype, {.up = scratch_ + layout_.up,
-                                        .down = scratch_ + layout_.down,
-                                        .up_stride = up_stride_,
-                                        .rank = end - begin,
-                                        .rows = block_.rows,
-                                        .cols = block_.cols,
-                                        .base = base,
-                                        .weight = weight,
-                                        .base_row_stride = base_stride,
-                                        .weight_row_stride = weight_stride,
-                                        .partial = scratch_ + layout_.partial,
-                                        .first = begin == 0,
-                                        .last = end == rank_,
-                                        .ahead = ahead_,
-                                        .ahead_row_stride = ahead_row_stride_});
-  });
-  return overflow;
+  return sweep(base, base_stride, weight, weight_stride,
+               [this](const Sweep& sweep) { return ops_.sweep(job_.dtype, sweep); });
 }
 
 // A part is a group of rows and as many columns as its sums take kPartNbytes, or what is left of either.

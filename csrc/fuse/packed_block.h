@@ -33,6 +33,17 @@ class PackedBlock {
   // is.
   bool fuse(const void* base, int64_t base_stride, void* weight, int64_t weight_stride);
 
+  // The same with another end: last(sweep) is the sweep of the last rank block.
+  template <class Last>
+  bool sweep(const void* base, int64_t base_stride, void* weight, int64_t weight_stride, Last last) {
+    bool overflow = false;
+    for_each_rank_block([&](int64_t begin, int64_t end) {
+      const Sweep sweep = sweep_of(begin, end, base, base_stride, weight, weight_stride);
+      overflow |= sweep.last ? last(sweep) : ops_.sweep(job_.dtype, sweep);
+    });
+    return overflow;
+  }
+
   // use(m, col, cols, acc) for all rows and, in turn, ranges of columns that begin with a panel. Needs a
   // layout that keeps sums.
   template <class Use>
@@ -54,7 +65,17 @@ class PackedBlock {
  private:
   // Calls use(begin, end) for the rank blocks, packed.
   template <class Use>
-  void for_each_rank_block(Use use);
+  void for_each_rank_block(Use use) {
+    int64_t begin = 0;
+    do {
+      const int64_t end = begin + rank_block_ < rank_ ? begin + rank_block_ : rank_;
+      pack(begin, end);
+      use(begin, end);
+      begin = end;
+    } while (begin < rank_);
+  }
+  Sweep sweep_of(int64_t begin, int64_t end, const void* base, int64_t base_stride, void* weight,
+                 int64_t weight_stride) const;
 
   // A group of rows, or one of those that are no full group, and some of their columns.
   struct Part {

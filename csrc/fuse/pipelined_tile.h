@@ -5,6 +5,11 @@
 // A format F has: Element, Scalar and Vec (the weight's bits, the compute type, a register of it); kCols, the
 // columns of two registers; load, store, broadcast, zero and fma; Row, the bits of kCols results, with
 // add_round(elements, low, high), all_finite, store_row, and store_kept for rows that are not finite.
+//
+// An End is what becomes of sums; Fusing is one. It has: its Format; its Sweep, with what is beside the sums;
+// Place, where the sums of a tile belong there; and, for row `i` of a tile, finish(place, i, low, high),
+// which is false where a result is not finite throughout, finish_left for such rows, and finish_edge for the
+// first `cols` columns. The latter two are true if a result is not finite where the base is.
 #pragma once
 
 #include <immintrin.h>
@@ -52,80 +57,117 @@ struct Sums {
   }
 };
 
-// Where the sums of a tile belong.
+// weight = round(base + sums).
 template <class F>
-struct Place {
-  const typename F::Element* base;
-  typename F::Element* weight;
-  int64_t base_stride;
-  int64_t weight_stride;
+struct Fusing {
+  using Format = F;
+  using Element = typename F::Element;
+  using Sweep = lora_mmap::Sweep;
+
+  struct Place {
+    const Element* base;
+    Element* weight;
+    int64_t base_stride;
+    int64_t weight_stride;
+
+    Place(const Sweep& s, int64_t row, int64_t col)
+        : base(static_cast<const Element*>(s.base) + row * s.base_row_stride + col),
+          weight(static_cast<Element*>(s.weight) + row * s.weight_row_stride + col),
+          base_stride(s.base_row_stride),
+          weight_stride(s.weight_row_stride) {}
+
+    const Element* base_row(int i) const { return base + i * base_stride; }
+    Element* weight_row(int i) const { return weight + i * weight_stride; }
+  };
+
+  static void advance(Sweep& s, int64_t rows) {
+    s.base = static_cast<const Element*>(s.base) + rows * s.base_row_stride;
+    s.weight = static_cast<Element*>(s.weight) + rows * s.weight_row_stride;
+  }
+
+  // A base that is not finite gives a result that is not.
+  [[gnu::always_inline]] static bool finish(const Place& at, int i, typename F::Vec low,
+                                            typename F::Vec high) {
+    const typename F::Row fused = F::add_round(at.base_row(i), low, high);
+    if (!F::all_finite(fused)) [[unlikely]]
+      return false;
+    F::store_row(at.weight_row(i), fused);
+    return true;
+  }
+
+  static bool finish_left(const Place& at, int i, typename F::Vec low, typename F::Vec high) {
+    return F::store_kept(at.base_row(i), at.weight_row(i), F::add_round(at.base_row(i), low, high));
+  }
+
+  // The rest of a row counts as NaN: kept, and never an overflow.
+  static bool finish_edge(const Place& at, int i, typename F::Vec low, typename F::Vec high, int64_t cols) {
+    const size_t nbytes = static_cast<size_t>(cols) * sizeof(Element);
+    Element row[F::kCols];
+    std::memset(row, 0xFF, sizeof(row));
+    std::memcpy(row, at.base_row(i), nbytes);
+    const bool overflow = F::store_kept(row, row, F::add_round(row, low, high));
+    std::memcpy(at.weight_row(i), row, nbytes);
+    return overflow;
+  }
 };
 
-// Rows whose results are not finite throughout: some of their elements may have to keep the base's bits.
-template <class F, int Rows>
+// Rows whose results are not finite throughout.
+template <class End, int Rows>
 struct LeftRows {
+  using F = typename End::Format;
   alignas(64) typename F::Scalar sums[Rows * F::kCols];
   uint32_t rows = 0;  // a bit for each
 
+  [[gnu::always_inline]] void keep(int i, typename F::Vec low, typename F::Vec high) {
+    F::store(sums + i * F::kCols, low);
+    F::store(sums + i * F::kCols + F::kCols / 2, high);
+    rows |= 1u << i;
+  }
+
   // True if a result is not finite where the base is.
-  [[gnu::noinline]] bool resolve(const Place<F>& at) {
+  [[gnu::noinline]] bool resolve(const typename End::Place& at) {
     bool overflow = false;
     for (; rows; rows &= rows - 1) {
       const int i = __builtin_ctz(rows);
-      const typename F::Element* base = at.base + i * at.base_stride;
-      overflow |= F::store_kept(base, at.weight + i * at.weight_stride, fused(base, i));
+      overflow |= End::finish_left(at, i, low(i), high(i));
     }
     return overflow;
   }
 
-  // The same for the first `cols` columns of every row, all of them being left. The rest of a row counts as
-  // NaN: kept, and never an overflow.
-  [[gnu::noinline]] bool resolve_edge(const Place<F>& at, int64_t cols) const {
-    const size_t nbytes = static_cast<size_t>(cols) * sizeof(typename F::Element);
+  // The same for the first `cols` columns of every row, all of them being left.
+  [[gnu::noinline]] bool resolve_edge(const typename End::Place& at, int64_t cols) const {
     bool overflow = false;
-    for (int i = 0; i < Rows; ++i) {
-      typename F::Element row[F::kCols];
-      std::memset(row, 0xFF, sizeof(row));
-      std::memcpy(row, at.base + i * at.base_stride, nbytes);
-      overflow |= F::store_kept(row, row, fused(row, i));
-      std::memcpy(at.weight + i * at.weight_stride, row, nbytes);
-    }
+    for (int i = 0; i < Rows; ++i) overflow |= End::finish_edge(at, i, low(i), high(i), cols);
     return overflow;
   }
 
  private:
-  typename F::Row fused(const typename F::Element* base, int i) const {
-    const typename F::Scalar* row = sums + i * F::kCols;
-    return F::add_round(base, F::load(row), F::load(row + F::kCols / 2));
-  }
+  typename F::Vec low(int i) const { return F::load(sums + i * F::kCols); }
+  typename F::Vec high(int i) const { return F::load(sums + i * F::kCols + F::kCols / 2); }
 };
 
-// weight = round(base + sums) for row `i`. A base that is not finite gives a result that is not.
-template <class F, int Rows>
-[[gnu::always_inline]] inline void finish_row(const Sums<F, Rows>& sums, const Place<F>& at, int i,
-                                              LeftRows<F, Rows>& left) {
-  const typename F::Row fused = F::add_round(at.base + i * at.base_stride, sums.low[i], sums.high[i]);
-  if (F::all_finite(fused)) [[likely]] {
-    F::store_row(at.weight + i * at.weight_stride, fused);
-  } else {
-    F::store(left.sums + i * F::kCols, sums.low[i]);
-    F::store(left.sums + i * F::kCols + F::kCols / 2, sums.high[i]);
-    left.rows |= 1u << i;
-  }
+template <class End, int Rows>
+[[gnu::always_inline]] inline void finish_row(const Sums<typename End::Format, Rows>& sums,
+                                              const typename End::Place& at, int i,
+                                              LeftRows<End, Rows>& left) {
+  if (!End::finish(at, i, sums.low[i], sums.high[i])) [[unlikely]]
+    left.keep(i, sums.low[i], sums.high[i]);
 }
 
-template <class F, int Rows>
-[[gnu::always_inline]] inline void finish(const Sums<F, Rows>& sums, const Place<F>& at,
-                                          LeftRows<F, Rows>& left) {
+template <class End, int Rows>
+[[gnu::always_inline]] inline void finish(const Sums<typename End::Format, Rows>& sums,
+                                          const typename End::Place& at, LeftRows<End, Rows>& left) {
 #pragma GCC unroll 8
-  for (int i = 0; i < Rows; ++i) finish_row(sums, at, i, left);
+  for (int i = 0; i < Rows; ++i) finish_row<End, Rows>(sums, at, i, left);
 }
 
 // Walks the tiles of a group of rows: panel by panel, within a panel from the first rows to the last, which
 // find that panel of A in the nearest cache.
-template <class F, int Rows>
+template <class End, int Rows>
 class Walk {
  public:
+  using F = typename End::Format;
+  using Sweep = typename End::Sweep;
   using Scalar = typename F::Scalar;
   using Element = typename F::Element;
 
@@ -153,11 +195,7 @@ class Walk {
   [[gnu::always_inline]] const Scalar* down() const { return down_; }
   [[gnu::always_inline]] Scalar* partial() const { return partial_; }
 
-  [[gnu::always_inline]] Place<F> place() const {
-    return {static_cast<const Element*>(s_.base) + tile_ * Rows * s_.base_row_stride + col_,
-            static_cast<Element*>(s_.weight) + tile_ * Rows * s_.weight_row_stride + col_, s_.base_row_stride,
-            s_.weight_row_stride};
-  }
+  [[gnu::always_inline]] typename End::Place place() const { return {s_, tile_ * Rows, col_}; }
 
   // Fetches what the walk needs a little later, past the end of the rows from the group of rows below. A
   // group is as many streams as it has rows, and each stops at every page: more than the hardware prefetcher
@@ -180,7 +218,8 @@ class Walk {
   template <_mm_hint Hint, int64_t AheadNbytes>
   [[gnu::always_inline]] void prefetch_lines() const {
     constexpr int64_t kAhead = AheadNbytes / sizeof(Element);
-    const Element* at = place().base + kAhead;
+    const Element* at =
+        static_cast<const Element*>(s_.base) + tile_ * Rows * s_.base_row_stride + col_ + kAhead;
     if (col_ + kAhead >= s_.cols) at += tiles_high_ * Rows * s_.base_row_stride - s_.cols;
     prefetch_rows<Hint>(at, s_.base_row_stride);
   }
@@ -206,10 +245,11 @@ class Walk {
 };
 
 // `next` becomes the sums of the tile that the walk is at, while the rows of `done` go to the weight.
-template <class F, int Rows>
-[[gnu::always_inline]] inline void sum_and_finish(const Sweep& s, const Walk<F, Rows>& walk,
+template <class End, int Rows, class F = typename End::Format>
+[[gnu::always_inline]] inline void sum_and_finish(const typename End::Sweep& s, const Walk<End, Rows>& walk,
                                                   Sums<F, Rows>& next, const Sums<F, Rows>& done,
-                                                  const Place<F>& behind, LeftRows<F, Rows>& left) {
+                                                  const typename End::Place& behind,
+                                                  LeftRows<End, Rows>& left) {
   walk.prefetch();
   const typename F::Scalar* up = walk.up();
   const typename F::Scalar* down = walk.down();
@@ -217,30 +257,32 @@ template <class F, int Rows>
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i) {
     if (i < s.rank) next.step(up + i, s.up_stride, down + i * F::kCols);
-    finish_row(done, behind, i, left);
+    finish_row<End, Rows>(done, behind, i, left);
   }
   for (int64_t r = Rows; r < s.rank; ++r) next.step(up + r, s.up_stride, down + r * F::kCols);
 }
 
 // The sums alone.
-template <class F, int Rows>
-[[gnu::always_inline]] inline void sum(const Sweep& s, const Walk<F, Rows>& walk, Sums<F, Rows>& next) {
+template <class End, int Rows, class F = typename End::Format>
+[[gnu::always_inline]] inline void sum(const typename End::Sweep& s, const Walk<End, Rows>& walk,
+                                       Sums<F, Rows>& next) {
   next.start(s.first ? nullptr : walk.partial());
   for (int64_t r = 0; r < s.rank; ++r) next.step(walk.up() + r, s.up_stride, walk.down() + r * F::kCols);
 }
 
 // The full panels, each tile finished under the next.
-template <class F, int Rows>
-[[gnu::always_inline]] inline bool sweep_panels(const Sweep& s, Walk<F, Rows>& walk, int64_t cols) {
-  Sums<F, Rows> one, other;
-  LeftRows<F, Rows> left;
+template <class End, int Rows>
+[[gnu::always_inline]] inline bool sweep_panels(const typename End::Sweep& s, Walk<End, Rows>& walk,
+                                                int64_t cols) {
+  Sums<typename End::Format, Rows> one, other;
+  LeftRows<End, Rows> left;
   bool overflow = false;
   sum(s, walk, one);
-  Place<F> behind = walk.place();
+  typename End::Place behind = walk.place();
   walk.advance();
   for (;;) {
     if (walk.col() >= cols) {
-      finish(one, behind, left);
+      finish<End, Rows>(one, behind, left);
       break;
     }
     sum_and_finish(s, walk, other, one, behind, left);
@@ -249,7 +291,7 @@ template <class F, int Rows>
     behind = walk.place();
     walk.advance();
     if (walk.col() >= cols) {
-      finish(other, behind, left);
+      finish<End, Rows>(other, behind, left);
       break;
     }
     sum_and_finish(s, walk, one, other, behind, left);
@@ -262,10 +304,10 @@ template <class F, int Rows>
 }
 
 // The last panel where it is incomplete.
-template <class F, int Rows>
-[[gnu::noinline]] bool sweep_edge(const Sweep& s, Walk<F, Rows>& walk) {
-  Sums<F, Rows> sums;
-  LeftRows<F, Rows> left;
+template <class End, int Rows>
+[[gnu::noinline]] bool sweep_edge(const typename End::Sweep& s, Walk<End, Rows>& walk) {
+  Sums<typename End::Format, Rows> sums;
+  LeftRows<End, Rows> left;
   bool overflow = false;
   for (; walk.col() < s.cols; walk.advance()) {
     sum(s, walk, sums);
@@ -276,9 +318,9 @@ template <class F, int Rows>
 }
 
 // One rank block of several: sums go on from where the block before left them.
-template <class F, int Rows>
-[[gnu::noinline]] void sweep_partial(const Sweep& s, Walk<F, Rows>& walk) {
-  Sums<F, Rows> sums;
+template <class End, int Rows>
+[[gnu::noinline]] void sweep_partial(const typename End::Sweep& s, Walk<End, Rows>& walk) {
+  Sums<typename End::Format, Rows> sums;
   for (; walk.col() < s.cols; walk.advance()) {
     if (s.ahead) walk.fetch_ahead();
     sum(s, walk, sums);
@@ -287,31 +329,31 @@ template <class F, int Rows>
 }
 
 // The first `tiles_high` * `Rows` rows of the sweep.
-template <class F, int Rows>
-bool sweep_rows(const Sweep& sweep, int tiles_high) {
-  const Sweep s = sweep;  // local: no store to the weight can change it
-  Walk<F, Rows> walk(s, tiles_high);
+template <class End, int Rows>
+bool sweep_rows(const typename End::Sweep& sweep, int tiles_high) {
+  const typename End::Sweep s = sweep;  // local: no store to the weight can change it
+  Walk<End, Rows> walk(s, tiles_high);
   if (!s.last) {
     sweep_partial(s, walk);
     return false;
   }
-  const int64_t full = s.cols / F::kCols * F::kCols;
+  const int64_t full = s.cols / End::Format::kCols * End::Format::kCols;
   bool overflow = full && sweep_panels(s, walk, full);
   if (full < s.cols) overflow |= sweep_edge(s, walk);
   return overflow;
 }
 
 // As many groups of `tiles_high` tiles of `Rows` rows as there are; `s` then names the rest.
-template <class F, int Rows>
-bool take_groups(Sweep& s, int tiles_high) {
+template <class End, int Rows>
+bool take_groups(typename End::Sweep& s, int tiles_high) {
+  using F = typename End::Format;
   const int64_t panels = (s.cols + F::kCols - 1) / F::kCols;
   const int64_t rows = Rows * tiles_high;
   bool overflow = false;
   for (; s.rows >= rows; s.rows -= rows) {
-    overflow |= sweep_rows<F, Rows>(s, tiles_high);
+    overflow |= sweep_rows<End, Rows>(s, tiles_high);
     s.up = static_cast<const typename F::Scalar*>(s.up) + rows * s.up_stride;
-    s.base = static_cast<const typename F::Element*>(s.base) + rows * s.base_row_stride;
-    s.weight = static_cast<typename F::Element*>(s.weight) + rows * s.weight_row_stride;
+    End::advance(s, rows);
     s.partial = static_cast<typename F::Scalar*>(s.partial) + rows * F::kCols * panels;
     if (s.ahead) s.ahead = static_cast<const typename F::Element*>(s.ahead) + rows * s.ahead_row_stride;
   }
@@ -320,11 +362,11 @@ bool take_groups(Sweep& s, int tiles_high) {
 
 // All rows of the sweep: in pairs of tiles of the first size, then in tiles of the given sizes, which descend
 // to 1.
-template <class F, int Rows, int... Fewer>
-bool sweep_in_groups(Sweep s) {
-  bool overflow = take_groups<F, Rows>(s, 2);
-  overflow |= take_groups<F, Rows>(s, 1);
-  ((overflow |= take_groups<F, Fewer>(s, 1)), ...);
+template <class End, int Rows, int... Fewer>
+bool sweep_in_groups(typename End::Sweep s) {
+  bool overflow = take_groups<End, Rows>(s, 2);
+  overflow |= take_groups<End, Rows>(s, 1);
+  ((overflow |= take_groups<End, Fewer>(s, 1)), ...);
   return overflow;
 }
 

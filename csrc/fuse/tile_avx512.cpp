@@ -20,13 +20,13 @@ namespace {
 bool sweep(DType weight, const Sweep& s) {
   switch (weight) {
     case DType::F16:
-      return sweep_in_groups<Weight<F16>, 6, 4, 2, 1>(s);
+      return sweep_in_groups<Fusing<Weight<F16>>, 6, 4, 2, 1>(s);
     case DType::BF16:
-      return sweep_in_groups<Weight<BF16>, 6, 4, 2, 1>(s);
+      return sweep_in_groups<Fusing<Weight<BF16>>, 6, 4, 2, 1>(s);
     case DType::F32:
-      return sweep_in_groups<Weight<F32>, 6, 4, 2, 1>(s);
+      return sweep_in_groups<Fusing<Weight<F32>>, 6, 4, 2, 1>(s);
     default:
-      return sweep_in_groups<Weight<F64>, 6, 4, 2, 1>(s);
+      return sweep_in_groups<Fusing<Weight<F64>>, 6, 4, 2, 1>(s);
   }
 }
 

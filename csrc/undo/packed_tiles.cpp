@@ -43,7 +43,7 @@ void clear_rest(DType dtype, int64_t count, void* numbers) {
 
 size_t PackedTiles::scratch_nbytes(const Job& job, const Block& tile) const {
   if (!all_low_rank(job)) return term_nbytes(ops_, job, tile);
-  return PackedLayout(ops_, job, tile.rows, tile.cols, true).nbytes;
+  return PackedLayout(ops_, job, tile.rows, tile.cols, !rows_.record_sweep).nbytes;
 }
 
 template <class Use>
@@ -69,16 +69,37 @@ bool PackedTiles::fuse(const Job& job, const Block& tile, TileRows x, TileRows f
   return packed.fuse(x.data, x.stride, fused.data, fused.stride);
 }
 
-bool PackedTiles::record(const Job& job, const Block& tile, TileRows x, TileRows pristine, TileRows fused,
-                         const Corrections& corrections, TileRows ahead, Workspace& workspace) const {
+bool PackedTiles::record_at_once(const Job& job, const Block& tile, TileRows x, TileRows pristine,
+                                 TileRows fused, TileRows numbers, TileRows ahead,
+                                 Workspace& workspace) const {
+  const PackedLayout layout(ops_, job, tile.rows, tile.cols);
+  PackedBlock packed(ops_, job, tile, layout, workspace, workspace.reserve(layout.nbytes));
+  packed.fetch(ahead.data, ahead.stride);
+  return packed.sweep(x.data, x.stride, fused.data, fused.stride, [&](const Sweep& sweep) {
+    return rows_.record_sweep(job.dtype,
+                              {sweep, pristine.data, numbers.data, pristine.stride, numbers.stride});
+  });
+}
+
+bool PackedTiles::record_by_rows(const Job& job, const Block& tile, TileRows x, TileRows pristine,
+                                 TileRows fused, TileRows numbers, TileRows ahead,
+                                 Workspace& workspace) const {
   const int64_t nbytes = dtype_bits(job.dtype) / 8;
-  const TileRows numbers{static_cast<std::byte*>(corrections.numbers), tile.cols};
   bool overflow = false;
   for_each_sum(job, tile, x, ahead, workspace, [&](int64_t m, int64_t col, int64_t cols, PanelRow acc) {
     overflow |= rows_.record_row(job.dtype, acc,
                                  {cols, x.at(m, col, nbytes), pristine.at(m, col, nbytes),
                                   fused.at(m, col, nbytes), numbers.at(m, col, nbytes)});
   });
+  return overflow;
+}
+
+bool PackedTiles::record(const Job& job, const Block& tile, TileRows x, TileRows pristine, TileRows fused,
+                         const Corrections& corrections, TileRows ahead, Workspace& workspace) const {
+  const TileRows numbers{static_cast<std::byte*>(corrections.numbers), tile.cols};
+  const bool overflow = rows_.record_sweep && all_low_rank(job)
+                            ? record_at_once(job, tile, x, pristine, fused, numbers, ahead, workspace)
+                            : record_by_rows(job, tile, x, pristine, fused, numbers, ahead, workspace);
   const int64_t count = tile.rows * tile.cols;
   clear_rest(job.dtype, count, corrections.numbers);
   const int64_t blocks = (count + kCorrectionBlock - 1) / kCorrectionBlock;

@@ -20,10 +20,9 @@ struct PanelSums {
   typename F::Vec low;
   typename F::Vec high;
 
-  [[gnu::always_inline]] PanelSums(PanelRow acc, int64_t panel) {
+  [[gnu::always_inline]] static PanelSums of(PanelRow acc, int64_t panel) {
     const auto* from = reinterpret_cast<const typename F::Scalar*>(acc.data + panel * acc.stride);
-    low = F::load(from);
-    high = F::load(from + F::kCols / 2);
+    return {F::load(from), F::load(from + F::kCols / 2)};
   }
 };
 
@@ -60,19 +59,21 @@ template <class F>
   return false;
 }
 
-// The last columns of a row, where they are no full panel: the rest counts as NaN, kept and exact.
+// The first `cols` columns of a panel: the rest counts as NaN, kept and exact.
 template <class F>
-[[gnu::noinline]] bool record_edge(PanelRow acc, const RecordedRow& row, int64_t col) {
+[[gnu::noinline]] bool record_edge(const PanelSums<F>& acc, const typename F::Element* x,
+                                   const typename F::Element* pristine, typename F::Element* to,
+                                   typename F::Element* numbers, int64_t cols) {
   using Element = typename F::Element;
-  const size_t nbytes = static_cast<size_t>(row.cols - col) * sizeof(Element);
-  Element x[F::kCols], pristine[F::kCols], fused[F::kCols], numbers[F::kCols];
-  std::memset(x, 0xFF, sizeof(x));
-  std::memset(pristine, 0xFF, sizeof(pristine));
-  std::memcpy(x, static_cast<const Element*>(row.x) + col, nbytes);
-  std::memcpy(pristine, static_cast<const Element*>(row.pristine) + col, nbytes);
-  const bool overflow = record_panel<F>(PanelSums<F>(acc, col / F::kCols), x, pristine, fused, numbers);
-  std::memcpy(static_cast<Element*>(row.fused) + col, fused, nbytes);
-  std::memcpy(static_cast<Element*>(row.numbers) + col, numbers, nbytes);
+  const size_t nbytes = static_cast<size_t>(cols) * sizeof(Element);
+  Element base[F::kCols], origin[F::kCols], fused[F::kCols], steps[F::kCols];
+  std::memset(base, 0xFF, sizeof(base));
+  std::memset(origin, 0xFF, sizeof(origin));
+  std::memcpy(base, x, nbytes);
+  std::memcpy(origin, pristine, nbytes);
+  const bool overflow = record_panel<F>(acc, base, origin, fused, steps);
+  std::memcpy(to, fused, nbytes);
+  std::memcpy(numbers, steps, nbytes);
   return overflow;
 }
 
@@ -86,9 +87,11 @@ bool record_row_as(PanelRow acc, const RecordedRow& row) {
   bool overflow = false;
   int64_t col = 0;
   for (; col + F::kCols <= row.cols; col += F::kCols)
-    overflow |= record_panel<F>(PanelSums<F>(acc, col / F::kCols), x + col, pristine + col, fused + col,
+    overflow |= record_panel<F>(PanelSums<F>::of(acc, col / F::kCols), x + col, pristine + col, fused + col,
                                 numbers + col);
-  if (col < row.cols) overflow |= record_edge<F>(acc, row, col);
+  if (col < row.cols)
+    overflow |= record_edge<F>(PanelSums<F>::of(acc, col / F::kCols), x + col, pristine + col, fused + col,
+                               numbers + col, row.cols - col);
   return overflow;
 }
 
@@ -106,12 +109,12 @@ void undo_row_as(PanelRow acc, int64_t cols, const void* fused, void* undone) {
   auto* to = static_cast<Element*>(undone);
   int64_t col = 0;
   for (; col + F::kCols <= cols; col += F::kCols)
-    undo_panel<F>(PanelSums<F>(acc, col / F::kCols), from + col, to + col);
+    undo_panel<F>(PanelSums<F>::of(acc, col / F::kCols), from + col, to + col);
   if (col == cols) return;
   const size_t nbytes = static_cast<size_t>(cols - col) * sizeof(Element);
   Element edge[F::kCols] = {};
   std::memcpy(edge, from + col, nbytes);
-  undo_panel<F>(PanelSums<F>(acc, col / F::kCols), edge, edge);
+  undo_panel<F>(PanelSums<F>::of(acc, col / F::kCols), edge, edge);
   std::memcpy(to + col, edge, nbytes);
 }
 

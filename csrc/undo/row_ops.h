@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "fuse/packed.h"
 #include "fuse/panels.h"
 #include "undo/tile_hash.h"
 
@@ -17,6 +18,14 @@ struct RecordedRow {
   const void* pristine;
   void* fused;
   void* numbers;
+};
+
+// A sweep that does what record_row does with its sums; strides in elements. The base is what is added to.
+struct RecordSweep : Sweep {
+  const void* pristine;
+  void* numbers;
+  int64_t pristine_row_stride;
+  int64_t numbers_row_stride;
 };
 
 // Weights are F16, BF16 or F32, except for hash_steps.
@@ -35,6 +44,9 @@ struct RowOps {
   void (*mark_nonzero)(DType weight, const void* numbers, int64_t count, uint64_t* nonzero);
 
   HashSteps hash_steps;
+
+  // A sweep as the TileOps' own that ends as record_row does, or null: then sums go through memory.
+  bool (*record_sweep)(DType weight, const RecordSweep& sweep);
 };
 
 const RowOps* avx2_row_ops();

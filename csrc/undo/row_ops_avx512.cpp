@@ -10,6 +10,7 @@
 
 #include "fuse/format_avx512.h"
 #include "undo/recorded_rows.h"
+#include "undo/recorded_sweep.h"
 
 namespace lora_mmap {
 namespace {
@@ -120,7 +121,13 @@ void hash_steps_avx512(uint32_t* lanes, const std::byte* data, size_t steps) {
   for (int i = 0; i < kRegisters; ++i) _mm512_store_si512(lanes + 16 * i, h[i]);
 }
 
-constexpr RowOps kOps{record_row, undo_row, drop_minus_zeros, mark_nonzero, hash_steps_avx512};
+bool record_sweep(DType weight, const RecordSweep& sweep) {
+  if (weight == DType::F16) return sweep_in_groups<Recording<Recorded<F16>>, 6, 4, 2, 1>(sweep);
+  if (weight == DType::BF16) return sweep_in_groups<Recording<Recorded<BF16>>, 6, 4, 2, 1>(sweep);
+  return sweep_in_groups<Recording<Recorded<F32>>, 6, 4, 2, 1>(sweep);
+}
+
+constexpr RowOps kOps{record_row, undo_row, drop_minus_zeros, mark_nonzero, hash_steps_avx512, record_sweep};
 
 }  // namespace
 
