@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..adapters import write_diffusers
-from ..gpu import ceilings, checks, device, fuse, load
+from ..gpu import ceilings, checks, device, fuse, load, undo
 from ..gpu.ceilings import Ceilings
 from ..gpu.checks.check import Setting
 from ..gpu.findings import Budget, Findings
@@ -23,7 +23,8 @@ from ..results import CaseResult
 
 # Seconds for everything; what is not begun by then is left out.
 _ALL, _ALL_QUICK = 450, 55
-_WAYS = (Ours("ordered", "backup"), Ours("fast", "backup"), Ours("ordered", "none"), Ours("fast", "none"))
+_KEPT = (Ours("ordered", "auto"), Ours("ordered", "backup"), Ours("fast", "auto"))
+_COMMITTED = (Ours("ordered", "none"), Ours("fast", "none"))
 _H200 = "H200"
 
 
@@ -46,7 +47,8 @@ def run(settings: Settings) -> CaseResult:
         "`memory` is the most device memory of torch's allocator above the level before, not resident memory",
         "the floor of `fuse` is max(weights read and written / in-place bandwidth, multiply-adds / fp32 peak); without "
         "the latter for numerics=fast and for peers, which have tensor cores",
-        "`save` is the restore copy that no peer makes; restore=none makes it too, and frees it at the commit",
+        "what undoes a composition no peer has: a journal, made in `fuse`, or a copy, made in `save` (restore=backup, "
+        "numerics=fast); restore=none has it until the commit",
         "goals in seconds are for an H200 and are judged on no other device",
     ]
     measure(Findings(result), here, settings)
@@ -130,17 +132,22 @@ def fuse_into(
     for position, rank in enumerate(ranks):
         what = f"{target.what}, rank {rank}"
         with findings.step(what):
-            path = _adapter(settings.scratch, linears(model), rank)
+            path = _adapter(settings.scratch, linears(model), rank, seed=rank)
             subject = fuse.Subject(what, here, model, pattern, path, "unet.", rank, _seconds_goals(target, rank))
-            ways = _WAYS if target.is_sdxl else _WAYS[2:]
+            ways = (*_KEPT, *_COMMITTED) if target.is_sdxl else _COMMITTED
             part = budget.part(budget.left / (len(ranks) - position))
             rounds = settings.rounds(full=target.rounds, quick=3)
+            if target.is_sdxl:
+                other = _adapter(settings.scratch, linears(model), rank, seed=rank + 1)
+                undo.measure(findings, subject, other, settings.rounds(full=7, quick=2), part.part(part.left / 4))
+                other.unlink()
             fuse.measure(findings, subject, limits, ways, rounds, part, with_peft=whole and not settings.quick)
             path.unlink()
 
 
-def _adapter(scratch: Path, modules: dict[str, torch.nn.Linear], rank: int) -> Path:
-    return write_diffusers(scratch / f"rank-{rank}" / "pytorch_lora_weights.safetensors", modules, rank, seed=rank)
+def _adapter(scratch: Path, modules: dict[str, torch.nn.Linear], rank: int, seed: int) -> Path:
+    folder = scratch / f"rank-{rank}-seed-{seed}"
+    return write_diffusers(folder / "pytorch_lora_weights.safetensors", modules, rank, seed=seed)
 
 
 def _seconds_goals(target: Target, rank: int) -> tuple[tuple[str, str, float], ...]:

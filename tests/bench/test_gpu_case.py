@@ -12,7 +12,7 @@ import torch
 
 import bench.gpu
 from bench.cases import gpu
-from bench.gpu import ceilings, device, fuse
+from bench.gpu import ceilings, device, fuse, undo
 from bench.gpu.ceilings import Ceilings
 from bench.gpu.findings import Budget, Findings
 from bench.gpu.fuse import Ours
@@ -89,6 +89,20 @@ def test_fusing_leaves_rows_verdicts_and_weights_as_they_were(tiny, tmp_path):
     # A floor of seconds, and a promise for a device that this is not: met, and not asked.
     assert [goal.passed for goal in result.goals] == [True] * 4, result.goals
     assert not any("H200" in goal.statement for goal in result.goals)
+    assert tiny[1].changed(whole=True) == 0
+
+
+def test_undoing_leaves_ratios_and_weights_as_they_were(tiny, tmp_path):
+    result, first = CaseResult("gpu", ""), subject(tiny, tmp_path)
+    other = gpu.write_diffusers(tmp_path / "b.safetensors", linears(tiny[0]), 4, 2)
+    undo.measure(Findings(result), first, other, 2, Budget(60))
+    assert [goal.statement.partition(":")[2] for goal in result.goals] == [
+        " kernel with a journal / with hashes <= 1.3",
+        " a switch / composing both <= 1.2",
+        " reset / composing <= 1",
+    ]
+    assert all(float(goal.measured) > 0 for goal in result.goals)
+    assert "tiny, journal" in dict(result.summary)
     assert tiny[1].changed(whole=True) == 0
 
 

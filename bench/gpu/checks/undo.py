@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 import lora_mmap
-from lora_mmap.errors import FusionOverflowError
+from lora_mmap.errors import FusionOverflowError, ModelError
 
 from .. import small_model
 from ..timing import synchronise
@@ -86,6 +87,50 @@ def _overflow(setting: Setting) -> str:
     return "FusionOverflowError names the weight; every byte as before, pristine and composed"
 
 
+def _foreign_write(setting: Setting) -> str:
+    """The lowest bit of one element, of a weight with a journal and of one with a copy."""
+    model = small_model.build(setting.device)
+    pristine = small_model.stored_bytes(model)
+    lora_mmap.compose(model, small_model.entries(setting.adapters[:1]))
+    for name in ("aligned", "fc_f64"):
+        weight = model.get_submodule(name).weight
+        assert isinstance(weight, torch.Tensor)
+        element = weight.detach().view(torch.uint8).view(-1)[-1:]
+        element ^= 1
+        before = small_model.stored_bytes(model)
+        for call in (
+            lambda: lora_mmap.reset(model),
+            lambda: lora_mmap.compose(model, small_model.entries(setting.adapters[1:])),
+        ):
+            try:
+                call()
+            except ModelError as error:
+                if name not in str(error):
+                    raise AssertionError(f"the message does not name the weight: {error}") from error
+            else:
+                raise AssertionError(f"{name} was undone on top of what somebody else wrote")
+            require_bytes(model, before, f"after a refusal for {name}")
+        element ^= 1
+    lora_mmap.reset(model)
+    require_bytes(model, pristine, "after a reset")
+    return "one bit is enough: ModelError names the weight, every byte stays; taken back, reset brings all back"
+
+
+def _overgrown(setting: Setting) -> str:
+    """Deltas that leave hardly a bit of the weights: no journal of a useful size holds what brings them back."""
+    model = small_model.build(setting.device)
+    pristine = small_model.stored_bytes(model)
+    adapters = [replace(adapter, strength=40 * adapter.strength) for adapter in setting.adapters]
+    report = lora_mmap.compose(model, small_model.entries(adapters))
+    require_bytes(model, fused_on_cpu(adapters), "composed")
+    lora_mmap.compose(model, small_model.entries(setting.adapters))
+    require_bytes(model, fused_on_cpu(setting.adapters), "switched")
+    lora_mmap.reset(model)
+    require_bytes(model, pristine, "after a reset")
+    tiers = ", ".join(f"{tier} {cost['modules']}" for tier, cost in sorted(report.restore.items()))
+    return f"weights by what brings them back: {tiers}; the CPU's bytes, and every byte back"
+
+
 def _two_devices(setting: Setting) -> str:
     """One model on the device and on the CPU at once: one transaction over both."""
     model = small_model.build(setting.device)
@@ -121,5 +166,7 @@ CHECKS = (
     Check("cycles", _cycles),
     Check("restore=none", _without_restore),
     Check("overflow is rolled back", _overflow),
+    Check("somebody else's writes", _foreign_write),
+    Check("journals that would be too large", _overgrown),
     Check("a model on two devices", _two_devices),
 )
