@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 from weakref import WeakKeyDictionary
@@ -14,6 +16,7 @@ from .adapter import Adapter
 from .base_checkpoint import BaseCheckpoint
 from .errors import ArgumentError
 from .factor_store import FactorStore
+from .geometry import Geometry
 from .held import Held
 from .model_index import ModelIndex
 from .model_weights import ModelWeights
@@ -76,6 +79,7 @@ class ModelState:
         self.composition = Composition()
         self.pending: Pending | None = None
         self.original: ModelIndex | None = None  # of the modules that are no copies of some with adapters in them
+        self.claimed: list[Geometry] = []  # weights that somebody is writing to through this model
         self._weights: ModelWeights | None = None
 
     def settle(self) -> None:
@@ -91,6 +95,7 @@ class ModelState:
         return self._weights
 
 
+_claims_lock = ForkSafeLock()
 _registry_lock = ForkSafeLock()
 _registry: WeakKeyDictionary[nn.Module, ModelState] = WeakKeyDictionary()
 
@@ -114,11 +119,25 @@ def state_of(model: nn.Module) -> ModelState:
         return state
 
 
-def other_compositions(model: nn.Module) -> list[Composition]:
-    """What is composed into other live model objects."""
+@contextmanager
+def claimed(model: nn.Module, weights: list[Geometry], check: Callable[[list[Geometry]], None]) -> Iterator[None]:
+    """Inside the block the weights are this model's alone. ``check`` is given those that other live model objects write
+    to or have adapters in, and raises where they are in the way. The caller holds the model's lock."""
+    state = state_of(model)
+    try:
+        with _claims_lock.native:
+            check(_taken_by_others(model))
+            state.claimed = weights
+        yield
+    finally:
+        state.claimed = []
+
+
+def _taken_by_others(model: nn.Module) -> list[Geometry]:
     with _registry_lock.native:
         states = [state for other, state in _registry.items() if other is not model]
-    return [state.composition for state in states if state.composition.held]
+    held = [held.geometry for state in states for held in state.composition.held.values()]
+    return held + [geometry for state in states for geometry in state.claimed]
 
 
 def threads() -> int:

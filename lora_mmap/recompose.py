@@ -16,7 +16,8 @@ from .errors import ModelError
 from .geometry import Geometry, Occupied
 from .held import Held
 from .model_index import ModelIndex
-from .model_state import Composition, ModelState, other_compositions, threads
+from .model_state import Composition, ModelState, claimed, threads
+from .pending import Pending
 from .plan import Plan
 from .planner import make_plan
 from .report import Report
@@ -57,9 +58,23 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
         fresh.base.learn_names(parameter_names(weights.index))
     plan = make_plan(weights, entries, fresh.component)
     plan.raise_if_unfit(fresh.strict)
-    _refuse_crossing(plan, previous, other_compositions(root))
-    stages["plan"] = time.perf_counter() - begin
+    weights_of_plan = [weight.geometry for weight in plan.weights.values()]
+    with claimed(root, weights_of_plan, lambda taken: _refuse_crossing(plan, previous, taken)):
+        stages["plan"] = time.perf_counter() - begin
+        change, pending = _carry_out(root, state, request, plan, reachable)
+    report = make_report(plan, weights.index, request.opened, stages, before)
+    report.weights = len(plan.weights)
+    on_host = [geometry for geometry in weights_of_plan if geometry.device.type == "cpu"]
+    report.written = [(geometry.address, geometry.end) for geometry in on_host]
+    report.pending = pending
+    change.tell(report)
+    return report
 
+
+def _carry_out(
+    root: nn.Module, state: ModelState, request: Request, plan: Plan, reachable: Mapping[int, Held]
+) -> tuple[Change, Pending | None]:
+    previous, fresh, function = state.composition, request.fresh, request.function
     fresh.adapters = [entry.adapter for entry in plan.entries]
     fresh.store = previous.store.of(fresh.adapters)
     for adapter in fresh.adapters:
@@ -69,18 +84,10 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
     former = Former(reachable, previous.adapters, previous.store)
     transaction = Transaction(plan, former, fresh.store, manner)
     change = Change(root, state, fresh, transaction)
-    pending = None
     if request.non_blocking and transaction.is_asynchronous:
-        pending = change.begin()
-    else:
-        change.carry_out()
-    report = make_report(plan, weights.index, request.opened, stages, before)
-    report.weights = len(plan.weights)
-    on_host = [weight.geometry for weight in plan.weights.values() if weight.geometry.device.type == "cpu"]
-    report.written = [(geometry.address, geometry.end) for geometry in on_host]
-    report.pending = pending
-    change.tell(report)
-    return report
+        return change, change.begin()
+    change.carry_out()
+    return change, None
 
 
 def make_report(
@@ -119,11 +126,11 @@ def _require_in_place(function: str, moved: Sequence[Held]) -> None:
         )
 
 
-def _refuse_crossing(plan: Plan, previous: Composition, others: list[Composition]) -> None:
+def _refuse_crossing(plan: Plan, previous: Composition, taken: list[Geometry]) -> None:
     """Raises ModelError where a planned weight shares bytes with one that is fused into under another form, or through
-    another model object: neither could be undone on its own."""
+    another model object (``taken``): neither could be undone on its own."""
     mine = Occupied([held.geometry for held in previous.held.values()])
-    theirs = Occupied([held.geometry for other in others for held in other.held.values()])
+    theirs = Occupied(taken)
     for weight in plan.weights.values():
         planned = weight.geometry
         for held in mine.crossing(planned):

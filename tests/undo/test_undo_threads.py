@@ -2,6 +2,8 @@
 have left it."""
 
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from undo_tiers import every_tier, one_of_each_tier
 from undo_walker import open_sources
 
 import lora_mmap
+from lora_mmap import staging
+from lora_mmap.errors import ModelError
 
 THREADS, ROUNDS, CALLS = 8, 10, 20  # 8 x 200 calls, whose outcome is looked at ten times
 COMPOSITIONS = [((0, 1.0),), ((1, 0.5), (4, 1.0)), ((6, -0.7), (2, 1.0)), ((8, 1.0),), ((9, 0.5), (0, 0.2))]
@@ -158,3 +162,33 @@ def told_by(report):
     modules = {name: (module["outcome"], module["terms"]) for name, module in told["modules"].items()}
     tiers = {tier: cost["modules"] for tier, cost in told["restore"].items()}
     return told["applied"], modules, tiers, told["unmatched"], report.weights
+
+
+def test_two_models_that_share_a_weight(tmp_path, sha256, monkeypatch):
+    """While one writes to it the other is refused, though nothing is composed yet; both can be used afterwards."""
+    models = [every_kind(torch.float16) for _ in range(2)]
+    models[1].wide.weight = models[0].wide.weight
+    pristine = [sha256(model) for model in models]
+    sources = open_sources(adapters_for(models[0]), tmp_path)
+    writing, go_on = threading.Event(), threading.Event()
+    load = staging.HostStream.load
+
+    def slow(stream, window):
+        writing.set()
+        assert go_on.wait(60)
+        load(stream, window)
+
+    monkeypatch.setattr(staging.HostStream, "load", slow)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(lora_mmap.compose, models[0], [(sources[0], 1.0)])
+        assert writing.wait(60)
+        with pytest.raises(ModelError, match=r"'wide\.weight' is fused into through another model object"):
+            lora_mmap.compose(models[1], [(sources[0], 1.0)])
+        go_on.set()
+        assert first.result()
+    with pytest.raises(ModelError, match="another model object"):
+        lora_mmap.compose(models[1], [(sources[0], 1.0)])
+    lora_mmap.reset(models[0])
+    assert lora_mmap.compose(models[1], [(sources[0], 1.0)])
+    lora_mmap.reset(models[1])
+    assert [sha256(model) for model in models] == pristine
