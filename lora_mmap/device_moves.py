@@ -7,9 +7,13 @@ from functools import partial
 
 import torch
 
-from . import fault_points
+from . import _C, fault_points
+from .base_bytes import read_base
+from .base_checkpoint import BaseCheckpoint, BaseTensor
+from .base_equality import find_equal
 from .batches import batches
 from .cuda import from_torch
+from .cuda.arena import aligned
 from .cuda.device_factors import DeviceFactors
 from .cuda.device_record import DeviceRecord
 from .cuda.device_stream import WINDOW_NBYTES
@@ -54,15 +58,24 @@ class DeviceMoves:
         self._old.load([one.plan for one in held if _needs_factors(one)])
 
     def undo_nbytes(self, held: Held | None) -> int:
-        """Of what :meth:`load_old` brings."""
-        return self._old.nbytes_for(held.plan) if held and _needs_factors(held) else 0
+        """Of what undoes it: factors that :meth:`load_old` brings, or the base checkpoint's bytes."""
+        if held is None:
+            return 0
+        if held.base:
+            return held.geometry.nbytes
+        return self._old.nbytes_for(held.plan) if _needs_factors(held) else 0
 
     def copies(self, moves: Sequence[Move]) -> list[Saved]:
         """Of the pristine bytes of what the weights hold; :meth:`load_old` went before."""
         return copy_pristine(moves, self._steps, self._old, self._manner)
 
+    def equal_to(self, base: BaseCheckpoint, moves: Sequence[Move]) -> dict[int, BaseTensor]:
+        """Which of the weights are what the checkpoint says, by address; :meth:`load_old` went before. Waits."""
+        return find_equal(base, moves, self._steps, self._old, self._manner, in_place=False)
+
     def run(self, moves: Sequence[Move], new: Operands) -> None:
-        """The old factors have been loaded. Waits where old and new terms cover other rectangles of a weight."""
+        """The old factors have been loaded. Waits where old and new terms cover other rectangles of a weight, and where
+        a file has the pristine bytes."""
         self._run([move for move in moves if in_one_pass(move)], new)
         apart = [move for move in moves if not in_one_pass(move)]
         if apart:
@@ -151,8 +164,24 @@ class DeviceMoves:
         if moves:
             self._made.update((id(move.new), move) for move in moves if move.new)
             self._ways_back.append(partial(self._take_back, moves))
-            self._steps.run(moves, self._old, new)
+            places, memory = self._from_base([move.old for move in moves if move.old and move.old.base])
+            self._steps.run(moves, self._old, new, places)
+            del memory  # when the device is done with it
             mark_written(move.held.tensor for move in moves)
+
+    def _from_base(self, held: Sequence[Held]) -> tuple[dict[int, Place], _C.CudaPinnedBlock | None]:
+        """Reads pristine bytes from files: where the device finds them, by address, and the memory."""
+        if not held:
+            return {}, None
+        memory = _C.CudaPinnedBlock(self._device.index, sum(aligned(one.geometry.nbytes) for one in held))
+        address, places, items = memory.address, {}, []
+        for one in held:
+            assert one.base is not None
+            place = places[one.geometry.address] = Place(address, one.geometry.cols, 1)
+            items.append((one.base, place, one.geometry))
+            address += aligned(one.geometry.nbytes)
+        read_base(items, self._manner.threads)
+        return places, memory
 
     def _take_back(self, moves: Sequence[Move]) -> None:
         steps = DeviceSteps(self._device, force=True)
@@ -193,4 +222,4 @@ class DeviceMoves:
 
 def _needs_factors(held: Held) -> bool:
     """True for a journal, which its own factors undo."""
-    return bool(held.records) and held.pristine is None
+    return bool(held.records) and held.tier == "journal"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import torch
 
 from . import _C, fault_points
 from .adapter import Adapter
+from .base_checkpoint import BaseTensor
 from .batches import batches
 from .cuda import from_torch
 from .cuda.device_factors import DeviceFactors
@@ -53,6 +55,7 @@ class DeviceSite(Site):
         self._new_factors = DeviceFactors([entry.adapter for entry in entries], store, device)
         self._moves = DeviceMoves(device, entries, manner, self._old_factors, self._new_factors)
         self._new: dict[int, Held] = {}
+        self._base: dict[int, BaseTensor] = {}  # of those that are what the checkpoint says, by address
         self._restore_seconds = 0.0
 
     @property
@@ -128,6 +131,10 @@ class DeviceSite(Site):
 
     def settle(self) -> None:
         self._moves.forget()
+        for address, base in self._base.items():
+            if self._new[address].has_corrections:
+                with suppress(torch.OutOfMemoryError):  # then it keeps its journal
+                    self._new[address].becomes_file(base)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -150,16 +157,20 @@ class DeviceSite(Site):
         """What the weights shall hold, with copies of those whose undoing needs one."""
         olds = {weight.geometry.address: self._old.get(weight.geometry.address) for weight in weights}
         pristine = self._make_pristine([held for held in olds.values() if held])
-        moves, copied = [], []
+        moves, copied, journaled = [], [], []
         for weight in weights:
             address = weight.geometry.address
             held = self._new[address] = self._planned(weight)
             old = olds[address]
             moves.append(Move(None if address in pristine else old, held))
-            if not held.has_corrections:
+            if held.has_corrections:
+                journaled.append(moves[-1])
+            else:
                 copied.append(Move(old if old and (old.backup or address not in pristine) else None, held))
         for move, saved in zip(copied, self._moves.copies(copied), strict=True):
             move.held.backup = saved
+        if self._manner.base is not None:
+            self._base.update(self._moves.equal_to(self._manner.base, journaled))
         return moves
 
     def _make_pristine(self, old: Sequence[Held]) -> set[int]:

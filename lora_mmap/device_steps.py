@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from . import fault_points, native_types
-from .cuda import launches
+from . import _C, fault_points, native_types
+from .cuda import from_torch, launches
 from .cuda.device_record import DeviceRecord, put_used_words, shrink_to_words
 from .cuda.flags import Flags
 from .foreign import Foreign
@@ -42,6 +42,9 @@ class DeviceSteps(Steps):
         """Fuses without a record of what was done. May use tensor cores if ``fast``."""
         launches.fuse(self._device, jobs, self._flags.take(len(jobs)), fast)
         self._owners += owners
+
+    def wait_for_copies(self) -> None:
+        _C.cuda_event(self._device.index, from_torch.current_stream(self._device)).wait()
 
     def base_of(self, move: Move, one: Sum) -> Place | None:
         """The kernels compute terms that take the base from memory alone."""

@@ -92,8 +92,8 @@ class Held:
         self.records = _records(self.plan, False, make)
 
     def becomes_file(self, base: BaseTensor) -> None:
-        self.base, self.backup = base, None
         self._forget_corrections()
+        self.base, self.backup = base, None
 
     def _forget_corrections(self) -> None:
         for record in self.records:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import _C
-from .base_bytes import equal_to_base, read_base
+from .base_bytes import read_base
 from .base_checkpoint import BaseCheckpoint, BaseTensor
+from .base_equality import find_equal
 from .foreign import Foreign
 from .held import Held, Move
 from .host_operands import KeptFactors
 from .host_steps import HostSteps
-from .lowering.jobs import Place, place_of
+from .lowering.jobs import Place
 from .pristine_copies import copy_pristine
-from .restore import Saved, place_of_copy
+from .restore import Saved
 from .site import Manner
 
 
@@ -31,27 +32,7 @@ class HostPristine:
 
     def equal_to(self, base: BaseCheckpoint, moves: Sequence[Move]) -> dict[int, BaseTensor]:
         """Which of the weights are what the checkpoint says, by address."""
-        equal: dict[int, BaseTensor] = {}
-        asked: list[tuple[Move, BaseTensor]] = []
-        for move in moves:
-            tensor = base.find(move.held.names, move.held.geometry)
-            if tensor is None:
-                continue
-            if move.old and move.old.base == tensor:
-                equal[move.held.geometry.address] = tensor
-            else:
-                asked.append((move, tensor))
-        changed = [move for move, _ in asked if move.old]
-        copies = dict(zip(map(id, changed), self.copies(changed), strict=True))  # alive until they were compared
-        items = []
-        for move, tensor in asked:
-            copy = copies.get(id(move))
-            place = place_of_copy(copy) if copy else place_of(move.held.geometry)
-            items.append((tensor, place, move.held.geometry))
-        for (tensor, _, geometry), same in zip(items, equal_to_base(items, self._manner.threads), strict=True):
-            if same:
-                equal[geometry.address] = tensor
-        return equal
+        return find_equal(base, moves, self._steps, self._factors, self._manner, in_place=True)
 
     def from_base(self, held: Sequence[Held]) -> tuple[dict[int, Place], list[_C.Memory]]:
         """Reads the bytes from files: where they lie, by address, and the memory."""

@@ -15,6 +15,9 @@ class HostSteps(Steps):
         self._threads = threads
         self._force = force
 
+    def wait_for_copies(self) -> None:
+        pass
+
     def _fuse(self, jobs: list[native_types.Job], owners: list[WeightPlan], outcome: Outcome) -> None:
         outcome.overflowed += [owners[job] for job in _C.fuse(jobs, self._threads)]
 

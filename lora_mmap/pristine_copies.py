@@ -20,7 +20,10 @@ def copy_pristine(moves: Sequence[Move], steps: Steps, factors: Operands, manner
     wanted = [move for move in moves if id(move) not in known]
     saved = save([move.held.geometry for move in wanted], manner.threads)
     changed = [(move.old, place_of_copy(one)) for move, one in zip(wanted, saved, strict=True) if move.old]
-    read_base([(old.base, place, old.geometry) for old, place in changed if old.base], manner.threads)
+    from_base = [(old.base, place, old.geometry) for old, place in changed if old.base]
+    if from_base:
+        steps.wait_for_copies()  # to the memory that is written to now
+    read_base(from_base, manner.threads)
     journaled = [(old, place) for old, place in changed if old.base is None]
     outcome = steps.extract([old for old, _ in journaled], [to for _, to in journaled], factors)
     require_ours(manner.function, outcome.foreign)

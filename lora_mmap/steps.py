@@ -86,6 +86,10 @@ class Steps(ABC):
         self._step(steps, outcome)
         return outcome
 
+    @abstractmethod
+    def wait_for_copies(self) -> None:
+        """Until copies that were asked for are there for the host to read."""
+
     def base_of(self, move: Move, one: Sum) -> Place | None:
         """What the terms of a new weight are added to, where it is not the pristine values that the step finds."""
         return one.base

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from base_checkpoints import save_base
 
 from lora_mmap.restore import TIERS
 
@@ -31,9 +31,7 @@ class Tier:
         """Keyword arguments of ``compose`` for a model whose pristine weights are those of ``pristine``."""
         if not self.base:
             return {"restore": self.restore, **self.more}
-        path = folder / f"{self.name.replace(' ', '_')}.safetensors"
-        tensors = {name: tensor.detach().clone().contiguous() for name, tensor in pristine.state_dict().items()}
-        save_file({name: tensor.to(self.base_dtype or tensor.dtype) for name, tensor in tensors.items()}, path)
+        path = save_base(pristine, folder / f"{self.name.replace(' ', '_')}.safetensors", self.base_dtype)
         return {"restore": self.restore, "base": path, **self.more}
 
 

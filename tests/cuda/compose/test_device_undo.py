@@ -4,6 +4,7 @@ import gc
 
 import pytest
 import torch
+from base_checkpoints import save_base
 from undo_adapters import adapters_for, overflowing, pairs
 from undo_histories import history
 from undo_models import all_bits, bits_of, differing, every_kind
@@ -22,7 +23,19 @@ KINDS = {
     "backup": {"restore": "backup"},
     "copies in memory": {"restore": "backup", "retain": "memory"},
     "fast": {"numerics": "fast"},
+    "file": {"restore": "file"},
+    "file of another dtype": {"restore": "auto"},
 }
+
+
+def arguments_of(kind, pristine, folder):
+    """What ``compose`` is given beside the list; the weights also stand in a file, where it is to restore them."""
+    if not kind.startswith("file"):
+        return KINDS[kind]
+    return {
+        **KINDS[kind],
+        "base": save_base(pristine, folder / "base.safetensors", None if kind == "file" else torch.float32),
+    }
 
 
 @pytest.fixture
@@ -48,10 +61,11 @@ def is_as(model, expected, torch_side):
 @every_dtype
 def test_random_steps(dtype, kind, mode, tmp_path, on_device, torch_side, fake_cuda):
     fake_cuda.mode(mode, 3)
+    arguments = arguments_of(kind, every_kind(dtype), tmp_path)
     model = on_device(every_kind(dtype))
     sources = open_sources(adapters_for(model), tmp_path)
     mirror = Mirror(dtype, sources)
-    walker = Walker(model, KINDS[kind], sources, lora_mmap.open_adapter(overflowing(model)))
+    walker = Walker(model, arguments, sources, lora_mmap.open_adapter(overflowing(model)))
     before = torch_side.held[0]
     for number, step in enumerate(history(f"{dtype} {kind}", STEPS, len(sources))):
         walker.take(step)
@@ -60,8 +74,9 @@ def test_random_steps(dtype, kind, mode, tmp_path, on_device, torch_side, fake_c
             assert (torch_side.held[0], _C.cuda_pinned_block_nbytes()) == (before, 0)
         torch_side.synchronize()
         assert differing(model, mirror.composed(step.after)) == [], (number, step)
-    journals = kind in ("auto", "journal of ranges")
-    assert walker.tiers == {"backup", *(["journal"] if journals else [])}
+    best = {"auto": "journal", "journal of ranges": "journal", "file": "file", "file of another dtype": "file"}
+    assert walker.tiers >= {"backup", best.get(kind, "backup")}
+    assert kind.startswith("file") or "file" not in walker.tiers
 
 
 @pytest.mark.parametrize("mode", ["lazy", "random"])
@@ -72,7 +87,7 @@ def test_steps_that_nobody_waits_for(mode, tmp_path, on_device, torch_side, fake
     model = on_device(every_kind(dtype))
     sources = open_sources(adapters_for(model), tmp_path)
     mirror = Mirror(dtype, sources)
-    kinds = list(KINDS.values())
+    kinds = [arguments_of(kind, every_kind(dtype), tmp_path) for kind in KINDS]
     steps = [
         step for step in history(5, STEPS, len(sources)) if isinstance(step.argument, list) and step.kind != "fail"
     ]
@@ -216,6 +231,25 @@ def test_a_strength_reads_nothing(on_device, torch_side, tmp_path):
         report = lora_mmap.set_lora_strength_v2(model, strength)
         assert (report.bytes_read, report.headers_parsed, report.keys_classified) == (0, 0, 0)
     assert _C.counters()["bytes_read"] == before["bytes_read"]
+
+
+@pytest.mark.parametrize("call", ["reset", "switch"])
+def test_a_checkpoint_that_changed(call, on_device, torch_side, tmp_path, sha256):
+    """Found before anything is written, and said."""
+    pristine = every_kind(torch.bfloat16)
+    base = save_base(pristine, tmp_path / "base.safetensors")
+    model = on_device(every_kind(torch.bfloat16))
+    report = lora_mmap.compose(model, [(small(model), 1.0)], base=base)
+    assert set(report.restore) == {"file"}
+    assert report.memory["restore"] < sum(weight.nbytes for weight in model.parameters()) / 20
+    assert _C.cuda_pinned_block_nbytes() == 0
+    torch_side.synchronize()
+    before, content = sha256(model), base.read_bytes()
+    base.write_bytes(content[:-1] + b"x")
+    with pytest.raises(ReadError, match="base"):
+        CALLS[call](model, small(model, 2))
+    torch_side.synchronize()
+    assert sha256(model) == before
 
 
 @pytest.mark.parametrize("restore", ["journal", "backup"])

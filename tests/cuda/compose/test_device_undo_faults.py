@@ -5,6 +5,7 @@ import contextlib
 import pytest
 import torch
 from adapter_tensors import write
+from base_checkpoints import save_base
 from fault_stages import NATIVE, STAGES, Injected, failing
 from undo_adapters import adapters_for
 from undo_models import every_kind
@@ -34,12 +35,16 @@ CALLS = {
     "reset": (FIRST, lambda trial: lora_mmap.reset(trial.model), []),
 }
 every_call = pytest.mark.parametrize("call", CALLS)
-before_what = pytest.mark.parametrize("kind", [{}, {"restore": "backup"}, {"numerics": "fast"}], ids=str)
+KINDS = [{}, {"restore": "backup"}, {"numerics": "fast"}, {"restore": "file"}]
+before_what = pytest.mark.parametrize("kind", KINDS, ids=str)
 
 
 class Trial:
     def __init__(self, folder, torch_side, sha256, kind):
         self._torch_side, self._sha256, self._kind = torch_side, sha256, kind
+        if kind.get("restore") == "file":
+            base = save_base(every_kind(torch.bfloat16), folder / "base.safetensors")
+            self._kind = {**kind, "base": base}
         adapters = adapters_for(every_kind(torch.bfloat16))
         self._sources = [
             lora_mmap.open_adapter(write(folder / f"{index}.safetensors", adapter) if index % 4 == 0 else adapter)
