@@ -54,8 +54,8 @@ def compose(
             factors, subtracted again, and a list of what rounding lost. ``"file"``: the checkpoint that ``base``
             names, for weights that hold its bytes. ``"backup"``: copies. ``"auto"``: the file where there is one, the
             journal otherwise. What none of them suits is copied: float64 weights, DoRA, (IA)3, set weights, a journal
-            that would exceed 60 % of a copy, what ``numerics="fast"`` made. ``"none"`` commits and forgets: the fused weights are
-            the new pristine ones.
+            that would exceed 60 % of a copy, what ``numerics="fast"`` made. ``"none"`` commits and forgets: the fused
+            weights are the new pristine ones.
         base: a ``.safetensors`` file, or a folder with one or with an index of several, that the model's weights were
             loaded from. Its tensors are compared with the weights; a conversion of dtype on the way is repeated.
         retain: where the factors are kept that undoing and other strengths need: ``"memory"``, at their own dtype, or
