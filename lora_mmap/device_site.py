@@ -133,7 +133,7 @@ class DeviceSite(Site):
         self._moves.forget()
         for address, base in self._base.items():
             if self._new[address].has_corrections:
-                with suppress(torch.OutOfMemoryError):  # then it keeps its journal
+                with suppress(from_torch.OutOfMemoryError):  # then it keeps its journal
                     self._new[address].becomes_file(base)
 
     @property
@@ -190,9 +190,9 @@ class DeviceSite(Site):
         journal = self._manner.restore != "backup" and weight.is_additive and weight.geometry.dtype in JOURNALED
         try:
             return Held.planned(weight, journal, self._moves.record)
-        except torch.OutOfMemoryError:
+        except from_torch.OutOfMemoryError:
             self._moves.settle_findings()  # gives back what the records before this one do not need
         try:
             return Held.planned(weight, journal, self._moves.record)
-        except torch.OutOfMemoryError:
+        except from_torch.OutOfMemoryError:
             return Held.planned(weight, False, self._moves.record)

@@ -106,7 +106,7 @@ class DeviceSteps(Steps):
         before = sum(record.nbytes for record in records)
         try:
             shrink_to_words(records, used)
-        except torch.OutOfMemoryError:
+        except from_torch.OutOfMemoryError:
             return  # they keep what they have, which is enough
         self.trimmed_nbytes += before - sum(record.nbytes for record in records)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import torch
 
+OutOfMemoryError = torch.cuda.OutOfMemoryError  # the older of its two names
+
 
 def device_of(tensor: torch.Tensor) -> torch.device:
     """Where a tensor lies; CUDA devices have their index."""
