@@ -156,7 +156,7 @@ def test_a_forked_child_inherits_and_can_switch(path):
         held, over = threading.Event(), threading.Event()
 
         def hold():
-            with installation._lock:
+            with installation._lock.native:
                 held.set()
                 over.wait()
 
