@@ -49,7 +49,7 @@ def _compile(arch, library):
     defined = ['-DLORA_MMAP_SIMT="device.h"', f"-DLORA_MMAP_ARCH={arch}", f"-I{CSRC}", f"-I{SIMT}"]
     sources = [*sorted(SIMT.glob("*.cpp")), CSRC / "base" / "float_env.cpp"]
     made = library.with_suffix(".part")
-    compiler = os.environ.get("CXX") or shutil.which("c++") or "g++"
+    compiler = shutil.which("c++") or "g++"  # whatever others left in CXX
     ran = subprocess.run(
         [compiler, *FLAGS, *fma, *WARNINGS, *defined, *sources, "-o", made], capture_output=True, text=True
     )
