@@ -23,15 +23,6 @@ class Flags:
         self._used: list[int] = []  # words of each block
         self._reading: list[_C.CudaReadBack] | None = None
 
-    @property
-    def count(self) -> int:
-        """Words handed out since the last reading."""
-        return sum(self._used)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(block.nbytes for block in self._blocks)
-
     def take(self, words: int) -> int:
         """The address of so many zeros in a row."""
         if not self._blocks or self._blocks[-1].numel() - self._used[-1] < words:
