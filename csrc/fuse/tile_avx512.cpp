@@ -9,6 +9,7 @@
 #endif
 
 #include "fuse/format_avx512.h"
+#include "fuse/fusing.h"
 #include "fuse/pack_avx512.h"
 #include "fuse/pipelined_tile.h"
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "fuse/fusing.h"
 #include "fuse/pipelined_tile.h"
 #include "undo/recorded_rows.h"
 
