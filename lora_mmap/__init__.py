@@ -3,7 +3,7 @@
 from . import numpy, torch
 from .adapter import Adapter
 from .adapter_sources import open_adapter
-from .cache import clear_lora_cache
+from .cache import clear_lora_cache, lora_cache_info
 from .compose import check, compose, reset
 from .families import register_family
 from .loading import safe_open
@@ -24,6 +24,7 @@ __all__ = [
     "compose_loras_v2",
     "install",
     "installed",
+    "lora_cache_info",
     "numpy",
     "open_adapter",
     "register_family",

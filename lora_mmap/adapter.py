@@ -19,6 +19,7 @@ from .tensor_source import FileTensors, MemoryTensors
 
 if TYPE_CHECKING:
     from .pairing import Pair, Recognised
+    from .resident_factors import ResidentFactors
 
 
 class Group(NamedTuple):
@@ -51,6 +52,7 @@ class Adapter:
         self.classification = source.classify(self.tables.grammar)
         self.metadata: AdapterMetadata = read_metadata(source.metadata, path)
         self.pairs: list[Pair | Recognised] | None = None  # filled by pairing.pair_up, once
+        self.resident: ResidentFactors | None = None  # factors that the cache keeps
         self._alphas: dict[int, float] | None = None
         self._lock = ForkSafeLock()
 

@@ -13,6 +13,7 @@ import torch
 from .adapter import Adapter
 from .adapter_metadata import CONFIG_NAME, config_beside
 from .errors import AdapterError
+from .families import key_tables
 from .tensor_source import FileTensors, MemoryTensors
 
 AdapterSource = str | os.PathLike[str] | Mapping[str, torch.Tensor]
@@ -56,6 +57,23 @@ def identity(source: AdapterSource) -> object:
     path = locate(source)
     config = config_beside(path)
     return _file_identity(path), _file_identity(config) if config else None
+
+
+def cache_key(source: AdapterSource) -> object | None:
+    """Equal for sources that would be opened to the same adapter; another once a file was replaced or written to, or
+    key tables were added. None for what is no safetensors file. Raises FileNotFoundError and other OSErrors."""
+    if isinstance(source, Mapping):
+        return None
+    path = locate(source)
+    if path.suffix.lower() in _PICKLE_SUFFIXES:
+        return None
+    config = config_beside(path)
+    return key_tables(), _state(path), _state(config) if config else None
+
+
+def _state(path: Path) -> tuple[int, int, int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _file_identity(path: Path) -> object:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
 
 from torch import nn
 
 from . import composed_mark, fault_points, log
-from .adapter import Adapter
 from .held import cost, cost_by_module
 from .interrupts import HeldInterrupts
+from .leases import give_back
 from .model_state import Composition, ModelState
 from .pending import Pending
 from .report import Report
@@ -70,7 +69,7 @@ class Change:
         self._state.pending = None
         self._transaction.settle()
         kept = self._state.composition.owned
-        close_all(adapter for adapter in self._previous.owned if adapter not in kept)
+        give_back(lease for lease in self._previous.owned if lease not in kept)
         needed = self._fresh.nbytes
         self._settle_factors()
         self._passing_nbytes = needed - self._state.composition.nbytes
@@ -96,7 +95,7 @@ class Change:
         self._state.pending = None
         self._state.composition = self._previous
         self._mark()
-        close_all(adapter for adapter in self._fresh.owned if adapter not in self._previous.owned)
+        give_back(lease for lease in self._fresh.owned if lease not in self._previous.owned)
         self._settle_factors()
         self._transaction.forget()
 
@@ -109,9 +108,3 @@ class Change:
         """Gives the memory of factors back that can be read again."""
         if self._state.composition.retain == "file":
             self._state.composition.store.let_go()
-
-
-def close_all(adapters: Iterable[Adapter]) -> None:
-    """Closes them all; closed ones stay closed."""
-    for adapter in adapters:
-        adapter.close()

@@ -12,10 +12,10 @@ from torch import nn
 from . import composed_mark
 from .adapter import Adapter
 from .base_checkpoint import BaseCheckpoint
-from .change import close_all
 from .entries import AnySource, Entries, finite_strength, open_entries, without
 from .errors import ArgumentError
 from .families.prefixes import components
+from .leases import Lease, give_back
 from .model_state import Composition, Numerics, state_of, unwrap
 from .planner import make_plan
 from .recompose import Request, make_report, recompose
@@ -36,6 +36,7 @@ def compose(
     component: str | None = None,
     numerics: Numerics = "ordered",
     non_blocking: bool = False,
+    use_cache: bool = False,
 ) -> Report:
     """Fuses adapters into the model's weights in place: ``W = W0 + sum of strength * alpha / rank * B @ A``.
 
@@ -68,6 +69,8 @@ def compose(
         non_blocking: return as soon as the files have been read and the GPUs have been told what to do, in order with
             the current stream of each. The report is then pending: an overflow is found, put back and raised by
             ``report.wait()`` or the next call that concerns the model.
+        use_cache: take safetensors files from the cache, and keep them there: what is in it is not opened, parsed and
+            classified again, and another strength of what is composed reads nothing (see :func:`lora_cache_info`).
 
     Returns:
         A :class:`Report`, false when nothing was applied.
@@ -91,17 +94,17 @@ def compose(
     state = state_of(root)
     fresh = Composition(restore=restore, retain=retain, strict=strict, component=component, numerics=numerics)
     try:
-        fresh.entries = open_entries("compose", adapters, fresh.owned)
+        fresh.entries = open_entries("compose", adapters, fresh.owned, use_cache)
         if base is not None and restore in ("auto", "file"):
             fresh.base = BaseCheckpoint.open(base)
         stages = {"open": time.perf_counter() - begin}
         with state.lock:
             state.settle()
-            request = Request(fresh, opened=fresh.owned, non_blocking=non_blocking)
+            request = Request(fresh, opened=_opened(fresh.owned), non_blocking=non_blocking)
             return recompose(root, state, request, stages)
     finally:
         if state.composition is not fresh:
-            close_all(fresh.owned)
+            give_back(fresh.owned)
 
 
 def reset(model: nn.Module, adapters: Sequence[AnySource] | None = None, *, force: bool = False) -> bool:
@@ -151,10 +154,10 @@ def check(
     """
     root = unwrap("check", model)
     listed: Entries = adapters if isinstance(adapters, (list, tuple)) else [(adapters, 1.0)]  # type: ignore[list-item]
-    opened: list[Adapter] = []
+    leases: list[Lease] = []
     try:
         begin = time.perf_counter()
-        entries = open_entries("check", listed, opened)
+        entries = open_entries("check", listed, leases)
         stages = {"open": time.perf_counter() - begin}
         state = state_of(root)
         with state.lock:
@@ -166,12 +169,12 @@ def check(
             stages["plan"] = time.perf_counter() - begin
         if strict:
             plan.raise_if_unfit(strict)
-        report = make_report(plan, weights.index, opened, stages)
+        report = make_report(plan, weights.index, _opened(leases), stages)
         report.dry_run = True
         plan.forget_weights()
         return report
     finally:
-        close_all(opened)
+        give_back(leases)
 
 
 def set_multiplier(model: nn.Module, multiplier: float) -> Report | None:
@@ -189,6 +192,10 @@ def set_multiplier(model: nn.Module, multiplier: float) -> Report | None:
             return None
         fresh = composition.asked(composition.entries, strength)
         return recompose(root, state, Request(fresh, "set_lora_strength_v2"), {})
+
+
+def _opened(leases: Sequence[Lease]) -> list[Adapter]:
+    return [lease.adapter for lease in leases if lease.is_fresh]
 
 
 def _require_one_of(function: str, name: str, value: object, known: Sequence[str]) -> None:

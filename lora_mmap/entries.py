@@ -9,8 +9,10 @@ from typing import Any
 
 from . import log
 from .adapter import Adapter
+from .adapter_cache import adapter_cache
 from .adapter_sources import AdapterSource, identity, locate, open_adapter
 from .errors import ArgumentError
+from .leases import Lease
 from .plan import NEGLIGIBLE
 
 AnySource = AdapterSource | Adapter
@@ -18,8 +20,8 @@ Entry = tuple[Adapter, float]
 Entries = Sequence[tuple[AnySource, float] | tuple[AnySource, float, Any]]
 
 
-def open_entries(function: str, adapters: Entries, opened: list[Adapter]) -> list[Entry]:
-    """Opens every distinct source once; ``opened`` receives those that we have to close."""
+def open_entries(function: str, adapters: Entries, leases: list[Lease], use_cache: bool = False) -> list[Entry]:
+    """Opens every distinct source once, or takes it from the cache; ``leases`` receives what we have to give back."""
     if isinstance(adapters, (str, bytes, os.PathLike, Mapping)) or not isinstance(adapters, Iterable):
         raise ArgumentError(
             f"[{function}] adapters is a {type(adapters).__name__}, expected a list of (source, strength)"
@@ -45,11 +47,19 @@ def open_entries(function: str, adapters: Entries, opened: list[Adapter]) -> lis
             )
         key = identity(source)
         if key not in known:
-            known[key] = open_adapter(source)
-            opened.append(known[key])
-            log.opened(known[key])
+            lease = _lease(function, source, use_cache)
+            leases.append(lease)
+            known[key] = lease.adapter
+            if lease.is_fresh:
+                log.opened(lease.adapter)
         entries.append((known[key], strength))
     return entries
+
+
+def _lease(function: str, source: AdapterSource, use_cache: bool) -> Lease:
+    if use_cache:
+        return adapter_cache.lease(function, source)
+    return Lease.alone(open_adapter(source))
 
 
 def without(function: str, sources: Sequence[AnySource], entries: Sequence[Entry]) -> list[Entry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from itertools import accumulate
 
 from . import _C
@@ -39,12 +40,38 @@ class FactorReading:
     def read(self, factors: Iterable[Factor]) -> None:
         """Reads what the store does not have. What was read before and is not kept is gone."""
         self.let_go()
+        by_adapter = self._missing(factors)
+        with ExitStack() as stack:
+            shared = [adapter for adapter in by_adapter if self._adapters[adapter].resident is not None]
+            for adapter in sorted(shared, key=lambda at: id(self._adapters[at])):  # one order, whoever reads
+                by_adapter[adapter] = self._share(adapter, by_adapter[adapter], stack)
+            self._read_missing({adapter: tensors for adapter, tensors in by_adapter.items() if tensors})
+
+    def _missing(self, factors: Iterable[Factor]) -> dict[int, list[int]]:
+        """By adapter, the tensors that the store does not have."""
         by_adapter: dict[int, list[int]] = {}
         for adapter, tensor in factors:
             if self._store.address(self._adapters[adapter], tensor) is None:
                 by_adapter.setdefault(adapter, []).append(tensor)
+        return by_adapter
+
+    def _share(self, adapter: int, tensors: list[int], stack: ExitStack) -> list[int]:
+        """Takes what the cache keeps of these; returns what has to be read. Until ``stack`` ends nobody else reads."""
+        opened = self._adapters[adapter]
+        assert opened.resident is not None
+        stack.enter_context(opened.resident.reading.native)
+        for block in opened.resident.blocks_with(tensors):
+            self._add(block)
+        return [tensor for tensor in tensors if self._store.address(opened, tensor) is None]
+
+    def _add(self, block: FactorBlock) -> None:
+        self._store.add(block)
+        if not self._keeps:
+            self._passing.append(block)
+
+    def _read_missing(self, by_adapter: dict[int, list[int]]) -> None:
         plans = [(adapter, tensors, *self._plan_staging(adapter, tensors)) for adapter, tensors in by_adapter.items()]
-        memories = self._memory_for([nbytes for *_, nbytes in plans])
+        memories = self._memory_for([(adapter, nbytes) for adapter, *_, nbytes in plans])
         requests = []
         for (adapter, _, spans, _, _), (_, base) in zip(plans, memories, strict=True):
             source = self._file(adapter)
@@ -53,9 +80,10 @@ class FactorReading:
         for (adapter, tensors, _, positions, _), (memory, base) in zip(plans, memories, strict=True):
             places = {tensor: base + at for tensor, at in zip(tensors, positions, strict=True)}
             block = FactorBlock(self._adapters[adapter], places, memory)
-            self._store.add(block)
-            if memory is None:
-                self._passing.append(block)
+            self._add(block)
+            resident = self._adapters[adapter].resident
+            if resident is not None:
+                resident.keep(block)
 
     def let_go(self) -> None:
         """Of what was read last and is not kept."""
@@ -68,16 +96,22 @@ class FactorReading:
         self.let_go()
         self._staging = _C.Memory(0)
 
-    def _memory_for(self, sizes: list[int]) -> list[tuple[_C.Memory | None, int]]:
-        """Memory of its own for each size, or a part of the buffer; and its address."""
-        if self._keeps:
-            memories = [_C.Memory(nbytes, hugepages=True) for nbytes in sizes]
-            return [(memory, memory.address) for memory in memories]
-        ends = list(accumulate(-(-nbytes // ALIGNMENT) * ALIGNMENT for nbytes in sizes))
+    def _memory_for(self, sizes: list[tuple[int, int]]) -> list[tuple[_C.Memory | None, int]]:
+        """For each (adapter, size) memory of its own, or a part of the buffer; and its address."""
+        passing = [nbytes for adapter, nbytes in sizes if not self._keeps and self._adapters[adapter].resident is None]
+        ends = list(accumulate(-(-nbytes // ALIGNMENT) * ALIGNMENT for nbytes in passing))
         if ends and ends[-1] > self._staging.nbytes:
             self._staging = _C.Memory(ends[-1], hugepages=True)
             self.staging_nbytes = ends[-1]
-        return [(None, self._staging.address + begin) for begin, _ in zip([0, *ends], sizes, strict=False)]
+        begins = iter([0, *ends])
+        found: list[tuple[_C.Memory | None, int]] = []
+        for adapter, nbytes in sizes:
+            if self._keeps or self._adapters[adapter].resident is not None:
+                memory = _C.Memory(nbytes, hugepages=True)
+                found.append((memory, memory.address))
+            else:
+                found.append((None, self._staging.address + next(begins)))
+        return found
 
     def _file(self, adapter: int) -> FileTensors:
         source = self._adapters[adapter].source

@@ -18,6 +18,7 @@ from .errors import ArgumentError
 from .factor_store import FactorStore
 from .geometry import Geometry
 from .held import Held
+from .leases import Lease
 from .model_index import ModelIndex
 from .model_weights import ModelWeights
 from .pending import Pending
@@ -34,7 +35,7 @@ class Composition:
     """
 
     entries: list[tuple[Adapter, float]] = field(default_factory=list)
-    owned: list[Adapter] = field(default_factory=list)
+    owned: list[Lease] = field(default_factory=list)
     multiplier: float = 1.0
     held: dict[int, Held] = field(default_factory=dict)  # by address
     adapters: list[Adapter] = field(default_factory=list)
@@ -59,7 +60,7 @@ class Composition:
     def asked(self, entries: list[tuple[Adapter, float]], multiplier: float = 1.0) -> Composition:
         """Another composition with the same wishes, of adapters of this one."""
         listed = {adapter for adapter, _ in entries}
-        owned = [adapter for adapter in self.owned if adapter in listed]
+        owned = [lease for lease in self.owned if lease.adapter in listed]
         return replace(
             self,
             entries=entries,
