@@ -8,6 +8,16 @@ from .compose import check, compose, reset
 from .families import register_family
 from .loading import safe_open
 from .loras_v2 import compose_loras_v2, reset_lora_v2, set_lora_strength_v2, update_lora_params_v2
+from .pipelines import (
+    LoraWarning,
+    PipelineReport,
+    delete_adapters,
+    get_active_adapters,
+    load_and_fuse_lora,
+    load_lora_and_optionally_fuse,
+    set_and_fuse_adapters,
+    unfuse_lora,
+)
 from .report import Report
 from .routing import Installation, install, installed, uninstall
 
@@ -16,14 +26,20 @@ __version__ = "0.1.0"
 __all__ = [
     "Adapter",
     "Installation",
+    "LoraWarning",
+    "PipelineReport",
     "Report",
     "__version__",
     "check",
     "clear_lora_cache",
     "compose",
     "compose_loras_v2",
+    "delete_adapters",
+    "get_active_adapters",
     "install",
     "installed",
+    "load_and_fuse_lora",
+    "load_lora_and_optionally_fuse",
     "lora_cache_info",
     "numpy",
     "open_adapter",
@@ -31,8 +47,10 @@ __all__ = [
     "reset",
     "reset_lora_v2",
     "safe_open",
+    "set_and_fuse_adapters",
     "set_lora_strength_v2",
     "torch",
+    "unfuse_lora",
     "uninstall",
     "update_lora_params_v2",
 ]

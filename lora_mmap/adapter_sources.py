@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from .tensor_source import FileTensors, MemoryTensors
 AdapterSource = str | os.PathLike[str] | Mapping[str, torch.Tensor]
 
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt"})
-_FOLDER_NAMES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors", "adapter_model.bin")
+FOLDER_NAMES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors", "adapter_model.bin")
 
 
 def open_adapter(source: AdapterSource) -> Adapter:
@@ -84,16 +84,23 @@ def _file_identity(path: Path) -> object:
     return status.st_dev, status.st_ino
 
 
+def choose(names: Iterable[str]) -> str | None:
+    """The adapter among the files of one folder: as PEFT or diffusers name it, or the only safetensors file."""
+    here = set(names)
+    files = [name for name in here if name.endswith(".safetensors")]
+    named = next((name for name in FOLDER_NAMES if name in here), None)
+    return named or (files[0] if len(files) == 1 else None)
+
+
 def _inside_folder(folder: Path) -> Path:
-    for name in _FOLDER_NAMES:
-        if (folder / name).is_file():
-            return folder / name
-    files = sorted(folder.glob("*.safetensors"))
-    if len(files) == 1:
-        return files[0]
-    found = "several: " + ", ".join(file.name for file in files) if files else "none"
+    names = sorted(file.name for file in folder.iterdir() if file.is_file())
+    chosen = choose(names)
+    if chosen is not None:
+        return folder / chosen
+    files = [name for name in names if name.endswith(".safetensors")]
+    found = "several: " + ", ".join(files) if files else "none"
     raise IsADirectoryError(
-        f"[open_adapter] {folder} is a folder: expected {' or '.join(_FOLDER_NAMES)} (with {CONFIG_NAME}) or one "
+        f"[open_adapter] {folder} is a folder: expected {' or '.join(FOLDER_NAMES)} (with {CONFIG_NAME}) or one "
         f".safetensors file in it, found {found}"
     )
 

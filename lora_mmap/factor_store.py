@@ -105,6 +105,12 @@ class FactorStore:
         part._tensors = {adapter: tensors for adapter, tensors in self._tensors.items() if adapter in wanted}
         return part
 
+    def take_over(self, other: FactorStore) -> None:
+        """Has what the other has, too."""
+        for block in other._blocks:
+            self.add(block)
+        self._tensors.update(other._tensors)
+
     def recall(self, function: str, threads: int) -> None:
         """Has everything in memory. See :meth:`FactorBlock.recall`."""
         for block in self._blocks:

@@ -5,10 +5,12 @@ Every key of every adapter gets an outcome; every weight gets its rows and the t
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from .errors import AdapterError, AmbiguousKeyError, ModelError, UnmatchedKeysError
 from .geometry import Geometry, overlap
 from .model_weights import ModelWeights
-from .outcomes import ABSENT, AMBIGUOUS, MALFORMED, MISFIT, UNKNOWN, UNSUPPORTED, EntryPlan
+from .outcomes import ABSENT, AMBIGUOUS, APPLIED, MALFORMED, MISFIT, UNKNOWN, UNSUPPORTED, EntryPlan
 from .pairing import Pair, pair_up
 from .sharing import lazy
 from .terms import Cut, Term, WeightPlan
@@ -70,15 +72,27 @@ class Plan:
             for status, error in ((AMBIGUOUS, AmbiguousKeyError), (MALFORMED, AdapterError), (MISFIT, AdapterError)):
                 _raise_first(entry, (status,), error)
         if strict:
-            for entry in self.entries:
-                _raise_first(entry, (ABSENT, UNSUPPORTED, UNKNOWN), UnmatchedKeysError)
-                _raise_missing(entry)
-                if unknown := entry.adapter.classification.unknown:
-                    names = entry.adapter.source.names
-                    raise UnmatchedKeysError(
-                        f"[compose] {entry.adapter.label}: {len(unknown)} keys end in no known suffix, the first is "
-                        f"'{names[unknown[0]]}' (strict=True)"
-                    )
+            raise_if_homeless([self])
+
+
+def raise_if_homeless(plans: Sequence[Plan]) -> None:
+    """Raises UnmatchedKeysError for what none of these plans, of the modules of one pipeline, applies."""
+    by_adapter: dict[int, list[EntryPlan]] = {}
+    for plan in plans:
+        for entry in plan.entries:
+            by_adapter.setdefault(id(entry.adapter), []).append(entry)
+    for entries in by_adapter.values():
+        homes = [[i for i, outcome in enumerate(entry.outcomes) if outcome.status == APPLIED] for entry in entries]
+        housed = set().union(*homes)
+        _raise_first(entries[0], (ABSENT, UNSUPPORTED, UNKNOWN), UnmatchedKeysError, but=housed)
+        for entry in entries:
+            _raise_missing(entry)
+        adapter = entries[0].adapter
+        if unknown := adapter.classification.unknown:
+            raise UnmatchedKeysError(
+                f"[compose] {adapter.label}: {len(unknown)} keys end in no known suffix, the first is "
+                f"'{adapter.source.names[unknown[0]]}' (strict=True)"
+            )
 
 
 def _raise_missing(entry: EntryPlan) -> None:
@@ -87,8 +101,11 @@ def _raise_missing(entry: EntryPlan) -> None:
             raise UnmatchedKeysError(f"[compose] {entry.adapter.label}: '{group.stem}': {why} (strict=True)")
 
 
-def _raise_first(entry: EntryPlan, statuses: tuple[str, ...], error: type[AdapterError]) -> None:
-    hits = [(i, outcome) for i, outcome in enumerate(entry.outcomes) if outcome.status in statuses]
+def _raise_first(
+    entry: EntryPlan, statuses: tuple[str, ...], error: type[AdapterError], but: Collection[int] = ()
+) -> None:
+    outcomes = enumerate(entry.outcomes)
+    hits = [(i, outcome) for i, outcome in outcomes if outcome.status in statuses and i not in but]
     if hits:
         index, outcome = hits[0]
         more = f" (and {len(hits) - 1} more of {len(entry.outcomes)} modules)" if len(hits) > 1 else ""

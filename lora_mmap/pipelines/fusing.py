@@ -1,0 +1,117 @@
+"""One step of a pipeline from what its modules hold to what they shall hold: all of them, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from ..adapter import Adapter
+from ..errors import ModelError
+from ..interrupts import HeldInterrupts
+from ..leases import give_back
+from ..model_state import Composition
+from ..plan import Plan, raise_if_homeless
+from ..planner import make_plan
+from ..recompose import Request, recompose
+from ..report import Report
+from .named_adapters import Entry, named_adapters
+from .parts import Part
+
+
+@dataclass(frozen=True, slots=True)
+class PartStep:
+    """What a part shall hold: adapters under names, after those that were composed without one."""
+
+    part: Part
+    named: list[tuple[str, Entry]]
+    nameless: Sequence[Entry] = ()
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [*self.nameless, *(entry for _, entry in self.named)]
+
+
+@contextmanager
+def locked(parts: Sequence[Part]) -> Iterator[None]:
+    """Nobody else changes these modules inside; what GPUs were still doing for them is done."""
+    with ExitStack() as stack:
+        for state in sorted({id(part.state): part.state for part in parts}.values(), key=id):
+            stack.enter_context(state.lock)
+        for part in parts:
+            part.state.settle()
+        yield
+
+
+def plan_all(function: str, steps: Sequence[PartStep], strict: bool = False) -> list[Plan]:
+    """Plans every step, which changes nothing. Raises for adapters that do not fit, with ``strict`` also for keys that
+    no part has a place for, and ModelError for weights that are not there. The caller holds the locks."""
+    plans = []
+    for step in steps:
+        _require_present(function, step)
+        weights = step.part.state.weights(step.part.module)
+        plans.append(make_plan(weights, step.entries, step.part.component))
+    for plan in plans:
+        plan.raise_if_unfit(strict=False)
+    if strict:
+        raise_if_homeless(plans)
+    return plans
+
+
+def carry_out(function: str, steps: Sequence[PartStep], opened: Sequence[Adapter] = ()) -> dict[str, Report]:
+    """Takes every step, and tells the modules' names of it. After an error, or Ctrl-C in between, every part holds the
+    bytes it held before. The caller holds the locks. ``opened`` were opened for this."""
+    done: list[tuple[PartStep, Composition]] = []
+    reports = {}
+    with HeldInterrupts() as interrupts:
+        try:
+            for step in steps:
+                previous = step.part.state.composition
+                reports[step.part.name] = _compose(function, step, opened if not done else ())
+                done.append((step, previous))
+                interrupts.check()
+        except BaseException:
+            for step, previous in reversed(done):
+                _go_back(function, step.part, previous)
+            raise
+        for step, _ in done:
+            named_adapters(step.part.module).place(step.named)
+            _let_go(step.part.state.composition)
+    return reports
+
+
+def _compose(function: str, step: PartStep, opened: Sequence[Adapter]) -> Report:
+    state = step.part.state
+    former = state.composition.owned  # kept until it is certain that nobody goes back
+    fresh = Composition(entries=step.entries, owned=list(former), component=step.part.component)
+    return recompose(step.part.module, state, Request(fresh, function, opened), {})
+
+
+def _go_back(function: str, part: Part, previous: Composition) -> None:
+    """The bytes of before: a composition's bytes depend on nothing but what is in it."""
+    state = part.state
+    state.composition.store.take_over(previous.store)
+    recompose(part.module, state, Request(previous.asked(previous.entries, previous.multiplier), function), {})
+
+
+def _let_go(composition: Composition) -> None:
+    """Of adapters that only the composition before had."""
+    used = {adapter for adapter, _ in composition.entries}
+    unused = [lease for lease in composition.owned if lease.adapter not in used]
+    composition.owned = [lease for lease in composition.owned if lease.adapter in used]
+    give_back(unused)
+
+
+def _require_present(function: str, step: PartStep) -> None:
+    """Raises ModelError where accelerate keeps the module's weights elsewhere, to bring them for each forward."""
+    if not step.named:
+        return
+    for name, module in step.part.module.named_modules():
+        hook = getattr(module, "_hf_hook", None)
+        for key, parameter in module._parameters.items() if hook is not None else ():
+            if parameter is not None and parameter.is_meta:
+                raise ModelError(
+                    f"[{function}] weight '{name}.{key}' of {step.part.name} is on the meta device: accelerate offloads "
+                    "it and brings it for each forward; fuse before enable_sequential_cpu_offload(), or after "
+                    "remove_all_hooks() (enable_model_cpu_offload() is fine)"
+                )

@@ -1,0 +1,45 @@
+"""The order of activation over the modules of a pipeline."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+from .named_adapters import named_adapters
+from .parts import Part
+
+_turns = itertools.count()
+
+
+def take_turns(parts: Sequence[Part], names: Iterable[str]) -> None:
+    """Says that these were made active now, one after the other."""
+    turns = {name: next(_turns) for name in names}
+    for part in parts:
+        known = named_adapters(part.module)
+        known.turns.update((name, turn) for name, turn in turns.items() if name in known.loaded)
+
+
+def in_turn(parts: Sequence[Part], names: Iterable[str]) -> list[str]:
+    """These, in the order in which they were made active."""
+    turns = [named_adapters(part.module).turns for part in parts]
+    return sorted(names, key=lambda name: max(turn.get(name, -1) for turn in turns))
+
+
+def loaded_names(parts: Sequence[Part]) -> list[str]:
+    """All that are loaded, in the order of loading."""
+    return list(dict.fromkeys(name for part in parts for name in named_adapters(part.module).loaded))
+
+
+def current_strengths(parts: Sequence[Part]) -> dict[str, list[tuple[str, float]]]:
+    """By part, what is active; where nothing is anywhere, what was so last; where nothing ever was, all at 1."""
+    known = {part.name: named_adapters(part.module) for part in parts}
+    active = {
+        part.name: [(name, entry[1]) for name, entry in known[part.name].placed(part.state.composition.entries)]
+        for part in parts
+    }
+    if any(active.values()):
+        return active
+    left = {name: one.left for name, one in known.items()}
+    if any(left.values()):
+        return left
+    return {name: [(loaded, 1.0) for loaded in one.loaded] for name, one in known.items()}
