@@ -111,7 +111,7 @@ def _require_present(function: str, step: PartStep) -> None:
         for key, parameter in module._parameters.items() if hook is not None else ():
             if parameter is not None and parameter.is_meta:
                 raise ModelError(
-                    f"[{function}] weight '{name}.{key}' of {step.part.name} is on the meta device: accelerate offloads "
-                    "it and brings it for each forward; fuse before enable_sequential_cpu_offload(), or after "
+                    f"[{function}] weight '{name}.{key}' of {step.part.name} is on the meta device: accelerate "
+                    "offloads it and brings it for each forward; fuse before enable_sequential_cpu_offload(), or after "
                     "remove_all_hooks() (enable_model_cpu_offload() is fine)"
                 )

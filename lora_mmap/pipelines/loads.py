@@ -53,8 +53,8 @@ class Load:
         """See :func:`.load_and_fuse_lora`."""
         self._require_device()
         parts = parts_of(self.function, self.pipeline)
-        also = [_INTO[option] for option in _INTO if self.options.get(option)]
-        wanted = targeted(self.function, self.pipeline, parts, self.target, also)
+        also = [name for option, name in _INTO.items() if self.options.get(option)]
+        wanted = targeted(self.function, self.pipeline, parts, self.target or also or None)
         scales = scales_of(self.function, self.scale, wanted, "lora_scale")
         if self._is_taken(parts):
             return PipelineReport({})
@@ -99,7 +99,7 @@ class Load:
     def _is_taken(self, parts: Sequence[Part]) -> bool:
         if self.name is None or self.name not in loaded_names(parts):
             return False
-        warn(f"adapter_name {self.name!r} is taken: ignored, nothing was loaded")
+        warn(f"adapter_name {self.name!r} is taken: ignored, nothing was loaded", outwards=2)
         return True
 
     def _require_device(self) -> None:
@@ -140,7 +140,7 @@ def _applies(plan: Plan) -> bool:
 
 
 def _foreseen(steps: Sequence[PartStep], plans: Sequence[Plan], opened: Sequence[Adapter]) -> dict[str, Report]:
-    reports = {}
+    reports: dict[str, Report] = {}
     for step, plan in zip(steps, plans, strict=True):
         plan.entries = plan.entries[-1:]
         index = step.part.state.weights(step.part.module).index

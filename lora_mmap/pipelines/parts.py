@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -47,9 +47,8 @@ def parts_of(function: str, pipeline: object) -> list[Part]:
                 f"[{function}] pipeline['{wrong}'] is a {type(found[wrong]).__name__}, expected a torch.nn.Module"
             )
     else:
-        found = {
-            name: module for name in _names(pipeline) if isinstance(module := getattr(pipeline, name, None), nn.Module)
-        }
+        own = {name: getattr(pipeline, name, None) for name in _names(pipeline)}
+        found = {name: module for name, module in own.items() if isinstance(module, nn.Module)}
     if not found:
         raise ArgumentError(
             f"[{function}] pipeline is a {type(pipeline).__name__}, expected a torch.nn.Module, a dict of such, or a "
@@ -59,22 +58,14 @@ def parts_of(function: str, pipeline: object) -> list[Part]:
     return list({id(part.module): part for part in reversed(parts)}.values())[::-1]  # one module, one part
 
 
-def targeted(
-    function: str, pipeline: object, parts: list[Part], target: Target | None, also: Iterable[str]
-) -> list[Part]:
+def targeted(function: str, pipeline: object, parts: list[Part], target: Target | None) -> list[Part]:
     """The parts that ``target`` names. By default all of them, except that of a pipeline's denoisers only the first is
-    meant, as in diffusers, and those in ``also``. Raises ArgumentError for names that the pipeline lacks."""
+    meant, as in diffusers. Raises ArgumentError for names that the pipeline lacks."""
     by_name = {part.name: part for part in parts}
-    if target is None:
-        names = list(by_name)
-        if not isinstance(pipeline, (nn.Module, Mapping)):
-            denoisers = [name for name in _DENOISERS if name in by_name]
-            chosen = [name for name in also if name in by_name] or denoisers[:1]
-            names = [name for name in names if name not in denoisers or name in chosen]
-            if any(name in by_name for name in also):
-                names = chosen
-    else:
-        names = [target] if isinstance(target, str) else list(target)
+    names = [target] if isinstance(target, str) else list(target or by_name)
+    if target is None and not isinstance(pipeline, (nn.Module, Mapping)):
+        others = [name for name in _DENOISERS if name in by_name][1:]
+        names = [name for name in names if name not in others]
     for name in names:
         if name not in by_name:
             raise ArgumentError(

@@ -33,8 +33,8 @@ def locate_source(function: str, source: object, options: dict[str, Any]) -> Ada
         return source
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(
-            f"[{function}] the adapter is a {type(source).__name__}, expected a path, the id of a repository or a dict of "
-            "tensors"
+            f"[{function}] the adapter is a {type(source).__name__}, expected a path, the id of a repository or a dict "
+            "of tensors"
         )
     path = Path(source)
     weight_name, subfolder = options.get("weight_name"), options.get("subfolder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -34,6 +35,6 @@ def open_in_fp32(source: AdapterSource) -> Adapter:
     return Adapter(held, str(path), path)
 
 
-def _in_fp32(value: object) -> object:
-    is_number = isinstance(value, torch.Tensor) and value.is_floating_point() and value.itemsize < 4
-    return value.to(torch.float32) if is_number else value  # type: ignore[union-attr]
+def _in_fp32(value: Any) -> Any:
+    is_short = isinstance(value, torch.Tensor) and value.is_floating_point() and value.itemsize < 4
+    return value.to(torch.float32) if is_short else value
