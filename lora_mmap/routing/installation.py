@@ -14,6 +14,7 @@ from .. import torch as our_torch
 from ..interrupts import HeldInterrupts
 from ..loading.handle import _THEIR_SAFE_OPEN
 from ..sharing import ForkSafeLock
+from . import onediffx
 from .module_names import namespace, rebind
 from .stand_ins import SafeOpenStandIn, function_stand_in, original_of, switch
 
@@ -98,6 +99,8 @@ def install() -> Installation:
     mapping of ComfyUI's DynamicVRAM; child processes that are spawned and not forked. A name that somebody else has
     patched is left alone, with a warning in the log.
 
+    Where OneDiffX is not installed, ``onediffx.lora`` can be imported from then on, and has our calls.
+
     Calling it again changes nothing, except that names which got hold of an original meanwhile are routed too. Nothing
     happens at import of this package. Returns an :class:`Installation`, so that ``with lora_mmap.install():`` works.
     """
@@ -128,6 +131,7 @@ def _route() -> None:
     switch.on = True
     try:
         with HeldInterrupts():
+            onediffx.offer()
             rebound = rebind(_pairs_now() | {id(other): (other, ours) for other, ours in _other_copies()})
             _routed.update(rebound)
     except BaseException:
@@ -143,6 +147,7 @@ def _restore() -> bool:
     """Switches off. The caller holds the lock."""
     was_on, switch.on = switch.on, False
     with HeldInterrupts():
+        onediffx.withdraw()
         rebound = rebind(
             {id(ours): (ours, original) for original, ours in _pairs.values()}
             | {id(other): (other, original_of(other)) for other, _ in _other_copies()}
