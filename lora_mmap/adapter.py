@@ -48,6 +48,8 @@ class Adapter:
         self.label = label
         self.path = path
         self._closed = False
+        self.opening_nbytes = source.bytes_read  # read from the file to open it
+        self._unreported_nbytes = 0
         self.tables = key_tables()
         self.classification = source.classify(self.tables.grammar)
         self.metadata: AdapterMetadata = read_metadata(source.metadata, path)
@@ -106,7 +108,14 @@ class Adapter:
             if self._alphas is None:
                 indices = self.classification.alphas
                 self._alphas = dict(zip(indices, self.source.scalars(indices), strict=True))
+                self._unreported_nbytes = self.source.bytes_read - self.opening_nbytes
             return self._alphas
+
+    def take_alphas_nbytes(self) -> int:
+        """Bytes read for :meth:`alphas`, to whoever asks first, for a report; 0 afterwards."""
+        with self._lock.native:
+            nbytes, self._unreported_nbytes = self._unreported_nbytes, 0
+        return nbytes
 
     def component(self, group: Group) -> str | None:
         """The pipeline component that the group's prefixes name; None where they do not tell."""

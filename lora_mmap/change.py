@@ -59,6 +59,11 @@ class Change:
         self._state.composition = self._fresh if self._fresh.restore != "none" else Composition()
         self._mark()
 
+    @property
+    def read_nbytes(self) -> int:
+        """Bytes of factors read from files."""
+        return self._transaction.read_nbytes
+
     def tell(self, report: Report) -> None:
         """Fills in what the change cost, now or once it is settled."""
         self._report = report

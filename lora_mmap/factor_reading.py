@@ -77,6 +77,7 @@ class FactorReading:
             source = self._file(adapter)
             requests += [(source.file, source.header, offset, nbytes, base + at) for offset, nbytes, at in spans]
         _C.read_ranges(requests, self._threads)
+        self._store.read_nbytes += sum(nbytes for _, _, _, nbytes, _ in requests)
         for (adapter, tensors, _, positions, _), (memory, base) in zip(plans, memories, strict=True):
             places = {tensor: base + at for tensor, at in zip(tensors, positions, strict=True)}
             block = FactorBlock(self._adapters[adapter], places, memory)

@@ -45,11 +45,11 @@ class FactorBlock:
         self.hashes = {tensor: _C.hash_bytes(address, nbytes[tensor]) for tensor, address in self.places.items()}
         self.places, self.memory = {}, None
 
-    def recall(self, function: str, threads: int) -> None:
-        """Reads the tensors again. Raises ReadError where they are not what they were, ClosedError for a closed
-        adapter."""
+    def recall(self, function: str, threads: int) -> int:
+        """Reads the tensors again, and returns how many bytes that took. Raises ReadError where they are not what they
+        were, ClosedError for a closed adapter."""
         if self.places:
-            return
+            return 0
         self.adapter.require_open(function)
         source = self.adapter.source
         assert isinstance(source, FileTensors)
@@ -67,6 +67,7 @@ class FactorBlock:
                     "was fused, which undoing needs; weights were left as they are"
                 )
         self.places, self.memory = places, memory
+        return sum(source.nbytes[tensor] for tensor in tensors)
 
 
 class FactorStore:
@@ -76,6 +77,7 @@ class FactorStore:
         self._blocks: list[FactorBlock] = []
         self._block_of: dict[tuple[Adapter, int], FactorBlock] = {}
         self._tensors: dict[Adapter, list[torch.Tensor]] = {}
+        self.read_nbytes = 0  # from files, to put into it or to have again
 
     def add(self, block: FactorBlock) -> None:
         self._blocks.append(block)
@@ -114,7 +116,7 @@ class FactorStore:
     def recall(self, function: str, threads: int) -> None:
         """Has everything in memory. See :meth:`FactorBlock.recall`."""
         for block in self._blocks:
-            block.recall(function, threads)
+            self.read_nbytes += block.recall(function, threads)
 
     def let_go(self) -> None:
         """Of everything that can be read again."""

@@ -42,7 +42,6 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
     settled the state."""
     previous, fresh, function = state.composition, request.fresh, request.function
     entries = [(adapter, strength * fresh.multiplier) for adapter, strength in fresh.entries]
-    before = {id(adapter): _bytes_read(adapter) for adapter, _ in entries if adapter not in request.opened}
     begin = time.perf_counter()
     weights = state.weights(root)
     if state.original is not weights.index:
@@ -62,7 +61,8 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
     with claimed(root, weights_of_plan, lambda taken: _refuse_crossing(plan, previous, taken)):
         stages["plan"] = time.perf_counter() - begin
         change, pending = _carry_out(root, state, request, plan, reachable)
-    report = make_report(plan, weights.index, request.opened, stages, before)
+    report = make_report(plan, weights.index, request.opened, stages)
+    report.bytes_read += change.read_nbytes
     report.weights = len(plan.weights)
     on_host = [geometry for geometry in weights_of_plan if geometry.device.type == "cpu"]
     report.written = [(geometry.address, geometry.end) for geometry in on_host]
@@ -95,15 +95,14 @@ def make_report(
     index: ModelIndex,
     opened: Iterable[Adapter],
     stages: dict[str, float],
-    before: Mapping[int, int] | None = None,
 ) -> Report:
-    """The report of a plan; ``opened`` are the adapters opened for it, ``before`` what others had read by then."""
+    """The report of a plan; ``opened`` are the adapters opened for it."""
     fresh = [adapter for adapter in opened if isinstance(adapter.source, FileTensors)]
-    adapters = {id(entry.adapter): entry.adapter for entry in plan.entries}
     return Report(
         plan.entries,
         index.module_names,
-        bytes_read=sum(_bytes_read(adapter) - (before or {}).get(key, 0) for key, adapter in adapters.items()),
+        bytes_read=sum(adapter.opening_nbytes for adapter in opened)
+        + sum(adapter.take_alphas_nbytes() for adapter in {entry.adapter for entry in plan.entries}),
         files_opened=len([adapter for adapter in opened if adapter.path]),
         headers_parsed=len(fresh),
         keys_classified=sum(len(adapter) for adapter in opened),
@@ -144,9 +143,3 @@ def _refuse_crossing(plan: Plan, previous: Composition, taken: list[Geometry]) -
                 f"[compose] weight '{planned.path}' is fused into through another model object that shares it; "
                 "reset that one first, or compose through it"
             )
-
-
-def _bytes_read(adapter: Adapter) -> int:
-    if isinstance(adapter.source, FileTensors):
-        return adapter.source.file.bytes_read
-    return adapter.source.file_nbytes

@@ -42,6 +42,11 @@ class FileTensors(HeaderLists):
     def __len__(self) -> int:
         return len(self.header)
 
+    @property
+    def bytes_read(self) -> int:
+        """From the file, so far."""
+        return self.file.bytes_read
+
     def classify(self, grammar: _C.Grammar) -> _C.Classification:
         return grammar.classify(self.header)
 
@@ -71,10 +76,10 @@ class MemoryTensors:
 
     metadata: dict[str, str] | None = None
 
-    def __init__(self, tensors: Mapping[str, Any], where: str, format: str, file_nbytes: int = 0) -> None:
+    def __init__(self, tensors: Mapping[str, Any], where: str, format: str, bytes_read: int = 0) -> None:
         self.format = format
         self.where = where
-        self.file_nbytes = file_nbytes
+        self.bytes_read = bytes_read  # from a file that they were in
         self.names = list(tensors)
         self._tensors = [_own_copy(name, value, where) for name, value in tensors.items()]
         self.dtypes = [_TORCH_NAMES[tensor.dtype] for tensor in self._tensors]

@@ -44,6 +44,8 @@ class Transaction:
         self._plan = plan
         self._former = former
         self._manner = manner
+        self._store = store
+        self._recalled_nbytes = 0
         replayable = self._recall()
         self._sites = [self._site(device, store, replayable) for device in self._devices()]
 
@@ -125,6 +127,11 @@ class Transaction:
             total.update(site.memory())
         return dict(total)
 
+    @property
+    def read_nbytes(self) -> int:
+        """Bytes of factors read from files."""
+        return self._recalled_nbytes + self._store.read_nbytes
+
     def _devices(self) -> list[torch.device]:
         """Of all weights concerned, those of the plan first."""
         weights = [weight.geometry.device for weight in self._plan.weights.values()]
@@ -142,10 +149,14 @@ class Transaction:
         """Has the former factors in memory. False where they are out of reach and nobody needs them, unless something
         goes wrong."""
         fault_points.reach("recall")
+        former = self._former.store
+        before = former.read_nbytes
         try:
-            self._former.store.recall(self._manner.function, self._manner.threads)
+            former.recall(self._manner.function, self._manner.threads)
         except (ReadError, ClosedError, OSError):
             if self._plan.weights or any(held.tier == "journal" for held in self._former.held.values()):
                 raise
             return False
+        finally:
+            self._recalled_nbytes = former.read_nbytes - before
         return True

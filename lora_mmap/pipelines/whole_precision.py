@@ -22,9 +22,9 @@ def open_in_fp32(source: AdapterSource) -> Adapter:
         opened = open_adapter(path)
         assert isinstance(opened.source, MemoryTensors)
         tensors = dict(zip(opened.source.names, opened.source.tensors, strict=True))
-        file = MemoryTensors({name: _in_fp32(tensor) for name, tensor in tensors.items()}, str(path), "pickle")
-        file.file_nbytes = opened.source.file_nbytes
-        return Adapter(file, str(path), path)
+        converted = {name: _in_fp32(tensor) for name, tensor in tensors.items()}
+        held = MemoryTensors(converted, str(path), opened.source.format, opened.source.bytes_read)
+        return Adapter(held, str(path), path)
     on_disk = FileTensors(os.fspath(path))
     try:
         converted = {name: _in_fp32(on_disk.tensor(index)) for index, name in enumerate(on_disk.names)}
