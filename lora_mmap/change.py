@@ -92,6 +92,7 @@ class Change:
             **memory,
             "restore": composition.undo_nbytes,
             "retained": composition.store.nbytes,
+            "retained_on_devices": composition.store.on_devices.nbytes,
         }
         self._transaction.forget()
         log.report(report)

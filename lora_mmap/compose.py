@@ -22,7 +22,7 @@ from .recompose import Request, make_report, recompose
 from .report import Report
 from .restore import TIERS
 
-RETENTIONS = ("memory", "file")
+RETENTIONS = ("memory", "file", "device")
 
 
 def compose(
@@ -60,8 +60,9 @@ def compose(
         base: a ``.safetensors`` file, or a folder with one or with an index of several, that the model's weights were
             loaded from. Its tensors are compared with the weights; a conversion of dtype on the way is repeated.
         retain: where the factors are kept that undoing and other strengths need: ``"memory"``, at their own dtype, or
-            ``"file"``: they are read again, and must hash to what they did. Dicts are always in memory. By default in
-            memory, but for ``restore="backup"``.
+            ``"file"``: they are read again, and must hash to what they did, or ``"device"``: those for weights on a GPU
+            stay there, as long as it has room, all others in memory. Dicts are always in memory. By default in memory,
+            but for ``restore="backup"``.
         component: which component of a pipeline the model is (``"denoiser"``, ``"text_encoder"``,
             ``"text_encoder_2"``, ``"text_encoder_3"``); needed only where names and shapes do not tell.
         numerics: ``"ordered"`` gives the same bits on every device. ``"fast"`` lets GPUs use their tensor cores where

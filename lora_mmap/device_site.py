@@ -50,7 +50,8 @@ class DeviceSite(Site):
         self._replayable = replayable
         self._stream = None
         if weights:
-            self._stream = DeviceStream(entries, weights, device, store, manner.keeps_factors, manner.threads)
+            stays = manner.retain == "device"
+            self._stream = DeviceStream(entries, weights, device, store, manner.keeps_factors, manner.threads, stays)
         self._old_factors = DeviceFactors(*old_factors, device)
         self._new_factors = DeviceFactors([entry.adapter for entry in entries], store, device)
         self._moves = DeviceMoves(device, entries, manner, self._old_factors, self._new_factors)

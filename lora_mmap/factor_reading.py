@@ -23,15 +23,22 @@ ALIGNMENT = 64
 
 class FactorReading:
     """``factors`` are all that will be read at some time. With ``keeps`` they stay in the store; without, only what
-    they hash to does, and the buffer goes when it is closed."""
+    they hash to does, with ``forgets`` not even that, and the buffer goes when it is closed."""
 
     def __init__(
-        self, adapters: Sequence[Adapter], factors: Iterable[Factor], store: FactorStore, threads: int, keeps: bool
+        self,
+        adapters: Sequence[Adapter],
+        factors: Iterable[Factor],
+        store: FactorStore,
+        threads: int,
+        keeps: bool,
+        forgets: bool = False,
     ) -> None:
         self._adapters = adapters
         self._store = store
         self._threads = threads
         self._keeps = keeps
+        self._forgets = forgets
         self._staging = _C.Memory(0)
         self.staging_nbytes = 0
         self._wanted = self._wanted_ranges(factors)
@@ -89,7 +96,10 @@ class FactorReading:
     def let_go(self) -> None:
         """Of what was read last and is not kept."""
         for block in self._passing:
-            block.let_go()
+            if self._forgets:
+                self._store.remove(block)
+            else:
+                block.let_go()
         self._passing.clear()
 
     def close(self) -> None:

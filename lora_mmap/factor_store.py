@@ -10,6 +10,7 @@ import torch
 
 from . import _C
 from .adapter import Adapter
+from .device_blocks import DeviceBlocks
 from .errors import ReadError
 from .tensor_source import FileTensors, MemoryTensors
 
@@ -77,6 +78,7 @@ class FactorStore:
         self._blocks: list[FactorBlock] = []
         self._block_of: dict[tuple[Adapter, int], FactorBlock] = {}
         self._tensors: dict[Adapter, list[torch.Tensor]] = {}
+        self.on_devices = DeviceBlocks()
         self.read_nbytes = 0  # from files, to put into it or to have again
 
     def add(self, block: FactorBlock) -> None:
@@ -84,6 +86,11 @@ class FactorStore:
         self._block_of.update(
             dict.fromkeys(((block.adapter, tensor) for tensor in block.places or block.hashes), block)
         )
+
+    def remove(self, block: FactorBlock) -> None:
+        """Forgets a block altogether."""
+        self._blocks = [other for other in self._blocks if other is not block]
+        self._block_of = {key: other for key, other in self._block_of.items() if other is not block}
 
     def hold(self, adapter: Adapter) -> None:
         """Keeps the tensors of an adapter that is no file, even if it is closed."""
@@ -104,6 +111,7 @@ class FactorStore:
         for block in self._blocks:
             if block.adapter in wanted:
                 part.add(block)
+        part.on_devices = self.on_devices.of(wanted)
         part._tensors = {adapter: tensors for adapter, tensors in self._tensors.items() if adapter in wanted}
         return part
 
@@ -112,6 +120,7 @@ class FactorStore:
         for block in other._blocks:
             self.add(block)
         self._tensors.update(other._tensors)
+        self.on_devices.take_over(other.on_devices)
 
     def recall(self, function: str, threads: int) -> None:
         """Has everything in memory. See :meth:`FactorBlock.recall`."""
@@ -125,6 +134,6 @@ class FactorStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory."""
+        """Bytes in host memory."""
         held = sum(tensor.nbytes for tensors in self._tensors.values() for tensor in tensors)
         return held + sum(block.nbytes for block in self._blocks)

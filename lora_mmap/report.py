@@ -44,7 +44,7 @@ class Report:
     wall-clock seconds. ``restore`` maps a tier to its weights and bytes, ``tiers`` a module to its tier and bytes.
     ``memory`` is anonymous memory in bytes: ``staging``, ``arena`` (on GPUs) and ``transient`` were needed for the call
     only, ``pinned`` is kept for the way to GPUs until ``clear_lora_cache()``, ``restore`` (what brings pristine bytes
-    back) and ``retained`` (factors) are held.
+    back) and ``retained`` (factors) are held. ``retained_on_devices`` is device memory.
     """
 
     entries: list[EntryPlan]

@@ -28,7 +28,7 @@ class Manner:
     @property
     def keeps_factors(self) -> bool:
         """False where no undo needs them, and nobody wants them in memory."""
-        return self.restore != "backup" or self.retain == "memory"
+        return self.restore != "backup" or self.retain != "file"
 
 
 class Site(ABC):

@@ -1,4 +1,4 @@
-"""Factors that are in host memory, brought to a device again for some weights at a time."""
+"""Factors that are kept, for some weights at a time: those in host memory are brought to the device again."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class DeviceFactors(Operands):
         self._block: torch.Tensor | None = None
         self._addresses: dict[tuple[Adapter, int], int] = {}
         self.most_nbytes = 0
+        for memory in store.on_devices.memory_on(device):
+            from_torch.used_now(memory, device)
 
     def nbytes_for(self, plan: WeightPlan) -> int:
         """Device memory that the factors of a weight take, what is made of them included."""
@@ -39,7 +41,7 @@ class DeviceFactors(Operands):
     def load(self, plans: Iterable[WeightPlan]) -> None:
         """Brings what these weights need; what was there before is gone."""
         self.let_go()
-        needed = self._needed(plans)
+        needed = [key for key in self._needed(plans) if self._store.on_devices.address(self._device, *key) is None]
         if not needed:
             return
         nbytes = sum(aligned(adapter.source.nbytes[tensor]) for adapter, tensor in needed)
@@ -62,7 +64,9 @@ class DeviceFactors(Operands):
         self._made.clear()
 
     def address(self, entry: int, tensor: int) -> int:
-        return self._addresses[self._adapters[entry], tensor]
+        adapter = self._adapters[entry]
+        there = self._store.on_devices.address(self._device, adapter, tensor)
+        return self._addresses[adapter, tensor] if there is None else there
 
     def dtype(self, entry: int, tensor: int) -> str:
         return self._adapters[entry].source.dtypes[tensor]

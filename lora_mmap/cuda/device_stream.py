@@ -9,10 +9,13 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
 import torch
 
 from .. import _C, native_types
+from ..adapter import Adapter
+from ..device_blocks import DeviceBlock
 from ..factor_reading import Factor, FactorReading
 from ..factor_store import FactorStore
 from ..factor_stream import FactorStream, Window
@@ -33,8 +36,9 @@ READERS = 6
 class DeviceStream(FactorStream):
     """All work goes to the stream that is current on ``device`` at construction and must stay current.
 
-    With ``keeps`` the factors of every window stay in the store, on the host. Raises CudaError where the device cannot
-    be used, before anything is written.
+    With ``keeps`` the factors of every window stay in the store, on the host; with ``stays`` on the device instead, if
+    it has room for all of them. Those that the store has there are used where they are. Raises CudaError where the
+    device cannot be used, before anything is written.
     """
 
     def __init__(
@@ -45,18 +49,25 @@ class DeviceStream(FactorStream):
         store: FactorStore,
         keeps: bool,
         threads: int,
+        stays: bool = False,
     ) -> None:
         super().__init__(entries, weights, WINDOW_NBYTES, store)
         self._device = device
         self._stream = from_torch.current_stream(device)
         _C.cuda_prepare(device.index, self._stream)
+        self._block = self._room_for_all() if stays else None
+        for memory in store.on_devices.memory_on(device):
+            from_torch.used_now(memory, device)
         self._layouts = {id(window): self._layout(window) for window in self.windows}
         self._arena = Arena([nbytes for _, nbytes in self._layouts.values()], device)
         self._region: Region | None = None
         self._index_maps: dict[int, int] = {}  # by the host address of the map
         self._made = WindowMemory(device)
         self._made_nbytes = 0
-        self._reading = FactorReading(self.adapters, self.all_factors(), store, threads, keeps)
+        has_room = self._block is not None
+        self._reading = FactorReading(
+            self.adapters, self.all_factors(), store, threads, keeps and not has_room, forgets=has_room
+        )
         self._timed: list[tuple[str, _C.CudaEvent, _C.CudaEvent]] = []
 
     @property
@@ -65,11 +76,16 @@ class DeviceStream(FactorStream):
 
     def load(self, window: Window) -> None:
         begin = time.perf_counter()
-        self._reading.read(window.factors)
+        addresses = {factor: at for factor in window.factors if (at := self._address_there(factor)) is not None}
+        missing = [factor for factor in window.factors if factor not in addresses]
+        self._reading.read(missing)
         places, _ = self._layouts.pop(id(window))
         self._region = region = self._arena.take()
         self._made.clear()
-        requests, addresses = [], {}
+        requests = []
+        if self._block is not None:
+            addresses |= {factor: self._block.places[self._key(factor)] for factor in missing}
+            requests += [self._request(factor, addresses[factor]) for factor in missing]
         self._index_maps = {}
         for key, at in places:
             address = region.address + at
@@ -80,6 +96,8 @@ class DeviceStream(FactorStream):
                 self._index_maps[key.ctypes.data] = address
                 requests.append((None, None, 0, key.ctypes.data, key.nbytes, address))
         _C.cuda_upload(self._device.index, self._stream, requests, region.free, readers())
+        if self._block is not None:
+            self.store.on_devices.add(self._block, [self._key(factor) for factor in missing])
         self.seconds["read"] = self.seconds.get("read", 0.0) + time.perf_counter() - begin
         self._addresses = addresses
 
@@ -123,7 +141,8 @@ class DeviceStream(FactorStream):
         """
         places: list[tuple[Factor | IndexMap, int]] = []
         at = 0
-        for factor in sorted(window.factors, key=self._place_in_file):
+        passing = [factor for factor in window.factors if self._block is None and self._address_there(factor) is None]
+        for factor in sorted(passing, key=self._place_in_file):
             places.append((factor, at))
             at += aligned(self.adapters[factor[0]].source.nbytes[factor[1]])
         maps: dict[int, IndexMap] = {}
@@ -135,6 +154,24 @@ class DeviceStream(FactorStream):
             places.append((index_map, at))
             at += aligned(index_map.nbytes)
         return places, at
+
+    def _key(self, factor: Factor) -> tuple[Adapter, int]:
+        return self.adapters[factor[0]], factor[1]
+
+    def _address_there(self, factor: Factor) -> int | None:
+        return self.store.on_devices.address(self._device, *self._key(factor))
+
+    def _room_for_all(self) -> DeviceBlock | None:
+        """Device memory for the factors that are not there yet; None where there is none left."""
+        missing = [factor for factor in dict.fromkeys(self.all_factors()) if self._address_there(factor) is None]
+        sizes = [aligned(self.adapters[adapter].source.nbytes[tensor]) for adapter, tensor in missing]
+        try:
+            memory = from_torch.allocate((sum(sizes),), torch.uint8, self._device)
+        except from_torch.OutOfMemoryError:
+            return None
+        begins = accumulate(sizes, initial=memory.data_ptr())
+        places = dict(zip(map(self._key, missing), begins, strict=False))
+        return DeviceBlock(self._device, memory, places)
 
     def _place_in_file(self, factor: Factor) -> tuple[int, int]:
         adapter, tensor = factor

@@ -44,7 +44,8 @@ def load_and_fuse_lora(
             with a :class:`.LoraWarning`, and nothing is loaded.
         lora_scale: the strength: for all components, by component (1.0 where left out), or a list in the order of
             ``target``.
-        offload_device: accepted; factors are kept in host memory, wherever the weights are.
+        offload_device: where the factors of weights on GPUs stay: there, as long as it has room (``"cuda"``), or in
+            host memory (``"cpu"``). What was said last holds for a module. Those of weights on the CPU are in memory.
         use_cache: take the open file with its classified keys from the cache, and keep it there.
         memory_efficient: keep factors at their own dtype. False keeps fp32 copies of them, as OneDiffX did; the weights
             become the same.

@@ -83,7 +83,8 @@ def carry_out(function: str, steps: Sequence[PartStep], opened: Sequence[Adapter
 def _compose(function: str, step: PartStep, opened: Sequence[Adapter]) -> Report:
     state = step.part.state
     former = state.composition.owned  # kept until it is certain that nobody goes back
-    fresh = Composition(entries=step.entries, owned=list(former), component=step.part.component)
+    retain = named_adapters(step.part.module).retain
+    fresh = Composition(step.entries, list(former), retain=retain, component=step.part.component)
     return recompose(step.part.module, state, Request(fresh, function, opened), {})
 
 

@@ -51,7 +51,7 @@ class Load:
 
     def carry_out(self) -> PipelineReport:
         """See :func:`.load_and_fuse_lora`."""
-        self._require_device()
+        retain = "memory" if self._offload_device().type == "cpu" else "device"
         parts = parts_of(self.function, self.pipeline)
         also = [name for option, name in _INTO.items() if self.options.get(option)]
         wanted = targeted(self.function, self.pipeline, parts, self.target or also or None)
@@ -64,16 +64,19 @@ class Load:
                 return PipelineReport({})
             name = self.name or _free_name(parts)
             concerned = _concerned(lease.adapter, wanted)
-            steps = [self._step(part, name, (lease.adapter, scales[part.name])) for part in concerned]
-            plans = plan_all(self.function, steps, self.strict)
-            homes = [step for step, plan in zip(steps, plans, strict=True) if _applies(plan)]
+            probes = [self._step(part, name, (lease.adapter, 1.0)) for part in concerned]
+            plans = plan_all(self.function, probes, self.strict)
+            homes = [probe.part for probe, plan in zip(probes, plans, strict=True) if _applies(plan)]
+            for part in homes:
+                named_adapters(part.module).retain = retain
             opened = [lease.adapter] if lease.is_fresh else []
             if self.fuse and homes:
-                reports = carry_out(self.function, homes, opened)
+                steps = [self._step(part, name, (lease.adapter, scales[part.name])) for part in homes]
+                reports = carry_out(self.function, steps, opened)
             else:
-                reports = _foreseen(steps, plans, opened)
-            for step in homes:
-                named_adapters(step.part.module).loaded[name] = lease
+                reports = _foreseen(probes, plans, opened)
+            for part in homes:
+                named_adapters(part.module).loaded[name] = lease
             if self.fuse:
                 take_turns(parts, [name])
         return PipelineReport(reports)
@@ -102,9 +105,9 @@ class Load:
         warn(f"adapter_name {self.name!r} is taken: ignored, nothing was loaded", outwards=2)
         return True
 
-    def _require_device(self) -> None:
+    def _offload_device(self) -> torch.device:
         try:
-            torch.device(self.offload_device)
+            return torch.device(self.offload_device)
         except (RuntimeError, TypeError) as error:
             raise ArgumentError(
                 f"[{self.function}] offload_device is {self.offload_device!r}, expected a torch.device"

@@ -24,6 +24,7 @@ class NamedAdapters:
     def __init__(self) -> None:
         self.loaded: dict[str, Lease] = {}
         self.turns: dict[str, int] = {}  # when each was made active, counted over all modules
+        self.retain = "memory"  # where factors are kept, as compose() calls it
         self._placed: list[Named] = []  # what the last composition has under a name
         self.left: list[tuple[str, float]] = []  # what was active when all were taken out
 

@@ -35,7 +35,7 @@ CALLS = {
     "reset": (FIRST, lambda trial: lora_mmap.reset(trial.model), []),
 }
 every_call = pytest.mark.parametrize("call", CALLS)
-KINDS = [{}, {"restore": "backup"}, {"numerics": "fast"}, {"restore": "file"}]
+KINDS = [{}, {"restore": "backup"}, {"numerics": "fast"}, {"restore": "file"}, {"retain": "device"}]
 before_what = pytest.mark.parametrize("kind", KINDS, ids=str)
 
 
@@ -150,11 +150,12 @@ def test_every_call_of_the_driver_fails_once(call, tmp_path, torch_side, fake_cu
 
 
 @every_call
-def test_device_memory_runs_out(call, tmp_path, torch_side, monkeypatch, sha256):
+@pytest.mark.parametrize("kind", [{}, {"retain": "device"}], ids=str)
+def test_device_memory_runs_out(call, kind, tmp_path, torch_side, monkeypatch, sha256):
     """At every allocation that the call asks of torch."""
     from lora_mmap.cuda import from_torch
 
-    trial = Trial(tmp_path, torch_side, sha256, {})
+    trial = Trial(tmp_path, torch_side, sha256, kind)
     first, run, then = CALLS[call]
     states = [trial.expected(entries) for entries in ([], first, SECOND if then is None else then)]
     original, left = torch_side.allocate, [0]
