@@ -1,78 +1,14 @@
 #include "undo/corrections.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstring>
 
+#include "undo/coded_blocks.h"
 #include "undo/ordered_bits.h"
 
 namespace lora_mmap {
 namespace {
-
-constexpr int64_t kWords = kCorrectionBlock / 64;  // of a block's mask
-constexpr int64_t kRaw = 255;
-
-constexpr size_t bytes_of_bits(int64_t bits) {
-  return static_cast<size_t>((bits + 7) / 8);
-}
-
-// Whether positions are a byte each.
-constexpr bool lists_positions(int64_t set, int64_t size) {
-  return static_cast<size_t>(set) <= bytes_of_bits(size);
-}
-
-// The numbers of a block that are not zero, and where they are.
-template <class Number>
-struct Sparse {
-  std::array<Number, kCorrectionBlock> numbers;
-  std::array<uint8_t, kCorrectionBlock> positions;
-  int64_t set = 0;
-
-  Sparse(const Number* block, const uint64_t* nonzero) {
-    for (int64_t word = 0; word < kWords; ++word)
-      for (uint64_t bits = nonzero[word]; bits; bits &= bits - 1) {
-        const int64_t at = word * 64 + std::countr_zero(bits);
-        positions[static_cast<size_t>(set)] = static_cast<uint8_t>(at);
-        numbers[static_cast<size_t>(set++)] = block[at];
-      }
-  }
-};
-
-// The width of the widest of `set` numbers: it escapes none of them.
-template <class Number>
-int widest_of(const Number* numbers, int64_t set) {
-  Number any = 0;
-  for (int64_t i = 0; i < set; ++i) any = static_cast<Number>(any | numbers[i]);
-  return std::bit_width(any);
-}
-
-// Narrower ones spare each number some bits, but escape one at least.
-template <class Number>
-bool is_best(int widest, int64_t set) {
-  return (widest - 1) * set <= static_cast<int64_t>(sizeof(Number)) * 8;
-}
-
-// The width in which `set` numbers take the fewest bits.
-template <class Number>
-int best_width(const Number* numbers, int64_t set, int widest) {
-  constexpr int kBits = sizeof(Number) * 8;
-  std::array<uint16_t, kBits + 1> of_width{};
-  for (int64_t i = 0; i < set; ++i) ++of_width[static_cast<size_t>(std::bit_width(numbers[i]))];
-  int best = widest;
-  int64_t least = set * widest;
-  int64_t escaped = 0;
-  for (int width = widest; width > 1;) {
-    escaped += of_width[static_cast<size_t>(width--)];
-    const int64_t bits = set * width + escaped * kBits;
-    if (bits < least) {
-      least = bits;
-      best = width;
-    }
-    if (escaped * kBits > least) break;
-  }
-  return best;
-}
 
 // Numbers of up to 32 bits, the first in the lowest bits.
 class BitWriter {
@@ -97,6 +33,63 @@ class BitWriter {
   int filled_ = 0;
 };
 
+struct Scalar {
+  template <class Number>
+  struct Sparse {
+    Number numbers[kCorrectionBlock];
+    uint8_t positions[kCorrectionBlock];
+    int64_t set = 0;
+    Number any = 0;
+
+    Sparse(const Number* block, const uint64_t* nonzero) {
+      for (int64_t word = 0; word < kWords; ++word)
+        for (uint64_t bits = nonzero[word]; bits; bits &= bits - 1) {
+          const int64_t at = word * 64 + std::countr_zero(bits);
+          positions[set] = static_cast<uint8_t>(at);
+          numbers[set++] = block[at];
+          any = static_cast<Number>(any | block[at]);
+        }
+    }
+  };
+
+  template <class Number>
+  class Wider {
+   public:
+    Wider(const Number* numbers, int64_t set) {
+      for (int64_t i = 0; i < set; ++i) ++of_width_[width_of(numbers[i])];
+    }
+
+    int64_t than(int width) {
+      for (; next_ > width; --next_) wider_ += of_width_[next_];
+      return wider_;
+    }
+
+   private:
+    static constexpr int kBits = sizeof(Number) * 8;
+    uint16_t of_width_[kBits + 1] = {};
+    int64_t wider_ = 0;
+    int next_ = kBits;
+  };
+
+  template <class Number>
+  static uint8_t* put_numbers(const Number* numbers, int64_t set, int width, uint8_t* out) {
+    const uint64_t escape = (uint64_t{1} << width) - 1;
+    BitWriter bits(out);
+    for (int64_t i = 0; i < set; ++i) bits.put(std::min<uint64_t>(uint64_t{numbers[i]} - 1, escape), width);
+    return bits.end();
+  }
+
+  template <class Number>
+  static uint8_t* put_escaped(const Number* numbers, int64_t set, int width, uint8_t* out) {
+    for (int64_t i = 0; i < set; ++i)
+      if (width_of(numbers[i]) > width) {
+        std::memcpy(out, numbers + i, sizeof(Number));
+        out += sizeof(Number);
+      }
+    return out;
+  }
+};
+
 class BitReader {
  public:
   explicit BitReader(const uint8_t* in) : in_(in) {}
@@ -114,66 +107,6 @@ class BitReader {
   uint64_t waiting_ = 0;
   int filled_ = 0;
 };
-
-template <class Number>
-uint8_t* put_numbers(const Number* numbers, int64_t set, int width, uint8_t* out) {
-  const uint64_t escape = (uint64_t{1} << width) - 1;
-  BitWriter bits(out);
-  for (int64_t i = 0; i < set; ++i) bits.put(std::min<uint64_t>(uint64_t{numbers[i]} - 1, escape), width);
-  return bits.end();
-}
-
-template <class Number>
-int64_t count_escaped(const Number* numbers, int64_t set, int width) {
-  const uint64_t escape = (uint64_t{1} << width) - 1;
-  return std::count_if(numbers, numbers + set, [&](Number number) { return uint64_t{number} - 1 >= escape; });
-}
-
-template <class Number>
-uint8_t* put_escaped(const Number* numbers, int64_t set, int width, uint8_t* out) {
-  const uint64_t escape = (uint64_t{1} << width) - 1;
-  for (int64_t i = 0; i < set; ++i)
-    if (uint64_t{numbers[i]} - 1 >= escape) {
-      std::memcpy(out, numbers + i, sizeof(Number));
-      out += sizeof(Number);
-    }
-  return out;
-}
-
-template <class Number>
-uint8_t* put_raw(const Number* block, int64_t size, uint8_t* out) {
-  *out++ = kRaw;
-  std::memcpy(out, block, static_cast<size_t>(size) * sizeof(Number));
-  return out + static_cast<size_t>(size) * sizeof(Number);
-}
-
-template <class Number>
-uint8_t* put_block(const Number* block, const uint64_t* nonzero, int64_t size, uint8_t* out) {
-  const Sparse<Number> sparse(block, nonzero);
-  const int64_t set = sparse.set;
-  if (set == 0) {
-    *out = 0;
-    return out + 1;
-  }
-  const size_t raw_nbytes = static_cast<size_t>(size) * sizeof(Number);
-  const size_t position_nbytes = std::min(static_cast<size_t>(set), bytes_of_bits(size));
-  if (set >= kRaw) return put_raw(block, size, out);
-  const Number* numbers = sparse.numbers.data();
-  const int widest = widest_of(numbers, set);
-  const int width = is_best<Number>(widest, set) ? widest : best_width(numbers, set, widest);
-  const int64_t escaped = width == widest ? 0 : count_escaped(numbers, set, width);
-  const size_t nbytes =
-      1 + position_nbytes + bytes_of_bits(set * width) + static_cast<size_t>(escaped) * sizeof(Number);
-  if (nbytes >= raw_nbytes) return put_raw(block, size, out);
-
-  *out++ = static_cast<uint8_t>(set);
-  *out++ = static_cast<uint8_t>(width);
-  const void* positions = lists_positions(set, size) ? static_cast<const void*>(sparse.positions.data())
-                                                     : static_cast<const void*>(nonzero);
-  std::memcpy(out, positions, position_nbytes);
-  out = put_numbers(numbers, set, width, out + position_nbytes);
-  return escaped ? put_escaped(numbers, set, width, out) : out;
-}
 
 // The guesses of one block.
 template <class Number>
@@ -210,7 +143,7 @@ const uint8_t* apply_raw(const uint8_t* in, const BlockGuesses<Number>& guesses,
 class Positions {
  public:
   Positions(const uint8_t* in, int64_t set, int64_t size) : list_(lists_positions(set, size) ? in : nullptr) {
-    if (!list_) std::memcpy(mask_, in, bytes_of_bits(size));
+    if (!list_) std::memcpy(mask_, in, static_cast<size_t>(bytes_of_bits(size)));
   }
 
   int64_t next() {
@@ -234,7 +167,7 @@ const uint8_t* apply_block(const uint8_t* in, const BlockGuesses<Number>& guesse
   if (set == kRaw) return apply_raw(in, guesses, size);
   const int width = *in++;
   Positions positions(in, set, size);
-  in += std::min(static_cast<size_t>(set), bytes_of_bits(size));
+  in += position_nbytes(set, size);
   const uint8_t* escapes = in + bytes_of_bits(set * width);
   const uint64_t escape = (uint64_t{1} << width) - 1;
   BitReader bits(in);
@@ -253,16 +186,11 @@ const uint8_t* apply_block(const uint8_t* in, const BlockGuesses<Number>& guesse
 
 }  // namespace
 
-template <class Number>
-size_t encode_corrections(const Number* numbers, const uint64_t* nonzero, int64_t count, uint8_t* out) {
-  uint8_t* end = out;
-  bool any = false;
-  for (int64_t at = 0; at < count; at += kCorrectionBlock, nonzero += kWords) {
-    const uint8_t* begin = end;
-    end = put_block(numbers + at, nonzero, std::min(kCorrectionBlock, count - at), end);
-    any |= *begin != 0;
-  }
-  return any ? static_cast<size_t>(end - out) : 0;
+size_t encode_corrections(DType weight, const void* numbers, const uint64_t* nonzero, int64_t count,
+                          uint8_t* out) {
+  if (weight == DType::F32)
+    return encode_as<Scalar>(static_cast<const uint32_t*>(numbers), nonzero, count, out);
+  return encode_as<Scalar>(static_cast<const uint16_t*>(numbers), nonzero, count, out);
 }
 
 template <class Number>
@@ -275,8 +203,6 @@ void apply_corrections(const uint8_t* coded, size_t coded_nbytes, const Guesses<
   }
 }
 
-template size_t encode_corrections(const uint16_t*, const uint64_t*, int64_t, uint8_t*);
-template size_t encode_corrections(const uint32_t*, const uint64_t*, int64_t, uint8_t*);
 template void apply_corrections(const uint8_t*, size_t, const Guesses<uint16_t>&);
 template void apply_corrections(const uint8_t*, size_t, const Guesses<uint32_t>&);
 

@@ -10,21 +10,27 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/dtype.h"
+
 namespace lora_mmap {
 
 constexpr int64_t kCorrectionBlock = 256;
 
-// What encode_corrections() writes at most for `count` numbers of `number_nbytes` bytes.
+// What encode_corrections() writes at most for `count` numbers of `number_nbytes` bytes, with what it may
+// leave behind them.
 constexpr size_t most_coded_nbytes(int64_t count, size_t number_nbytes) {
   const int64_t blocks = (count + kCorrectionBlock - 1) / kCorrectionBlock;
-  return static_cast<size_t>(blocks) + static_cast<size_t>(count) * number_nbytes;
+  return static_cast<size_t>(blocks) + static_cast<size_t>(count) * number_nbytes + 64;
 }
 
 // The blocks of `count` numbers one after the other; the number of bytes written, 0 if all numbers are zero.
-// `Number` is uint16_t or uint32_t. `nonzero`: a bit for each number, the first in the lowest of the first
-// word, zeros to the end of the last block.
-template <class Number>
-size_t encode_corrections(const Number* numbers, const uint64_t* nonzero, int64_t count, uint8_t* out);
+// Numbers are uint32_t for F32 weights, uint16_t for others, and readable to the end of the last block.
+// `nonzero`: a bit for each number, the first in the lowest of the first word, zeros to the end of the last
+// block. All instruction sets write the same bytes.
+using EncodeCorrections = size_t (*)(DType weight, const void* numbers, const uint64_t* nonzero,
+                                     int64_t count, uint8_t* out);
+size_t encode_corrections(DType weight, const void* numbers, const uint64_t* nonzero, int64_t count,
+                          uint8_t* out);
 
 // Guesses as they stand in memory: rows of contiguous elements, counted row by row.
 template <class Number>

@@ -22,6 +22,7 @@ class PackedTiles final : public TileKernel {
   void undo(const Job& job, const Block& tile, TileRows fused, TileRows undone, TileRows ahead,
             Workspace& workspace) const override;
   HashSteps hash() const override { return rows_.hash_steps; }
+  EncodeCorrections encode() const override { return rows_.encode; }
 
  private:
   // The two ways of record(), but for what is done with the numbers: in registers, and with sums in memory.

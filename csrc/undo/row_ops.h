@@ -7,6 +7,7 @@
 #include "base/dtype.h"
 #include "fuse/packed.h"
 #include "fuse/panels.h"
+#include "undo/corrections.h"
 #include "undo/tile_hash.h"
 
 namespace lora_mmap {
@@ -44,6 +45,7 @@ struct RowOps {
   void (*mark_nonzero)(DType weight, const void* numbers, int64_t count, uint64_t* nonzero);
 
   HashSteps hash_steps;
+  EncodeCorrections encode;
 
   // A sweep as the TileOps' own that ends as record_row does, or null: then sums go through memory.
   bool (*record_sweep)(DType weight, const RecordSweep& sweep);

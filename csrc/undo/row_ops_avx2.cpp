@@ -124,7 +124,8 @@ void hash_steps_avx2(uint32_t* lanes, const std::byte* data, size_t steps) {
   for (int i = 0; i < kRegisters; ++i) _mm256_store_si256(state + i, h[i]);
 }
 
-constexpr RowOps kOps{record_row, undo_row, drop_minus_zeros, mark_nonzero, hash_steps_avx2, nullptr};
+constexpr RowOps kOps{record_row,      undo_row,           drop_minus_zeros, mark_nonzero,
+                      hash_steps_avx2, encode_corrections, nullptr};
 
 }  // namespace
 

@@ -9,6 +9,7 @@
 #endif
 
 #include "fuse/format_avx512.h"
+#include "undo/corrections_avx512.h"
 #include "undo/recorded_rows.h"
 #include "undo/recorded_sweep.h"
 
@@ -127,7 +128,9 @@ bool record_sweep(DType weight, const RecordSweep& sweep) {
   return sweep_in_groups<Recording<Recorded<F32>>, 6, 4, 2, 1>(sweep);
 }
 
-constexpr RowOps kOps{record_row, undo_row, drop_minus_zeros, mark_nonzero, hash_steps_avx512, record_sweep};
+constexpr RowOps kOps{record_row,   undo_row,          drop_minus_zeros,
+                      mark_nonzero, hash_steps_avx512, encode_corrections_avx512,
+                      record_sweep};
 
 }  // namespace
 

@@ -15,6 +15,7 @@ class ScalarTiles final : public TileKernel {
   void undo(const Job& job, const Block& tile, TileRows fused, TileRows undone, TileRows ahead,
             Workspace& workspace) const override;
   HashSteps hash() const override { return hash_steps; }
+  EncodeCorrections encode() const override { return encode_corrections; }
 };
 
 }  // namespace lora_mmap

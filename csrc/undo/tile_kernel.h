@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "fuse/kernel.h"
+#include "undo/corrections.h"
 #include "undo/tile_hash.h"
 
 namespace lora_mmap {
@@ -50,6 +51,7 @@ class TileKernel {
                     Workspace& workspace) const = 0;
 
   virtual HashSteps hash() const = 0;
+  virtual EncodeCorrections encode() const = 0;
 };
 
 // Belongs to choose_kernel() of the same name.

@@ -187,11 +187,7 @@ class TileStep {
   CodedBytes encode() const {
     const auto [numbers, nonzero] = corrections();
     auto* out = reinterpret_cast<uint8_t*>(values_ + layout_.coded);
-    const size_t nbytes =
-        step_.dtype() == DType::F32
-            ? encode_corrections(static_cast<const uint32_t*>(numbers), nonzero, elements_, out)
-            : encode_corrections(static_cast<const uint16_t*>(numbers), nonzero, elements_, out);
-    return CodedBytes(out, nbytes);
+    return CodedBytes(out, kernel_.encode()(step_.dtype(), numbers, nonzero, elements_, out));
   }
 
   uint64_t hash(TileRows rows) const {
