@@ -44,7 +44,8 @@ uint64_t hash_at(uintptr_t address, size_t nbytes, int threads) {
 
 void arm_fault_at(const std::string& name, int64_t countdown) {
   const std::optional<FaultPoint> point = fault_point_from_name(name);
-  if (!point) throw Error(Fault::argument, "[arm_fault] no point '" + name + "', expected encode or tile");
+  if (!point)
+    throw Error(Fault::argument, "[arm_fault] no point '" + name + "', expected encode, tile or fit");
   arm_fault(*point, countdown);
 }
 
@@ -80,7 +81,8 @@ void register_undo(py::module_& m) {
   m.def("hash_bytes", hash_at, py::arg("address"), py::arg("nbytes"), py::arg("threads") = 1,
         "64 bits that change for certain with any one aligned value of up to 8 bytes.");
   m.def("arm_fault", arm_fault_at, py::arg("point"), py::arg("countdown"),
-        "Makes the countdown-th arrival at \"encode\" or \"tile\" run out of memory; 0: none. For tests.");
+        "Makes the countdown-th arrival at \"encode\", \"tile\" or \"fit\" run out of memory; 0: none. For "
+        "tests.");
 }
 
 }  // namespace lora_mmap::bindings

@@ -27,14 +27,34 @@ size_t taken_by(const CodedBytes& coded) {
   return coded.nbytes() ? coded.nbytes() + 16 : 0;
 }
 
+OwnedBytes allocated(size_t nbytes) {
+  return OwnedBytes(static_cast<uint8_t*>(std::malloc(nbytes)));
+}
+
 }  // namespace
 
-CodedBytes::CodedBytes(const uint8_t* from, size_t nbytes) : nbytes_(nbytes) {
+uint8_t* CodingSpace::reserve(size_t nbytes) {
   fault_point(FaultPoint::encode);
-  if (nbytes == 0) return;
-  bytes_.reset(static_cast<uint8_t*>(std::malloc(nbytes)));
-  if (!bytes_) throw std::bad_alloc();
-  std::memcpy(bytes_.get(), from, nbytes);
+  if (nbytes > capacity_) {
+    capacity_ = 0;
+    bytes_ = allocated(nbytes);
+    if (!bytes_) throw std::bad_alloc();
+    capacity_ = nbytes;
+  }
+  return bytes_.get();
+}
+
+CodedBytes CodingSpace::take(size_t nbytes) noexcept {
+  if (nbytes == 0) return {};
+  OwnedBytes fitting = fails_at(FaultPoint::fit) ? nullptr : allocated(nbytes);
+  if (fitting) {
+    std::memcpy(fitting.get(), bytes_.get(), nbytes);
+    return {std::move(fitting), nbytes};
+  }
+  capacity_ = 0;
+  uint8_t* all = bytes_.release();
+  void* shorter = std::realloc(all, nbytes);
+  return {OwnedBytes(shorter ? static_cast<uint8_t*>(shorter) : all), nbytes};
 }
 
 Record::Record(int64_t rows, int64_t cols, DType dtype, bool corrections)

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/dtype.h"
@@ -19,22 +20,38 @@ enum class TileState : uint8_t {
   undone,     // it does not, but hash and corrections are those of what the terms would make again
 };
 
+struct FreeBytes {
+  void operator()(uint8_t* bytes) const { std::free(bytes); }
+};
+using OwnedBytes = std::unique_ptr<uint8_t, FreeBytes>;
+
 // The corrections of one tile, in memory of their size.
 class CodedBytes {
  public:
   CodedBytes() = default;
-  // Throws std::bad_alloc.
-  CodedBytes(const uint8_t* from, size_t nbytes);
+  CodedBytes(OwnedBytes bytes, size_t nbytes) : bytes_(std::move(bytes)), nbytes_(nbytes) {}
 
   const uint8_t* data() const { return bytes_.get(); }
   size_t nbytes() const { return nbytes_; }
 
  private:
-  struct Free {
-    void operator()(uint8_t* bytes) const { std::free(bytes); }
-  };
-  std::unique_ptr<uint8_t, Free> bytes_;
+  OwnedBytes bytes_;
   size_t nbytes_ = 0;
+};
+
+// Where a worker encodes one tile after the other: memory that is there before a weight is written, and is
+// given away if there is no more when that has happened.
+class CodingSpace {
+ public:
+  // At least `nbytes` bytes. Throws std::bad_alloc.
+  uint8_t* reserve(size_t nbytes);
+
+  // The first `nbytes` of them: a copy, or these themselves.
+  CodedBytes take(size_t nbytes) noexcept;
+
+ private:
+  OwnedBytes bytes_;
+  size_t capacity_ = 0;
 };
 
 // Threads may write distinct tiles at the same time, and anyone may ask for sizes meanwhile.

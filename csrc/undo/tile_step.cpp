@@ -22,7 +22,6 @@ struct ValuesLayout {
   size_t fused;    // what goes to the weight, likewise
   size_t numbers;  // Corrections
   size_t nonzero;
-  size_t coded;
   size_t nbytes;
 
   ValuesLayout(DType dtype, int64_t elements) {
@@ -35,10 +34,14 @@ struct ValuesLayout {
     fused = base + values;
     numbers = fused + values;
     nonzero = numbers + in_blocks * element_nbytes;
-    coded = nonzero + round_up_64(in_blocks / 8);
-    nbytes = coded + (in_blocks ? round_up_64(most_coded_nbytes(elements, element_nbytes)) : 0);
+    nbytes = nonzero + round_up_64(in_blocks / 8);
   }
 };
+
+// What corrections take at most.
+size_t coding_nbytes(DType dtype, int64_t elements) {
+  return dtype == DType::F64 ? 0 : most_coded_nbytes(elements, dtype_bits(dtype) / 8);
+}
 
 Rect rect_of(const Block& tile, const Side& to, const Side& from) {
   return {to.at(tile),   from.at(tile),   tile.rows,       tile.cols, to.row_stride,
@@ -138,17 +141,17 @@ class TileStep {
         {reinterpret_cast<Number*>(pristine.data), tile_.rows, tile_.cols, pristine.stride});
   }
 
-  // What comes of the new terms goes to the weight, what undo needs to their record: nothing fails once the
-  // first element is written. True if it overflows.
+  // What comes of the new terms goes to the weight, what undo needs to their record. Nothing fails once the
+  // first element is written: what is encoded has its memory by then. True if it overflows.
   bool fuse(const PreparedLayer& next, TileRows pristine) {
     Record& record = *next.record;
     const bool is_new = record.state(index_) == TileState::untouched;
     const bool encodes = is_new && record.has_corrections();
+    uint8_t* room = encodes ? scratch_.coded.reserve(coding_nbytes(step_.dtype(), elements_)) : nullptr;
     const TileRows x = next.values.data ? rows_of(next.values, layout_.base) : pristine;
-    // Beside the weight until there is memory for what the corrections turn out to take.
-    const TileRows fused = encodes ? own(layout_.fused) : place_for(step_.weight(), layout_.fused);
+    const TileRows fused = place_for(step_.weight(), layout_.fused);
     const bool overflow = encodes ? record_tile(next.job, x, pristine, fused) : fuse_tile(next.job, x, fused);
-    CodedBytes coded = encodes ? encode() : CodedBytes();
+    CodedBytes coded = encodes ? encode(room) : CodedBytes();
     if (is_new) record.keep(index_, hash(fused), std::move(coded));
     put(fused, step_.weight());
     record.set_state(index_, TileState::written);
@@ -184,10 +187,9 @@ class TileStep {
     return {values_ + layout_.numbers, reinterpret_cast<uint64_t*>(values_ + layout_.nonzero)};
   }
 
-  CodedBytes encode() const {
+  CodedBytes encode(uint8_t* out) const {
     const auto [numbers, nonzero] = corrections();
-    auto* out = reinterpret_cast<uint8_t*>(values_ + layout_.coded);
-    return CodedBytes(out, kernel_.encode()(step_.dtype(), numbers, nonzero, elements_, out));
+    return scratch_.coded.take(kernel_.encode()(step_.dtype(), numbers, nonzero, elements_, out));
   }
 
   uint64_t hash(TileRows rows) const {
@@ -226,7 +228,7 @@ TileRows ahead_of(const PreparedStep& step, int64_t index) {
 }  // namespace
 
 size_t tile_values_nbytes(DType dtype, int64_t elements) {
-  return ValuesLayout(dtype, elements).nbytes;
+  return ValuesLayout(dtype, elements).nbytes + coding_nbytes(dtype, elements);
 }
 
 TileOutcome take_tile(const TileKernel& kernel, const PreparedStep& step, int64_t index, int64_t next,

@@ -5,20 +5,22 @@
 
 #include "fuse/kernel.h"
 #include "undo/prepared_step.h"
+#include "undo/record.h"
 #include "undo/tile_kernel.h"
 
 namespace lora_mmap {
 
 // What a worker lends the tiles that it takes.
 struct TileScratch {
-  Workspace values;  // the tile's own, see TileValues
-  Workspace old;     // of the old terms
-  Workspace next;    // of the new terms
+  Workspace values;   // the tile's own, see ValuesLayout
+  Workspace old;      // of the old terms
+  Workspace next;     // of the new terms
+  CodingSpace coded;  // what comes of its corrections
 };
 
 enum class TileOutcome { done, overflowed, foreign };
 
-// The bytes of `values` that one tile of up to `elements` elements takes.
+// The bytes of `values` and `coded` that one tile of up to `elements` elements takes.
 size_t tile_values_nbytes(DType dtype, int64_t elements);
 
 // Takes tile `index` of `step` as step() has it, under a FloatEnv. Nothing of it is written if it is foreign

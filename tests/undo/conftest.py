@@ -17,5 +17,5 @@ def generator():
 @pytest.fixture(autouse=True)
 def no_fault_left_armed():
     yield
-    _C.arm_fault("encode", 0)
-    _C.arm_fault("tile", 0)
+    for point in ("encode", "tile", "fit"):
+        _C.arm_fault(point, 0)

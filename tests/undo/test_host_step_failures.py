@@ -62,6 +62,23 @@ def test_a_failed_fuse_leaves_whole_tiles(isa, switch):
     assert same_bits(weight, pristine)
 
 
+def test_memory_that_runs_out_once_a_tile_is_written_costs_nothing(isa, switch):
+    """What was encoded then stays where it was."""
+    weight, pristine, old, new, before, after, _ = switch
+    sizes = set()
+    for countdown in range(TILES + 1):
+        new = layer_again(new, weight)
+        _C.arm_fault("fit", countdown)
+        assert _C.step([step(weight, old, new)], 1, isa) == ([], [])
+        assert same_bits(weight, after)
+        sizes.add(new[1].nbytes)
+        assert _C.step([step(weight, new, old)], 1, isa) == ([], [])
+        assert same_bits(weight, before)
+    assert len(sizes) == 1
+    _C.step([step(weight, old)], 1, isa)
+    assert same_bits(weight, pristine)
+
+
 def test_a_replay_allocates_nothing(isa, switch):
     weight, _, old, new, _, after, _ = switch
     _C.step([step(weight, old, new)], 1, isa)
