@@ -3,6 +3,7 @@
 from .calls import (
     delete_adapters,
     get_active_adapters,
+    get_list_adapters,
     load_and_fuse_lora,
     load_lora_and_optionally_fuse,
     set_and_fuse_adapters,
@@ -16,6 +17,7 @@ __all__ = [
     "PipelineReport",
     "delete_adapters",
     "get_active_adapters",
+    "get_list_adapters",
     "load_and_fuse_lora",
     "load_lora_and_optionally_fuse",
     "set_and_fuse_adapters",

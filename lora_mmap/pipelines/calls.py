@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -142,6 +143,8 @@ def set_and_fuse_adapters(
             names = in_turn(parts, {name for strengths in kept.values() for name, _ in strengths})
         else:
             names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+            if twice := [name for name, count in Counter(names).items() if count > 1]:
+                raise ArgumentError(f"[{function}] adapter_names has {twice[0]!r} more than once")
         for name in names:
             if name not in loaded:
                 warn(f"adapter {name!r} is not loaded: ignored; loaded are {', '.join(map(repr, loaded))}")
@@ -194,6 +197,13 @@ def get_active_adapters(pipeline: Any) -> list[str]:
     parts = parts_of("get_active_adapters", pipeline)
     with locked(parts):
         return in_turn(parts, {name for part in parts for name, _ in _active(part)})
+
+
+def get_list_adapters(pipeline: Any) -> dict[str, list[str]]:
+    """By component, the names of the adapters that are loaded, active or not, in the order of loading."""
+    parts = parts_of("get_list_adapters", pipeline)
+    with locked(parts):
+        return {part.name: names for part in parts if (names := loaded_names([part]))}
 
 
 def _active(part: Part) -> list[Named]:

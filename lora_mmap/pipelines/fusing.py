@@ -63,6 +63,8 @@ def carry_out(function: str, steps: Sequence[PartStep], opened: Sequence[Adapter
     bytes it held before. The caller holds the locks. ``opened`` were opened for this."""
     done: list[tuple[PartStep, Composition]] = []
     reports = {}
+    for step in steps:
+        _require_present(function, step)
     with HeldInterrupts() as interrupts:
         try:
             for step in steps:
@@ -105,7 +107,7 @@ def _let_go(composition: Composition) -> None:
 
 def _require_present(function: str, step: PartStep) -> None:
     """Raises ModelError where accelerate keeps the module's weights elsewhere, to bring them for each forward."""
-    if not step.named:
+    if not step.named and not step.part.state.composition.held:
         return
     for name, module in step.part.module.named_modules():
         hook = getattr(module, "_hf_hook", None)
@@ -113,6 +115,6 @@ def _require_present(function: str, step: PartStep) -> None:
             if parameter is not None and parameter.is_meta:
                 raise ModelError(
                     f"[{function}] weight '{name}.{key}' of {step.part.name} is on the meta device: accelerate "
-                    "offloads it and brings it for each forward; fuse before enable_sequential_cpu_offload(), or after "
+                    "offloads it and brings it for each forward; fuse and unfuse before it does, or after "
                     "remove_all_hooks() (enable_model_cpu_offload() is fine)"
                 )

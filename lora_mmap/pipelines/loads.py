@@ -24,7 +24,7 @@ from .parts import Part, Target, parts_of, targeted
 from .pipeline_report import PipelineReport
 from .scales import Scale, scales_of
 from .sources import locate_source
-from .turns import loaded_names, take_turns
+from .turns import loaded_names, next_turn, take_turns
 from .warned import warn
 from .whole_precision import open_in_fp32
 
@@ -75,8 +75,9 @@ class Load:
                 reports = carry_out(self.function, steps, opened)
             else:
                 reports = _foreseen(probes, plans, opened)
+            number = next_turn()
             for part in homes:
-                named_adapters(part.module).loaded[name] = lease
+                named_adapters(part.module).load(name, lease, number)
             if self.fuse:
                 take_turns(parts, [name])
         return PipelineReport(reports)
@@ -151,6 +152,7 @@ def _foreseen(steps: Sequence[PartStep], plans: Sequence[Plan], opened: Sequence
         report.dry_run = True
         plan.forget_weights()
         reports[step.part.name] = report
-        if not report:
+    if not any(reports.values()):
+        for report in reports.values():
             log.report(report)
     return reports

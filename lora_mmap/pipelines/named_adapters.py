@@ -19,20 +19,27 @@ Named = tuple[str, Entry]
 
 
 class NamedAdapters:
-    """``loaded`` is in the order of loading. The caller holds the lock of the module's state."""
+    """``loaded`` is in the order of loading; ``numbers`` and ``turns`` count loading and activation over all modules.
+    ``retain`` is where factors are kept, as :func:`.compose` calls it. The caller holds the lock of the module's
+    state."""
 
     def __init__(self) -> None:
         self.loaded: dict[str, Lease] = {}
-        self.turns: dict[str, int] = {}  # when each was made active, counted over all modules
-        self.retain = "memory"  # where factors are kept, as compose() calls it
-        self._placed: list[Named] = []  # what the last composition has under a name
-        self.left: list[tuple[str, float]] = []  # what was active when all were taken out
+        self.numbers: dict[str, int] = {}
+        self.turns: dict[str, int] = {}
+        self.retain = "memory"
+        self._placed: list[Named] = []  # what the last composition had that had something under a name
+
+    def load(self, name: str, lease: Lease, number: int) -> None:
+        """Knows an adapter from now on."""
+        self.loaded[name] = lease
+        self.numbers[name] = number
 
     def forget(self, names: Collection[str]) -> None:
-        """The opposite; none of them is active any more."""
+        """The opposite, of adapters that are not active any more."""
         for name in names:
             self.loaded.pop(name, None)
-        self.left = [(name, strength) for name, strength in self.left if name in self.loaded]
+        self._placed = [(name, entry) for name, entry in self._placed if name in self.loaded]
 
     def placed(self, entries: Sequence[Entry]) -> list[Named]:
         """The active ones: those among a composition's entries that were composed under a name."""
@@ -46,9 +53,13 @@ class NamedAdapters:
 
     def place(self, named: Sequence[Named]) -> None:
         """Says what the composition that was made now has under a name."""
-        if not named and self._placed:
-            self.left = [(name, strength) for name, (_, strength) in self._placed]
-        self._placed = list(named)
+        if named:
+            self._placed = list(named)
+
+    @property
+    def last(self) -> list[tuple[str, float]]:
+        """Those that were active last, with their strengths."""
+        return [(name, strength) for name, (_, strength) in self._placed]
 
     def entries_of(self, strengths: Sequence[tuple[str, float]]) -> list[Named]:
         """New entries for those of these adapters that the module has."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..outcomes import ABSENT, UNKNOWN
 from ..report import Report
 
 
@@ -28,7 +29,11 @@ class PipelineReport(Mapping[str, Report]):
         return any(self._reports.values())
 
     def __str__(self) -> str:
-        return "\n".join(f"{component}\n{report}" for component, report in self._reports.items()) or "nothing was done"
+        parts = [f"{component}\n{report}" for component, report in self._reports.items()]
+        if self.unmatched:
+            names = ", ".join(self.unmatched[:3]) + (", ..." if len(self.unmatched) > 3 else "")
+            parts.append(f"no place in any component for {len(self.unmatched)} modules: {names}")
+        return "\n".join(parts) or "nothing was done"
 
     def __repr__(self) -> str:
         applied = ", ".join(f"{component}: {report.applied}" for component, report in self._reports.items())
@@ -38,6 +43,21 @@ class PipelineReport(Mapping[str, Report]):
     def applied(self) -> int:
         """Factor pairs applied, over all adapters and components."""
         return sum(report.applied for report in self._reports.values())
+
+    @property
+    def unmatched(self) -> list[str]:
+        """Module paths, as the files write them, that have a place in none of the components."""
+        housed: set[tuple[int, int]] = set()
+        seen: dict[tuple[int, int], str] = {}
+        for report in self._reports.values():
+            for entry in report.entries:
+                for group, outcome in enumerate(entry.outcomes):
+                    key = id(entry.adapter), group
+                    if outcome.status in (ABSENT, UNKNOWN):
+                        seen[key] = entry.adapter.groups[group].stem
+                    else:
+                        housed.add(key)
+        return [stem for key, stem in seen.items() if key not in housed]
 
     @property
     def bytes_read(self) -> int:
@@ -69,6 +89,7 @@ class PipelineReport(Mapping[str, Report]):
         """Plain data, JSON-serialisable."""
         return {
             "applied": self.applied,
+            "unmatched": self.unmatched,
             "bytes_read": self.bytes_read,
             "files_opened": self.files_opened,
             "headers_parsed": self.headers_parsed,

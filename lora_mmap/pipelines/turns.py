@@ -13,21 +13,30 @@ _turns = itertools.count()
 
 def take_turns(parts: Sequence[Part], names: Iterable[str]) -> None:
     """Says that these were made active now, one after the other."""
-    turns = {name: next(_turns) for name in names}
+    turns = {name: next_turn() for name in names}
     for part in parts:
         known = named_adapters(part.module)
         known.turns.update((name, turn) for name, turn in turns.items() if name in known.loaded)
 
 
 def in_turn(parts: Sequence[Part], names: Iterable[str]) -> list[str]:
-    """These, in the order in which they were made active."""
+    """These, in the order in which they were made active; before them, as loaded, those that never were."""
     turns = [named_adapters(part.module).turns for part in parts]
-    return sorted(names, key=lambda name: max(turn.get(name, -1) for turn in turns))
+    here = set(names)
+    loaded = [name for name in loaded_names(parts) if name in here]
+    return sorted(loaded, key=lambda name: max(turn.get(name, -1) for turn in turns))
 
 
 def loaded_names(parts: Sequence[Part]) -> list[str]:
     """All that are loaded, in the order of loading."""
-    return list(dict.fromkeys(name for part in parts for name in named_adapters(part.module).loaded))
+    known = [named_adapters(part.module) for part in parts]
+    numbers = {name: one.numbers[name] for one in known for name in one.loaded}
+    return sorted(numbers, key=numbers.__getitem__)
+
+
+def next_turn() -> int:
+    """Later than all that were given out before."""
+    return next(_turns)
 
 
 def current_strengths(parts: Sequence[Part]) -> dict[str, list[tuple[str, float]]]:
@@ -39,7 +48,7 @@ def current_strengths(parts: Sequence[Part]) -> dict[str, list[tuple[str, float]
     }
     if any(active.values()):
         return active
-    left = {name: one.left for name, one in known.items()}
-    if any(left.values()):
-        return left
+    last = {name: one.last for name, one in known.items()}
+    if any(last.values()):
+        return last
     return {name: [(loaded, 1.0) for loaded in one.loaded] for name, one in known.items()}
