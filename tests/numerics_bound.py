@@ -1,7 +1,7 @@
 """The arithmetic contract as a bound: how far a fused weight may lie from the same sum in float64.
 
 |W' - ref| <= ulp(W') + R * eps * sum |terms|, elementwise, with eps = 2^-24 (float64 weights: 2^-53) and R the rank of
-all adapters together.
+all adapters together and 2 for each: its scale is rounded, and the scale's product with the up factor.
 """
 
 import numpy as np
@@ -24,25 +24,25 @@ def ulp(values):
 
 
 def reference(pristine, terms):
-    """(W0 + sum of scale * up @ down, sum of the terms' magnitudes, total rank), the first two in float64.
+    """(W0 + sum of scale * up @ down, sum of the terms' magnitudes, R), the first two in float64.
 
     ``terms`` are (down, up, scale); shapes are flattened to matrices, as convolutions are.
     """
     base = pristine.detach().double()
-    total, magnitude, rank = base.clone(), torch.zeros_like(base), 0
+    total, magnitude, roundings = base.clone(), torch.zeros_like(base), 0
     for down, up, scale in terms:
         a, b = down.detach().double().flatten(1), up.detach().double().flatten(1)
         total += (scale * (b @ a)).reshape(base.shape)
         magnitude += (abs(scale) * (b.abs() @ a.abs())).reshape(base.shape)
-        rank += a.shape[0]
-    return total, magnitude, rank
+        roundings += a.shape[0] + 2
+    return total, magnitude, roundings
 
 
 def worst_excess(fused, pristine, terms):
     """The largest |W' - ref| - bound; at most 0 when the contract holds."""
-    expected, magnitude, rank = reference(pristine, terms)
+    expected, magnitude, roundings = reference(pristine, terms)
     epsilon = 2.0 ** (-53 if fused.dtype == torch.float64 else -24)
-    bound = ulp(fused.detach()) + rank * epsilon * magnitude
+    bound = ulp(fused.detach()) + roundings * epsilon * magnitude
     return ((fused.detach().double() - expected).abs() - bound).max().item()
 
 
