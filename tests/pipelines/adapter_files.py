@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_components import diffusers
 from tiny_pipelines import KINDS, parts_of, tiny_pipeline
 from torch import nn
@@ -133,3 +133,8 @@ def write_diffusers_spelling(path: Path, layers: Mapping[str, Mapping[str, Layer
             tensors[f"{component}.{module}.lora_B.weight"] = (layer.up.float() * layer.scale).contiguous()
     save_file(tensors, path)
     return path
+
+
+def only_keys(path: Path, start: str) -> None:
+    """Leaves in the file what begins so."""
+    save_file({key: value for key, value in load_file(path).items() if key.startswith(start)}, path)

@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from adapter_files import only_keys
+from kohya_files import kohya_file
+from tiny_pipelines import tiny_pipeline
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -10,3 +13,22 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """Five adapters for the tiny SD1.5, by name; ``d`` is for the UNet only, ``e`` for the text encoder only."""
+    folder = tmp_path_factory.mktemp("adapters")
+    dtypes = {"a": torch.float32, "b": torch.bfloat16, "c": torch.float16, "d": torch.float32, "e": torch.bfloat16}
+    found = {}
+    for seed, (name, dtype) in enumerate(dtypes.items(), 1):
+        (folder / name).mkdir()
+        found[name] = kohya_file("sd15", folder / name, dtype, seed).path
+    only_keys(found["d"], "lora_unet_")
+    only_keys(found["e"], "lora_te_")
+    return found
+
+
+@pytest.fixture
+def pipeline():
+    return tiny_pipeline("sd15")

@@ -32,7 +32,6 @@ def sdxl_unet() -> nn.Module:
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         block_out_channels=(4, 8, 16),
         norm_num_groups=2,
-        transformer_layers_per_block=[1, 1, 2],
         attention_head_dim=[2, 2, 4],
         cross_attention_dim=TEXT_WIDTH + POOLED,
         use_linear_projection=True,
