@@ -101,11 +101,23 @@ def test_what_was_taken_out_earlier_does_not_come_back(pipeline, files, sha256):
 
 
 def test_never_active_ones_are_all_taken_at_one(pipeline, files, sha256):
-    for name in ("a", "b"):
+    """In the order of loading, whichever components they are for."""
+    for name in "ecadb":
         lora_mmap.load_lora_and_optionally_fuse(pipeline, files[name], name, fuse=False)
     assert lora_mmap.set_and_fuse_adapters(pipeline)
-    assert lora_mmap.get_active_adapters(pipeline) == ["a", "b"]
-    assert_holds(pipeline, [(files["a"], 1.0), (files["b"], 1.0)], sha256)
+    assert lora_mmap.get_active_adapters(pipeline) == list("ecadb")
+    assert_holds(pipeline, [(files[name], 1.0) for name in "ecadb"], sha256)
+
+
+def test_a_name_that_is_used_again_has_the_place_of_its_second_use(pipeline, files, sha256):
+    lora_mmap.load_and_fuse_lora(pipeline, files["a"], "a")
+    lora_mmap.load_and_fuse_lora(pipeline, files["b"], "b")
+    lora_mmap.delete_adapters(pipeline)
+    lora_mmap.load_lora_and_optionally_fuse(pipeline, files["b"], "b", fuse=False)
+    lora_mmap.load_lora_and_optionally_fuse(pipeline, files["a"], "a", fuse=False)
+    lora_mmap.set_and_fuse_adapters(pipeline)
+    assert lora_mmap.get_active_adapters(pipeline) == ["b", "a"]
+    assert_holds(pipeline, [(files["b"], 1.0), (files["a"], 1.0)], sha256)
 
 
 @pytest.mark.parametrize("precision", ["native", "fp32"])
@@ -121,7 +133,7 @@ class Walk:
     def __init__(self, pipeline, files, seed):
         self.pipeline, self.files = pipeline, files
         self.draw = random.Random(seed)
-        self.loaded, self.active, self.last = [], [], []
+        self.loaded, self.active, self.last = [], [], []  # the first in the order of loading or last activation
 
     def step(self):
         calls = [self.load, self.load, self.choose, self.choose, self.repeat, self.take_out, self.delete]
@@ -143,16 +155,22 @@ class Walk:
         self.loaded.append(name)
         if fuse:
             self.active.append((name, scale))
+            self.last = []
 
     def choose(self):
         names = self.draw.sample(self.loaded, self.draw.randint(1, len(self.loaded)))
         weights = [self.weight() for _ in names]
         lora_mmap.set_and_fuse_adapters(self.pipeline, names, weights)
-        self.active = list(zip(names, weights, strict=True))
+        self.activate(list(zip(names, weights, strict=True)))
 
     def repeat(self):
         lora_mmap.set_and_fuse_adapters(self.pipeline)
-        self.active = self.active or self.last or [(name, 1.0) for name in self.loaded]
+        self.activate(self.active or self.last or [(name, 1.0) for name in self.loaded])
+
+    def activate(self, adapters):
+        self.active, self.last = adapters, []
+        names = [name for name, _ in adapters]
+        self.loaded = [name for name in self.loaded if name not in names] + names
 
     def take_out(self):
         assert lora_mmap.unfuse_lora(self.pipeline) is bool(self.active)
