@@ -16,7 +16,7 @@ def forward(model: nn.Module) -> torch.Tensor:
     def noise(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=draw).to(dtype)
 
-    name = type(model).__name__
+    name = type(getattr(model, "_orig_mod", model)).__name__  # torch.compile may have wrapped it
     if name in _DENOISERS:
         return _DENOISERS[name](model, noise)
     tokens = torch.randint(3, TOKENS, (2, _LENGTH), generator=draw)

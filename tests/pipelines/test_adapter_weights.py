@@ -189,7 +189,7 @@ class Walk:
         return self.draw.choice([0.25, -0.5, 0.7, {"unet": 0.3}, {"text_encoder": -0.4, "unet": 1.2}])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_weights_do_not_depend_on_the_way_to_them(files, sha256, seed):
     pipeline = tiny_pipeline("sd15", torch.bfloat16)
     walk = Walk(pipeline, files, seed)

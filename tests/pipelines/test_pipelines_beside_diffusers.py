@@ -109,10 +109,15 @@ def test_files_of_diffusers_without_metadata(kind, tmp_path, sha256):
 
 
 @pair_of_dtypes
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", [name for name in TRAINERS if name != "sdxl_alphas"])
 def test_files_of_trainers(trainer, dtype, file_dtype, tmp_path, sha256):
     written = kohya_file(trainer, tmp_path, file_dtype)
     assert_beside_diffusers(TRAINERS[trainer].kind, written, dtype, file_dtype, sha256)
+
+
+def test_files_of_trainers_with_an_alpha_for_each_module(tmp_path, sha256):
+    written = kohya_file("sdxl_alphas", tmp_path, torch.float16)
+    assert_beside_diffusers("sdxl", written, torch.float16, torch.float16, sha256)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=named)

@@ -8,6 +8,7 @@ import torch._dynamo.testing
 from adapter_files import peers_at_peace
 from component_forwards import forward
 from composed_directly import assert_bytes, composed_parts
+from kohya_files import kohya_file
 from tiny_pipelines import parts_of, tiny_pipeline
 
 import lora_mmap
@@ -77,44 +78,41 @@ def compiled_in_place(part, counter):
 
 @pytest.mark.parametrize("compiled", [compiled_by_wrapping, compiled_in_place])
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_components(pipeline, files, sha256, compiled):
+def test_compiled_components(tmp_path, sha256, compiled):
     """Loading, switching and taking out are seen by the compiled forward, and nothing is compiled again."""
+    kind = "qwen_image"
+    files = []
+    for seed in (1, 2):
+        (tmp_path / str(seed)).mkdir()
+        files.append(kohya_file(kind, tmp_path / str(seed), seed=seed).path)
     counter = torch._dynamo.testing.CompileCounterWithBackend("eager")
     torch._dynamo.reset()
-    bare = pipeline.unet
-    pipeline.unet = compiled(bare, counter)
-    before, pristine = run(pipeline.unet), sha256(bare)
+    pipeline = tiny_pipeline(kind)
+    bare = pipeline.transformer
+    pipeline.transformer = compiled(bare, counter)
+    before, pristine = forward(pipeline.transformer), sha256(bare)
     compiled_once = counter.frame_count
     assert compiled_once > 0
 
     def assert_computes(adapters):
-        expected = composed_parts("sd15", adapters)
-        assert sha256(bare) == sha256(expected["unet"])
-        assert sha256(pipeline.text_encoder) == sha256(expected["text_encoder"])
-        torch.testing.assert_close(run(pipeline.unet), run(expected["unet"]))
+        expected = composed_parts(kind, adapters)["transformer"]
+        assert sha256(bare) == sha256(expected)
+        torch.testing.assert_close(forward(pipeline.transformer), forward(expected))
         assert counter.frame_count == compiled_once
 
-    lora_mmap.load_and_fuse_lora(pipeline, files["a"], "a", lora_scale=0.5)
-    assert_computes([(files["a"], 0.5)])
-    assert not torch.allclose(run(pipeline.unet), before, atol=1e-3)
-    lora_mmap.load_and_fuse_lora(pipeline, files["b"], "b")
-    assert_computes([(files["a"], 0.5), (files["b"], 1.0)])
+    lora_mmap.load_and_fuse_lora(pipeline, files[0], "a", lora_scale=0.5)
+    assert_computes([(files[0], 0.5)])
+    assert not torch.allclose(forward(pipeline.transformer), before, atol=1e-3)
+    lora_mmap.load_and_fuse_lora(pipeline, files[1], "b")
+    assert_computes([(files[0], 0.5), (files[1], 1.0)])
     lora_mmap.set_and_fuse_adapters(pipeline, "b", -0.5)
-    assert_computes([(files["b"], -0.5)])
+    assert_computes([(files[1], -0.5)])
     assert lora_mmap.get_active_adapters(pipeline) == ["b"]
     assert lora_mmap.unfuse_lora(pipeline)
-    assert torch.equal(run(pipeline.unet), before)
+    assert torch.equal(forward(pipeline.transformer), before)
     assert sha256(bare) == pristine
     assert counter.frame_count == compiled_once
     torch._dynamo.reset()
-
-
-@torch.no_grad()
-def run(unet):
-    """One forward; unlike ``forward``, it takes a compiled module too."""
-    draw = torch.Generator().manual_seed(4)
-    sample, prompt = torch.randn(1, 4, 8, 8, generator=draw), torch.randn(1, 5, 12, generator=draw)
-    return unet(sample, torch.tensor(3), prompt, return_dict=False)[0]
 
 
 def test_a_compiled_and_a_bare_handle_are_one_module(pipeline, files):
