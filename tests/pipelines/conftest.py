@@ -2,12 +2,9 @@
 
 import pytest
 import torch
-from adapter_files import only_keys
-from kohya_files import kohya_file
-from tiny_pipelines import tiny_pipeline
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -18,6 +15,9 @@ def one_thread():
 @pytest.fixture(scope="session")
 def files(tmp_path_factory):
     """Five adapters for the tiny SD1.5, by name; ``d`` is for the UNet only, ``e`` for the text encoder only."""
+    from adapter_files import only_keys  # here, for not all tests of this folder need diffusers
+    from kohya_files import kohya_file
+
     folder = tmp_path_factory.mktemp("adapters")
     dtypes = {"a": torch.float32, "b": torch.bfloat16, "c": torch.float16, "d": torch.float32, "e": torch.bfloat16}
     found = {}
@@ -31,4 +31,6 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def pipeline():
+    from tiny_pipelines import tiny_pipeline
+
     return tiny_pipeline("sd15")
