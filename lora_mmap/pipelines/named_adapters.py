@@ -38,7 +38,8 @@ class NamedAdapters:
     def forget(self, names: Collection[str]) -> None:
         """The opposite, of adapters that are not active any more."""
         for name in names:
-            self.loaded.pop(name, None)
+            for known in (self.loaded, self.numbers, self.turns):
+                known.pop(name, None)
         self._placed = [(name, entry) for name, entry in self._placed if name in self.loaded]
 
     def placed(self, entries: Sequence[Entry]) -> list[Named]:
@@ -60,6 +61,10 @@ class NamedAdapters:
     def last(self) -> list[tuple[str, float]]:
         """Those that were active last, with their strengths."""
         return [(name, strength) for name, (_, strength) in self._placed]
+
+    def forget_last(self) -> None:
+        """Others have been active since, in other modules."""
+        self._placed = []
 
     def entries_of(self, strengths: Sequence[tuple[str, float]]) -> list[Named]:
         """New entries for those of these adapters that the module has."""

@@ -12,11 +12,14 @@ _turns = itertools.count()
 
 
 def take_turns(parts: Sequence[Part], names: Iterable[str]) -> None:
-    """Says that these were made active now, one after the other."""
-    turns = {name: next_turn() for name in names}
-    for part in parts:
-        known = named_adapters(part.module)
-        known.turns.update((name, turn) for name, turn in turns.items() if name in known.loaded)
+    """Says that these were made active now, one after the other. What was active before is then past, also in the
+    parts that none of these is for."""
+    known = {part: named_adapters(part.module) for part in parts}
+    turns = {name: next_turn() for name in names if any(name in one.loaded for one in known.values())}
+    for part, one in known.items():
+        one.turns.update((name, turn) for name, turn in turns.items() if name in one.loaded)
+        if turns and not one.placed(part.state.composition.entries):
+            one.forget_last()
 
 
 def in_turn(parts: Sequence[Part], names: Iterable[str]) -> list[str]:
@@ -51,4 +54,5 @@ def current_strengths(parts: Sequence[Part]) -> dict[str, list[tuple[str, float]
     last = {name: one.last for name, one in known.items()}
     if any(last.values()):
         return last
-    return {name: [(loaded, 1.0) for loaded in one.loaded] for name, one in known.items()}
+    names = in_turn(parts, loaded_names(parts))
+    return {part: [(name, 1.0) for name in names if name in one.loaded] for part, one in known.items()}
