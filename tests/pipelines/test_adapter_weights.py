@@ -133,7 +133,8 @@ class Walk:
     def __init__(self, pipeline, files, seed):
         self.pipeline, self.files = pipeline, files
         self.draw = random.Random(seed)
-        self.loaded, self.active, self.last = [], [], []  # the first in the order of loading or last activation
+        self.loaded, self.active, self.last = [], [], []
+        self.once_active = []  # in the order of their last activation
 
     def step(self):
         calls = [self.load, self.load, self.choose, self.choose, self.repeat, self.take_out, self.delete]
@@ -154,8 +155,7 @@ class Walk:
         )
         self.loaded.append(name)
         if fuse:
-            self.active.append((name, scale))
-            self.last = []
+            self.activate([*self.active, (name, scale)], [name])
 
     def choose(self):
         names = self.draw.sample(self.loaded, self.draw.randint(1, len(self.loaded)))
@@ -165,12 +165,13 @@ class Walk:
 
     def repeat(self):
         lora_mmap.set_and_fuse_adapters(self.pipeline)
-        self.activate(self.active or self.last or [(name, 1.0) for name in self.loaded])
+        never = [name for name in self.loaded if name not in self.once_active]
+        self.activate(self.active or self.last or [(name, 1.0) for name in (*never, *self.once_active)])
 
-    def activate(self, adapters):
+    def activate(self, adapters, names=None):
         self.active, self.last = adapters, []
-        names = [name for name, _ in adapters]
-        self.loaded = [name for name in self.loaded if name not in names] + names
+        names = names or [name for name, _ in adapters]
+        self.once_active = [name for name in self.once_active if name not in names] + names
 
     def take_out(self):
         assert lora_mmap.unfuse_lora(self.pipeline) is bool(self.active)
@@ -180,6 +181,7 @@ class Walk:
         gone = self.draw.sample(self.loaded, self.draw.randint(1, len(self.loaded)))
         lora_mmap.delete_adapters(self.pipeline, gone, safe_delete=self.draw.random() < 0.5)
         self.loaded = [name for name in self.loaded if name not in gone]
+        self.once_active = [name for name in self.once_active if name not in gone]
         if self.active:
             self.active = [(name, weight) for name, weight in self.active if name not in gone]
             self.last = []
