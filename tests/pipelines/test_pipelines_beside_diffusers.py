@@ -34,13 +34,9 @@ def cases(names):
     return [pytest.param(*pair, id=f"{pair[0]}-{named(pair[1])}-file_{named(pair[2])}") for pair in pairs]
 
 
-def weights_of(kind, pipeline):
+def weights_of(parts):
     """{(component, parameter): its value}."""
-    return {
-        (component, name): value
-        for component, part in parts_of(kind, pipeline).items()
-        for name, value in part.named_parameters()
-    }
+    return {(component, name): value for component, part in parts.items() for name, value in part.named_parameters()}
 
 
 def changed(weights, pristine):
@@ -58,9 +54,9 @@ def layers_of(written, onto=None):
     }
 
 
-def assert_same_weights(kind, ours, theirs, pristine, layers, strength, file_dtype):
+def assert_same_weights(ours, theirs, pristine, layers, strength, file_dtype):
     """Both within their bounds, and both wrote to those weights and to no others."""
-    ours, theirs, pristine = (weights_of(kind, pipeline) for pipeline in (ours, theirs, pristine))
+    ours, theirs, pristine = (weights_of(parts) for parts in (ours, theirs, pristine))
     assert changed(theirs, pristine) == set(layers), "the peer is not what this test takes it for"
     assert changed(ours, pristine) == set(layers)
     for name, layer in layers.items():
@@ -71,9 +67,9 @@ def assert_same_weights(kind, ours, theirs, pristine, layers, strength, file_dty
         assert excess <= 0, f"{'.'.join(name)}: {excess} beyond the bound"
 
 
-def assert_same_outputs(kind, ours, theirs, pristine, components, file_dtype):
+def assert_same_outputs(ours, theirs, pristine, components, file_dtype):
     for component in components:
-        parts = [parts_of(kind, pipeline)[component] for pipeline in (ours, theirs, pristine)]
+        parts = [each[component] for each in (ours, theirs, pristine)]
         tolerance = OUTPUT_TOLERANCE[coarsest(file_dtype, *(value.dtype for value in parts[0].parameters()))]
         our, their, old = (forward(copy.deepcopy(part).float()) for part in parts)
         effect = (their - old).norm()
@@ -81,19 +77,23 @@ def assert_same_outputs(kind, ours, theirs, pristine, components, file_dtype):
         assert (our - their).norm() <= tolerance * effect, component
 
 
+def hashes(parts, sha256):
+    return {component: sha256(part) for component, part in parts.items()}
+
+
 def assert_beside_diffusers(kind, written, dtype, file_dtype, sha256):
-    pipeline, pristine = tiny_pipeline(kind, dtype), tiny_pipeline(kind, dtype)
-    before = {component: sha256(part) for component, part in parts_of(kind, pipeline).items()}
-    theirs = fused_by_diffusers(kind, written, dtype, STRENGTH)
+    pipeline = tiny_pipeline(kind, dtype)
+    ours, pristine = parts_of(kind, pipeline), parts_of(kind, tiny_pipeline(kind, dtype))
+    theirs = parts_of(kind, fused_by_diffusers(kind, written, dtype, STRENGTH))
 
     report = lora_mmap.load_and_fuse_lora(pipeline, written.path, lora_scale=STRENGTH, strict=True)
 
     assert report
     assert {component for component, of in report.items() if of} == set(written.components)
-    assert_same_weights(kind, pipeline, theirs, pristine, layers_of(written), STRENGTH, file_dtype)
-    assert_same_outputs(kind, pipeline, theirs, pristine, written.components, file_dtype)
+    assert_same_weights(ours, theirs, pristine, layers_of(written), STRENGTH, file_dtype)
+    assert_same_outputs(ours, theirs, pristine, written.components, file_dtype)
     assert lora_mmap.unfuse_lora(pipeline) is True
-    assert {component: sha256(part) for component, part in parts_of(kind, pipeline).items()} == before
+    assert hashes(ours, sha256) == hashes(pristine, sha256)
 
 
 @pytest.mark.parametrize(("kind", "dtype", "file_dtype"), cases(KINDS))
@@ -125,25 +125,17 @@ def test_a_file_for_each_expert_of_wan(dtype, tmp_path, sha256):
     kind = "wan_two_experts"
     first = saved_by_diffusers(kind, tmp_path / "high_noise", seed=1)
     second = saved_by_diffusers(kind, tmp_path / "low_noise", seed=2)
-    pipeline, pristine = tiny_pipeline(kind, dtype), tiny_pipeline(kind, dtype)
-    before = {component: sha256(part) for component, part in parts_of(kind, pipeline).items()}
-    theirs = fused_by_diffusers(kind, first, dtype, STRENGTH)
-    load_and_fuse(theirs, second, 1.25, into_transformer_2=True)
+    pipeline, peer = tiny_pipeline(kind, dtype), fused_by_diffusers(kind, first, dtype, STRENGTH)
+    load_and_fuse(peer, second, 1.25, into_transformer_2=True)
+    ours, theirs, pristine = (parts_of(kind, each) for each in (pipeline, peer, tiny_pipeline(kind, dtype)))
 
     lora_mmap.load_and_fuse_lora(pipeline, first.path, "high", lora_scale=STRENGTH)
-    untouched = sha256(pipeline.transformer_2)
+    assert sha256(ours["transformer_2"]) == sha256(pristine["transformer_2"])
     lora_mmap.load_and_fuse_lora(pipeline, second.path, "low", lora_scale=1.25, load_into_transformer_2=True)
 
-    assert untouched == before["transformer_2"]
-    for layers, strength in ((layers_of(first), STRENGTH), (layers_of(second, "transformer_2"), 1.25)):
-        (component,) = {component for component, _ in layers}
-        alone = tiny_pipeline(kind, dtype)
-        others = [part for part in parts_of(kind, alone) if part != component]
-        ours, peer = copy.copy(pipeline), copy.copy(theirs)
-        for other in others:
-            for side in (ours, peer):
-                side.__dict__[other] = getattr(alone, other)
-        assert_same_weights(kind, ours, peer, pristine, layers, strength, torch.float32)
-    assert_same_outputs(kind, pipeline, theirs, pristine, ["transformer", "transformer_2"], torch.float32)
+    for component, written, strength in (("transformer", first, STRENGTH), ("transformer_2", second, 1.25)):
+        one = [{**pristine, component: each[component]} for each in (ours, theirs)]
+        assert_same_weights(*one, pristine, layers_of(written, component), strength, torch.float32)
+    assert_same_outputs(ours, theirs, pristine, ["transformer", "transformer_2"], torch.float32)
     assert lora_mmap.unfuse_lora(pipeline) is True
-    assert {component: sha256(part) for component, part in parts_of(kind, pipeline).items()} == before
+    assert hashes(ours, sha256) == hashes(pristine, sha256)

@@ -34,6 +34,7 @@ class Kind(NamedTuple):
 
 
 _WITHOUT = ("vae", "tokenizer")
+_CLIP_L_OF_SD3 = 8  # channels; not as many as CLIP-G, so that the two are told apart by their sizes
 KINDS = {
     "sd15": Kind(
         "StableDiffusionPipeline",
@@ -53,7 +54,7 @@ KINDS = {
         "StableDiffusion3Pipeline",
         {
             "transformer": tiny.sd3_transformer,
-            "text_encoder": lambda: tiny.clip_with_projection(TEXT_ENCODER_OF_SD3),
+            "text_encoder": lambda: tiny.clip_with_projection(_CLIP_L_OF_SD3),
             "text_encoder_2": tiny.clip_with_projection,
             "text_encoder_3": tiny.t5,
         },
@@ -96,7 +97,6 @@ KINDS = {
         _WITHOUT,
     ),
 }
-TEXT_ENCODER_OF_SD3 = 8  # CLIP-L; CLIP-G is another size, by which bare models are told apart
 
 
 def tiny_pipeline(kind: str, dtype: torch.dtype = torch.float32) -> Any:
