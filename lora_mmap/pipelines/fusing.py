@@ -21,11 +21,13 @@ from .parts import Part
 
 @dataclass(frozen=True, slots=True)
 class PartStep:
-    """What a part shall hold: adapters under names, after those that were composed without one."""
+    """What a part shall hold: adapters under names, after those that were composed without one. ``retain`` says where
+    factors are kept from then on, None where they were before."""
 
     part: Part
     named: list[tuple[str, Entry]]
     nameless: Sequence[Entry] = ()
+    retain: str | None = None
 
     @property
     def entries(self) -> list[Entry]:
@@ -77,7 +79,9 @@ def carry_out(function: str, steps: Sequence[PartStep], opened: Sequence[Adapter
                 _go_back(function, step.part, previous)
             raise
         for step, _ in done:
-            named_adapters(step.part.module).place(step.named)
+            known = named_adapters(step.part.module)
+            known.place(step.named)
+            known.retain = step.retain or known.retain
             _let_go(step.part.state.composition)
     return reports
 
@@ -85,7 +89,7 @@ def carry_out(function: str, steps: Sequence[PartStep], opened: Sequence[Adapter
 def _compose(function: str, step: PartStep, opened: Sequence[Adapter]) -> Report:
     state = step.part.state
     former = state.composition.owned  # kept until it is certain that nobody goes back
-    retain = named_adapters(step.part.module).retain
+    retain = step.retain or named_adapters(step.part.module).retain
     fresh = Composition(step.entries, list(former), retain=retain, component=step.part.component)
     return recompose(step.part.module, state, Request(fresh, function, opened), {})
 

@@ -67,17 +67,17 @@ class Load:
             probes = [self._step(part, name, (lease.adapter, 1.0)) for part in concerned]
             plans = plan_all(self.function, probes, self.strict)
             homes = [probe.part for probe, plan in zip(probes, plans, strict=True) if _applies(plan)]
-            for part in homes:
-                named_adapters(part.module).retain = retain
             opened = [lease.adapter] if lease.is_fresh else []
             if self.fuse and homes:
-                steps = [self._step(part, name, (lease.adapter, scales[part.name])) for part in homes]
+                steps = [self._step(part, name, (lease.adapter, scales[part.name]), retain) for part in homes]
                 reports = carry_out(self.function, steps, opened)
             else:
                 reports = _foreseen(probes, plans, opened)
             number = next_turn()
             for part in homes:
-                named_adapters(part.module).load(name, lease, number)
+                known = named_adapters(part.module)
+                known.load(name, lease, number)
+                known.retain = retain
             if self.fuse:
                 take_turns(parts, [name])
         return PipelineReport(reports)
@@ -95,10 +95,10 @@ class Load:
             log.opened(lease.adapter)
         return lease
 
-    def _step(self, part: Part, name: str, entry: Entry) -> PartStep:
+    def _step(self, part: Part, name: str, entry: Entry, retain: str | None = None) -> PartStep:
         known = named_adapters(part.module)
         entries = part.state.composition.entries
-        return PartStep(part, [*known.placed(entries), (name, entry)], known.nameless(entries))
+        return PartStep(part, [*known.placed(entries), (name, entry)], known.nameless(entries), retain)
 
     def _is_taken(self, parts: Sequence[Part]) -> bool:
         if self.name is None or self.name not in loaded_names(parts):
