@@ -76,7 +76,7 @@ class BaseTensor:
     def values(self, geometry: Geometry, to: Place) -> native_types.FileValues:
         """All of it beside memory laid out as ``to`` says: the weight itself, or a copy of it. Good for as long as
         ``geometry`` lives."""
-        row_stride, col_stride = (1, geometry.rows) if _is_transposed(geometry) else (geometry.cols, 1)
+        row_stride, col_stride = (1, geometry.rows) if geometry.transposed else (geometry.cols, 1)
         columns = 0 if geometry.column_map is None else geometry.column_map.ctypes.data
         place = (to.address, geometry.rows, geometry.cols, to.row_stride, to.col_stride, geometry.dtype)
         return (self.file, self.header, self.offset, self.dtype, row_stride, col_stride, columns, *place)
@@ -161,13 +161,6 @@ class BaseCheckpoint:
             if number not in self._opened:
                 self._opened[number] = _open_file(os.fspath(self.paths[number]))
             return self._opened[number]
-
-
-def _is_transposed(geometry: Geometry) -> bool:
-    """True where the weight's rows are the second dimension of its tensor, as in transformers' Conv1D."""
-    strides = (geometry.row_stride, geometry.col_stride)
-    own = geometry.weight.stride()
-    return len(own) == 2 and strides != own and strides == (own[1], own[0])
 
 
 def _open_file(path: str) -> FileTensors:

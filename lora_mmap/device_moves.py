@@ -19,6 +19,7 @@ from .cuda.device_record import DeviceRecord
 from .cuda.device_stream import WINDOW_NBYTES
 from .device_steps import DeviceSteps, Findings
 from .foreign import require_ours
+from .geometry import Geometry
 from .held import Held, Move
 from .lowering import lower
 from .lowering.jobs import Place, place_of
@@ -120,8 +121,9 @@ class DeviceMoves:
         require_finite(self._manner.function, self._entries, findings.overflowed)
         self._full.update((id(held), held) for held in findings.full)
 
-    def copy_what_is_full(self) -> None:
-        """Takes what found no room in its record back, and does it again with a copy in place of a journal. Waits."""
+    def copy_what_is_full(self) -> list[Geometry]:
+        """Takes what found no room in its record back, and does it again with a copy in place of a journal. Waits, and
+        returns these weights."""
         moves = [self._made[id(held)] for held in self._full.values()]
         self._full.clear()
         self._take_back(moves)
@@ -135,6 +137,7 @@ class DeviceMoves:
             self._run([Move(None, move.new) for move in part], self._new)
         if moves:
             self.settle_findings()
+        return [move.held.geometry for move in moves]
 
     def roll_back(self) -> None:
         """Everything taken back, the last first; tile by tile, as far as it had come."""
@@ -167,7 +170,7 @@ class DeviceMoves:
             places, memory = self._from_base([move.old for move in moves if move.old and move.old.base])
             self._steps.run(moves, self._old, new, places)
             del memory  # when the device is done with it
-            mark_written(move.held.tensor for move in moves)
+            mark_written(move.held.geometry for move in moves)
 
     def _from_base(self, held: Sequence[Held]) -> tuple[dict[int, Place], _C.CudaPinnedBlock | None]:
         """Reads pristine bytes from files: where the device finds them, by address, and the memory."""
@@ -189,7 +192,7 @@ class DeviceMoves:
             self._old.load([move.old.plan for move in part if move.old])
             self._new.load([move.new.plan for move in part if move.new and move.new.pristine is None])
             steps.run([move.reversed for move in part], self._new, self._old)
-            mark_written(move.held.tensor for move in part)
+            mark_written(move.held.geometry for move in part)
 
     def _by_factors(self, moves: Sequence[Move]) -> Iterator[list[Move]]:
         """So many together that their factors stay small."""
@@ -217,7 +220,7 @@ class DeviceMoves:
         sums = [one for of in lowered.sums.values() for one in of]
         jobs = [one.job(place_of(one.weight.geometry)) for one in sums]
         self._steps.fuse(jobs, [one.weight for one in sums], fast=True)
-        mark_written(one.tensor for one in held)
+        mark_written(one.geometry for one in held)
 
 
 def _needs_factors(held: Held) -> bool:

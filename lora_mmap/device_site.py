@@ -18,6 +18,7 @@ from .cuda.device_stream import WINDOW_NBYTES, DeviceStream
 from .device_moves import DeviceMoves
 from .factor_store import FactorStore
 from .factor_stream import Window
+from .geometry import Geometry
 from .held import JOURNALED, Held, Move
 from .outcomes import EntryPlan
 from .site import Manner, Site
@@ -112,11 +113,12 @@ class DeviceSite(Site):
     def is_done(self) -> bool:
         return self._moves.are_findings_here
 
-    def finish(self) -> None:
+    def finish(self) -> list[Geometry]:
         self._moves.settle_findings()
-        self._moves.copy_what_is_full()
+        full = self._moves.copy_what_is_full()
         if self._stream:
             self._stream.collect_times()
+        return full
 
     def roll_back(self) -> None:
         """Takes every move back.
@@ -187,7 +189,7 @@ class DeviceSite(Site):
 
     def _planned(self, weight: WeightPlan) -> Held:
         if self._manner.fast:
-            return Held(weight, weight.geometry.weight.detach())
+            return Held(weight)
         journal = self._manner.restore != "backup" and weight.is_additive and weight.geometry.dtype in JOURNALED
         try:
             return Held.planned(weight, journal, self._moves.record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 import numpy as np
@@ -33,6 +33,7 @@ class Geometry:
     device: torch.device
     column_map: npt.NDArray[np.int32] | None = None
     parameter: str = "weight"  # empty where `name` is the parameter's own
+    transposed: bool = False  # the rows are the second dimension of the parameter, as in transformers' Conv1D
     end: int = field(init=False)  # one past the last byte it may touch
 
     def __post_init__(self) -> None:
@@ -63,6 +64,22 @@ class Geometry:
         """True when both describe the same elements in the same places."""
         mine = (self.address, self.rows, self.cols, self.row_stride, self.col_stride, self.dtype)
         return mine == (other.address, other.rows, other.cols, other.row_stride, other.col_stride, other.dtype)
+
+    def same_elements(self, other: Geometry) -> bool:
+        """True when row and column mean the same element of the parameter in both, wherever they lie."""
+        mine = (self.shape, self.rows, self.cols, self.dtype, self.transposed)
+        theirs = (other.shape, other.rows, other.cols, other.dtype, other.transposed)
+        return mine == theirs and _same_order(self.column_map, other.column_map)
+
+    def at(self, place: Geometry) -> Geometry:
+        """This one, lying where another one of the same elements lies."""
+        return replace(
+            self,
+            address=place.address,
+            row_stride=place.row_stride,
+            col_stride=place.col_stride,
+            column_map=place.column_map,
+        )
 
     def crosses(self, other: Geometry) -> bool:
         """True when some byte may belong to both."""
@@ -103,3 +120,11 @@ def _interleaved(a: Geometry, b: Geometry) -> bool:
         return False
     offset = ((b.address - a.address) // a.itemsize) % a.row_stride
     return offset >= a.cols and offset + b.cols <= a.row_stride
+
+
+def _same_order(one: npt.NDArray[np.int32] | None, other: npt.NDArray[np.int32] | None) -> bool:
+    """Of columns; None is the plain one."""
+    if one is None or other is None:
+        given = one if other is None else other
+        return given is None or np.array_equal(given, np.arange(len(given)))
+    return np.array_equal(one, other)

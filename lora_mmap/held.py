@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from . import _C, native_types
 from .base_checkpoint import BaseTensor
@@ -29,15 +30,19 @@ class Held:
     fused in fast arithmetic has none. ``backup`` and ``base`` have the pristine bytes, in memory or in a file."""
 
     plan: WeightPlan
-    tensor: torch.Tensor  # keeps the weight's storage alive, whatever becomes of the parameter
     records: list[native_types.Record] = field(default_factory=list)
     backup: Saved | None = None
     base: BaseTensor | None = None
+    storage: StorageWeakRef = field(init=False)  # that was written to; it may be gone
+
+    def __post_init__(self) -> None:
+        storage = self.geometry.weight.untyped_storage()
+        self.storage = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
 
     @classmethod
     def planned(cls, plan: WeightPlan, journal: bool, make: MakeRecord = _C.Record) -> Held:
         """What a weight is going to hold. ``make`` makes records for where it is."""
-        return cls(plan, plan.geometry.weight.detach(), _records(plan, journal, make))
+        return cls(plan, _records(plan, journal, make))
 
     @property
     def has_corrections(self) -> bool:
@@ -81,6 +86,18 @@ class Held:
         return self.tier == "journal" and sum(record.nbytes for record in self.records) > (
             _WORTHWHILE * sum(record.backup_nbytes for record in self.records)
         )
+
+    def lies_in(self, parameter: torch.Tensor) -> bool:
+        """True where a parameter has the very storage that was written to, not another at the same address."""
+        try:
+            return bool(parameter.untyped_storage()._cdata == self.storage.cdata)
+        except (RuntimeError, NotImplementedError):  # quantised and sparse ones have none
+            return False
+
+    def at(self, place: Geometry) -> Held:
+        """The same weight after it has moved."""
+        backup = replace(self.backup, geometry=place) if self.backup else None
+        return Held(self.plan.at(place), self.records, backup, self.base)
 
     def becomes_backup(self, saved: Saved) -> None:
         self.backup = saved

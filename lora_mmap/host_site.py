@@ -13,6 +13,7 @@ from .batches import batches
 from .factor_store import FactorStore
 from .factor_stream import Window
 from .foreign import Foreign, require_ours
+from .geometry import Geometry
 from .held import JOURNALED, Held, Move
 from .host_operands import KeptFactors
 from .host_pristine import HostPristine
@@ -107,8 +108,8 @@ class HostSite(Site):
     def is_done(self) -> bool:
         return True
 
-    def finish(self) -> None:
-        pass
+    def finish(self) -> list[Geometry]:
+        return []
 
     def roll_back(self) -> None:
         """Every move taken back, the last one first; one that had stopped in the middle as far as it had come.
@@ -124,7 +125,7 @@ class HostSite(Site):
             self._moves.pop()
             self._new_factors.let_go()
             self._old_factors.let_go()
-        mark_written(held.tensor for held in (*self._new.values(), *self._old.values()))
+        mark_written(held.geometry for held in (*self._new.values(), *self._old.values()))
 
     def kept(self) -> dict[int, Held]:
         return self._new
@@ -168,7 +169,7 @@ class HostSite(Site):
         places, memory = self._pristine.from_base([move.old for move in rest if move.old and move.old.base])
         outcome = self._steps.run(rest, self._old_factors, operands, places)
         del memory
-        mark_written(move.held.tensor for move in moves)
+        mark_written(move.held.geometry for move in moves)
         self._require_ours(outcome.foreign)
         require_finite(self._manner.function, self._entries, outcome.overflowed)
 

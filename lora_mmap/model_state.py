@@ -23,6 +23,7 @@ from .model_index import ModelIndex
 from .model_weights import ModelWeights
 from .pending import Pending
 from .sharing import ForkSafeLock
+from .whereabouts import regions
 
 Numerics = Literal["ordered", "fast"]
 
@@ -137,7 +138,7 @@ def claimed(model: nn.Module, weights: list[Geometry], check: Callable[[list[Geo
 def _taken_by_others(model: nn.Module) -> list[Geometry]:
     with _registry_lock.native:
         states = [state for other, state in _registry.items() if other is not model]
-    held = [held.geometry for state in states for held in state.composition.held.values()]
+    held = regions(held for state in states for held in state.composition.held.values())
     return held + [geometry for state in states for geometry in state.claimed]
 
 

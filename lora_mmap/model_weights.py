@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from .cuda import from_torch
 from .errors import ModelError
-from .geometry import Geometry, overlap
+from .geometry import Geometry, Occupied, overlap
 from .model_index import WEIGHT_NAMES, IndexedWeight, ModelIndex
-from .tensor_source import dtype_name
-
-_FUSABLE = {torch.float16: 2, torch.bfloat16: 2, torch.float32: 4, torch.float64: 8}
+from .terms import Sharer, WeightPlan
+from .weight_forms import geometry_of, refusal_of
 
 
 class ModelWeights:
@@ -32,6 +29,7 @@ class ModelWeights:
         self._keys = [entry.key for entry in self.index.weights]
         self._forms: list[list[Any]] = []
         self.has_overlaps = False
+        self._has_shared_bytes = False  # between parameters that are not the same
         self.all_within_reach = True
 
     def refresh(self) -> None:
@@ -53,6 +51,9 @@ class ModelWeights:
         within_reach = [geometry for geometry in geometries if geometry.within_reach]
         self.all_within_reach = len(within_reach) == len(geometries)
         self.has_overlaps = overlap(within_reach) is not None
+        first: dict[int, torch.Tensor] = {}
+        twins = any(first.setdefault(found.address, found.weight) is not found.weight for found in within_reach)
+        self._has_shared_bytes = self.has_overlaps or twins
 
     def _writable(self, position: int) -> Geometry | None:
         try:
@@ -74,7 +75,7 @@ class ModelWeights:
         known = self._looks[position]
         if known is None:
             entry = self.index.weights[position]
-            known = self._looks[position] = refusal(entry) or geometry_of(entry)
+            known = self._looks[position] = refusal(entry) or _geometry(entry, entry.key)
         return known
 
     def place(self, position: int, parameter: str) -> Geometry | str | None:
@@ -90,7 +91,7 @@ class ModelWeights:
             value = entry.parameters.get(key)
             known: Geometry | str | None = None
             if value is not None:
-                known = _refusal_of(value) or geometry_of(entry, key)
+                known = refusal_of(value) or _geometry(entry, key)
             self._places[position, key] = known
         return self._places[position, key]
 
@@ -106,17 +107,35 @@ class ModelWeights:
             return shape[1], shape[0]
         return (shape[0] if shape else 1), math.prod(shape[1:])
 
-    def by_address(self, wanted: Iterable[int]) -> dict[int, list[Geometry]]:
-        """The fusable weights by their present address, and what else there is while some ``wanted`` address is not
-        among them; views of one storage may share it."""
-        places: dict[int, list[Geometry]] = {}
-        for geometry in self._geometries():
-            if geometry.within_reach:
-                places.setdefault(geometry.address, []).append(geometry)
-        if any(address not in places for address in wanted):
-            for geometry in self._other_geometries():
-                places.setdefault(geometry.address, []).append(geometry)
-        return places
+    def present(self, wanted: Iterable[torch.Tensor]) -> set[int]:
+        """The identities of the model's parameters; besides those of its matrices only while some ``wanted`` one is not
+        among them."""
+        found = {id(entry.weight) for entry in self.index.weights}
+        if any(id(parameter) not in found for parameter in wanted):
+            for entry in chain(self.index.weights, self.index.others):
+                found.update(map(id, entry.parameters.values()))
+        return found
+
+    def still_true(self) -> set[int]:
+        """The identities of what is known of matrices: an older answer that is among them is not out of date."""
+        return {id(look) for look in self._looks if isinstance(look, Geometry)}
+
+    def everything(self) -> Iterator[Geometry]:
+        """All parameters that adapters may reach, tied ones under each name."""
+        yield from (geometry for geometry in self._geometries() if geometry.within_reach)
+        yield from self._other_geometries()
+
+    def note_sharers(self, weights: Collection[WeightPlan]) -> None:
+        """Has plans know which other parameters share bytes with their weights."""
+        if not self._has_shared_bytes:
+            matrices = {id(entry.weight) for entry in self.index.weights}
+            if all(id(weight.geometry.weight) in matrices for weight in weights):
+                return
+        occupied = Occupied(self.everything())
+        for weight in weights:
+            geometry = weight.geometry
+            others = {id(g.weight): g for g in occupied.crossing(geometry) if g.weight is not geometry.weight}
+            weight.sharers = [Sharer(g.path, g.weight, g.address - geometry.address) for g in others.values()]
 
     def _other_geometries(self) -> Iterator[Geometry]:
         """Biases, vectors and parameters of their own."""
@@ -136,13 +155,14 @@ def _form(geometry: Geometry) -> tuple[int, ...]:
 
 
 def _forms(tensors: list[torch.Tensor]) -> list[list[Any]]:
-    """Address, strides, shape and dtype of each, in lists."""
+    """Address, strides, shape, dtype and device of each, in lists."""
     try:
         return [
             list(map(torch.Tensor.data_ptr, tensors)),
             list(map(torch.Tensor.stride, tensors)),
             list(map(attrgetter("shape"), tensors)),
             list(map(attrgetter("dtype"), tensors)),
+            list(map(attrgetter("device"), tensors)),
         ]
     except (RuntimeError, NotImplementedError):  # quantised and sparse tensors may have none of these
         return [[(tensor.shape, tensor.dtype, *_place(tensor)) for tensor in tensors]]
@@ -167,88 +187,10 @@ def refusal(entry: IndexedWeight) -> str | None:
     weight = entry.weight
     if entry.refusal or weight is None:
         return entry.refusal or "it has no weight now"
-    return _refusal_of(weight)
+    return refusal_of(weight)
 
 
-def _refusal_of(weight: torch.Tensor) -> str | None:
-    data = weight.data
-    if type(data) is not torch.Tensor or data.layout is not torch.strided:
-        return f"its weight is a {type(data).__name__} of layout {data.layout}, expected a plain dense tensor"
-    if not data.numel():
-        return f"its weight is empty: shape {list(data.shape)}"
-    if data.dtype not in _FUSABLE:
-        return (
-            f"its weight has dtype {data.dtype}; weights are fused into at float16, bfloat16, float32 and float64 only"
-        )
-    return None
-
-
-def geometry_of(entry: IndexedWeight, key: str | None = None) -> Geometry:
-    """Describes a weight for which :func:`refusal` found nothing, or another parameter of its module. A vector is one
-    column."""
-    weight = entry.parameters[key or entry.key]
-    parameter = "" if entry.is_parameter else key or entry.key
-    shape, strides = weight.shape, weight.stride()
-    dtype = dtype_name(weight.dtype)
-    assert dtype is not None
-    itemsize = _FUSABLE[weight.dtype]
-    address = weight.data_ptr()
-    device = from_torch.device_of(weight)
-    place = (entry.name, weight, address)
-    if len(shape) < 2:
-        rows, stride = (shape[0], strides[0]) if shape else (1, 1)
-        return Geometry(*place, rows, 1, stride, 1, itemsize, dtype, shape, device, parameter=parameter)
-    if weight.is_contiguous() and not entry.transposed:
-        cols = math.prod(shape[1:])
-        return Geometry(*place, shape[0], cols, cols, 1, itemsize, dtype, shape, device, parameter=parameter)
-    if len(shape) == 2:
-        rows, cols = shape
-        row_stride, col_stride = strides
-        if entry.transposed:
-            rows, cols, row_stride, col_stride = cols, rows, col_stride, row_stride
-        column_map = None
-    else:
-        rows, cols = shape[0], math.prod(shape[1:])
-        row_stride, col_stride = strides[0], 1
-        column_map = _memory_order(entry, weight)
-    result = Geometry(
-        *place,
-        rows,
-        cols,
-        row_stride,
-        col_stride,
-        itemsize,
-        dtype,
-        shape,
-        device,
-        column_map,
-        parameter,
-    )
-    _refuse_self_overlap(result)
-    return result
-
-
-def _memory_order(entry: IndexedWeight, weight: torch.Tensor) -> npt.NDArray[np.int32]:
-    """The flattened input index of each element of one output channel, in memory order."""
-    inner = [d for d in range(1, weight.dim()) if weight.shape[d] > 1]
-    order = sorted(inner, key=weight.stride, reverse=True)
-    expected = 1
-    for dim in reversed(order):
-        if weight.stride(dim) != expected:
-            raise ModelError(
-                f"[compose] weight '{entry.name}' of shape {list(weight.shape)} has strides "
-                f"{list(weight.stride())}, expected each output channel to be one dense block"
-            )
-        expected *= weight.shape[dim]
-    flat = np.arange(expected, dtype=np.int32).reshape([weight.shape[d] for d in inner])
-    return np.ascontiguousarray(flat.transpose([inner.index(d) for d in order]).ravel())
-
-
-def _refuse_self_overlap(geometry: Geometry) -> None:
-    axes = [(geometry.row_stride, geometry.rows), (geometry.col_stride, geometry.cols)]
-    (small, count), (large, outer) = sorted(axes, key=lambda axis: axis[0])
-    if (small == 0 and count > 1) or (outer > 1 and large <= small * (count - 1)):
-        raise ModelError(
-            f"[compose] weight '{geometry.path}': rows {geometry.rows} with stride {geometry.row_stride}, "
-            f"columns {geometry.cols} with stride {geometry.col_stride} share elements, expected one place per element"
-        )
+def _geometry(entry: IndexedWeight, key: str) -> Geometry:
+    """Of a parameter of the entry's module for which nothing was refused."""
+    parameter = "" if entry.is_parameter else key
+    return geometry_of(entry.parameters[key], entry.name, parameter, entry.transposed)

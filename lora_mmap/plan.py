@@ -57,6 +57,7 @@ class Plan:
                 f"[compose] weights '{crossing[0].path}' and '{crossing[1].path}' overlap in memory "
                 "without being the same region, expected separate or fully tied weights"
             )
+        self._model.note_sharers(weights.values())
         return weights
 
     def forget_weights(self) -> None:

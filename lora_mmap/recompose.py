@@ -13,6 +13,7 @@ from .adapter import Adapter
 from .base_names import parameter_names
 from .change import Change
 from .errors import ModelError
+from .forced import forget_written
 from .geometry import Geometry, Occupied
 from .held import Held
 from .model_index import ModelIndex
@@ -24,6 +25,7 @@ from .report import Report
 from .site import Manner
 from .tensor_source import FileTensors
 from .transaction import Former, Transaction
+from .whereabouts import Whereabouts, regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,11 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
         state.original = weights.index
     stages["index"] = time.perf_counter() - begin
     begin = time.perf_counter()
-    current = weights.by_address(previous.held) if previous.held else {}
-    reachable = {address: held for address, held in previous.held.items() if _is_in_place(held, current)}
-    if not request.force:
-        _require_in_place(function, [held for address, held in previous.held.items() if address not in reachable])
+    found = Whereabouts(previous.held.values(), weights)
+    if request.force:
+        forget_written(found, threads())
+    else:
+        found.require_all(function)
     if fresh.base is not None:
         fresh.base.learn_names(parameter_names(weights.index))
     plan = make_plan(weights, entries, fresh.component)
@@ -60,7 +63,7 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
     weights_of_plan = [weight.geometry for weight in plan.weights.values()]
     with claimed(root, weights_of_plan, lambda taken: _refuse_crossing(plan, previous, taken)):
         stages["plan"] = time.perf_counter() - begin
-        change, pending = _carry_out(root, state, request, plan, reachable)
+        change, pending = _carry_out(root, state, request, plan, found.within_reach())
     report = make_report(plan, weights.index, request.opened, stages)
     report.bytes_read += change.read_nbytes
     report.weights = len(plan.weights)
@@ -110,25 +113,10 @@ def make_report(
     )
 
 
-def _is_in_place(held: Held, current: Mapping[int, list[Geometry]]) -> bool:
-    return any(now.same_form(held.geometry) for now in current.get(held.geometry.address, ()))
-
-
-def _require_in_place(function: str, moved: Sequence[Held]) -> None:
-    """Raises ModelError when a weight that was fused into no longer lies where it did."""
-    for held in moved:
-        geometry = held.geometry
-        raise ModelError(
-            f"[{function}] weight '{geometry.path}' was moved, converted or replaced since it was fused into: expected "
-            f"{geometry.dtype} [{geometry.rows}, {geometry.cols}] in place; undo before converting a model, or "
-            "reset(model, force=True) to forget what is out of reach"
-        )
-
-
 def _refuse_crossing(plan: Plan, previous: Composition, taken: list[Geometry]) -> None:
     """Raises ModelError where a planned weight shares bytes with one that is fused into under another form, or through
     another model object (``taken``): neither could be undone on its own."""
-    mine = Occupied([held.geometry for held in previous.held.values()])
+    mine = Occupied(regions(previous.held.values()))
     theirs = Occupied(taken)
     for weight in plan.weights.values():
         planned = weight.geometry

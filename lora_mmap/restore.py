@@ -24,7 +24,6 @@ class Saved:
     """
 
     geometry: Geometry
-    tensor: torch.Tensor  # keeps the weight's storage alive, whatever becomes of the parameter
     memory: _C.Memory | _C.CudaPinnedBlock
     address: int
 
@@ -49,7 +48,7 @@ def save(geometries: Sequence[Geometry], threads: int) -> list[Saved]:
     address = memory.address
     saved = []
     for geometry in geometries:
-        saved.append(Saved(geometry, geometry.weight.detach(), memory, address))
+        saved.append(Saved(geometry, memory, address))
         address += _aligned(geometry.nbytes)
     _copy(geometries[0].device, [_rectangle(item, to_weight=False) for item in saved], threads)
     return saved
@@ -60,14 +59,14 @@ def put_back(saved: Sequence[Saved], threads: int) -> None:
     for device in {item.geometry.device for item in saved}:
         here = [item for item in saved if item.geometry.device == device]
         _copy(device, [_rectangle(item, to_weight=True) for item in here], threads)
-    mark_written(item.tensor for item in saved)
+    mark_written(item.geometry for item in saved)
 
 
-def mark_written(tensors: Iterable[torch.Tensor]) -> None:
-    """Tells autograd that these tensors changed behind its back."""
-    for tensor in tensors:
-        if not tensor.is_inference():
-            torch.autograd.graph.increment_version(tensor)
+def mark_written(weights: Iterable[Geometry]) -> None:
+    """Tells autograd that these weights changed behind its back."""
+    for geometry in weights:
+        if not geometry.weight.is_inference():
+            torch.autograd.graph.increment_version(geometry.weight)
 
 
 def _rectangle(item: Saved, to_weight: bool) -> Rect:

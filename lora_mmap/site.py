@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .base_checkpoint import BaseCheckpoint
 from .factor_stream import Window
+from .geometry import Geometry
 from .held import Held
 
 
@@ -68,8 +69,9 @@ class Site(ABC):
         """True when :meth:`finish` would not wait."""
 
     @abstractmethod
-    def finish(self) -> None:
-        """Waits until everything is done. Raises FusionOverflowError."""
+    def finish(self) -> list[Geometry]:
+        """Waits until everything is done, and returns the weights that had to be written again. Raises
+        FusionOverflowError."""
 
     @abstractmethod
     def roll_back(self) -> None:

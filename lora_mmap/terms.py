@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from .algorithms.formula import Formula
 from .geometry import Geometry
@@ -62,14 +63,34 @@ class Rectangle(NamedTuple):
         return (self.rows[1] - self.rows[0]) * (self.cols[1] - self.cols[0])
 
 
-class WeightPlan:
-    """One storage region and the terms that fall on it, in the order of the contract."""
+class Sharer(NamedTuple):
+    """Another parameter that has bytes of a weight in common, which begins so many bytes after it."""
 
-    __slots__ = ("geometry", "terms")
+    path: str
+    parameter: torch.Tensor
+    offset: int
+
+
+class WeightPlan:
+    """One storage region and the terms that fall on it, in the order of the contract. ``sharers`` are those parameters
+    of the model, known by being others, that the terms change too."""
+
+    __slots__ = ("geometry", "sharers", "terms")
 
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
         self.terms: list[Term] = []
+        self.sharers: list[Sharer] = []
+
+    def at(self, place: Geometry) -> WeightPlan:
+        """The same terms on the same elements after the weight has moved."""
+        moved = WeightPlan(place)
+        moved.sharers = self.sharers
+        names = {id(alias): alias.at(place) for alias in self.aliases()}
+        moved.terms = [
+            term._replace(cut=term.cut._replace(geometry=names[id(term.cut.geometry)])) for term in self.terms
+        ]
+        return moved
 
     def rectangles(self) -> list[Rectangle]:
         """Disjoint rectangles with the terms that cover each of them; what no term covers is left out."""

@@ -9,6 +9,7 @@ import torch
 
 from . import _C, fault_points
 from .adapter import Adapter
+from .anchors import Anchors
 from .device_site import DeviceSite
 from .errors import ClosedError, ReadError
 from .factor_store import FactorStore
@@ -46,6 +47,8 @@ class Transaction:
         self._manner = manner
         self._store = store
         self._recalled_nbytes = 0
+        held = [held.geometry for held in former.held.values()]
+        self._anchors = Anchors([*(weight.geometry for weight in plan.weights.values()), *held])
         replayable = self._recall()
         self._sites = [self._site(device, store, replayable) for device in self._devices()]
 
@@ -84,12 +87,14 @@ class Transaction:
         return all(site.is_done() for site in self._sites)
 
     def finish(self) -> None:
-        """Waits for the GPUs; an overflow there is found here."""
+        """Waits for the GPUs; an overflow there is found here. Weights that were moved since :meth:`launch` get what
+        is written late, or taken back, all the same."""
         try:
             for site in self._sites:
-                site.finish()
+                self._anchors.carry_over(geometry.address for geometry in site.finish())
         except BaseException:
             self.roll_back()
+            self._anchors.carry_over()
             raise
 
     def roll_back(self) -> None:
@@ -110,6 +115,7 @@ class Transaction:
         """Lets go of the model's weights, and of what would undo this transaction."""
         self._plan.forget_weights()
         self._sites.clear()
+        self._anchors.let_go()
 
     def seconds(self) -> dict[str, float]:
         """Time per stage over all devices, which work one after the other."""
