@@ -1,0 +1,57 @@
+"""What offloading does to weights, on the CPU alone: the same bytes in other memory."""
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def round_trip(model, only=None):
+    """As ``model.to("cuda").to("cpu")``, for the parameters named ``only`` or for all: new memory for each, strides
+    kept."""
+    for name, parameter in model.named_parameters():
+        if only is None or name in only:
+            parameter.data = parameter.data.clone()
+
+
+def trade_places(one, other):
+    """Each of two parameters of one form goes to where the other was, as memory that is freed is given out again."""
+    ours, theirs = one.data.clone(), other.data.clone()
+    one.data, other.data = other.data, one.data
+    one.data.copy_(ours)
+    other.data.copy_(theirs)
+
+
+def move_some(model, random):
+    """A round trip of a random part of the parameters; of those of one form, two in three trade places before."""
+    parameters = dict(model.named_parameters())
+    forms = {}
+    for name, parameter in parameters.items():
+        forms.setdefault((parameter.shape, parameter.stride()), []).append(name)
+    for names in forms.values():
+        random.shuffle(names)
+        if len(names) > 1 and random.random() < 0.67:
+            trade_places(parameters[names[0]], parameters[names[1]])
+    round_trip(model, {name for name in parameters if random.random() < 0.5})
+
+
+class Lent:
+    """Puts a parameter of float32 into memory of its own, of which one can tell whether anybody still has it.
+
+    ``memory`` is that memory, as an array that outlives it or does not: whoever keeps it keeps it alive.
+    """
+
+    def __init__(self, parameter):
+        self.memory = np.empty(tuple(parameter.shape), np.float32)
+        lent = torch.from_numpy(self.memory)
+        lent.copy_(parameter.data)
+        parameter.data = lent
+
+
+class Twins(nn.Module):
+    """Layers of one form, so that one may come to lie where another was."""
+
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        torch.manual_seed(3)
+        self.a, self.b, self.c = (nn.Linear(70, 50, bias=False) for _ in range(3))
+        self.to(dtype).requires_grad_(False)
