@@ -113,9 +113,10 @@ def reset(model: nn.Module, adapters: Sequence[AnySource] | None = None, *, forc
     open :class:`Adapter` objects, only those: the others stay, as if they had been composed alone.
 
     Returns True when there was something to undo; adapters that are not in the model are no error. Raises ModelError,
-    and changes nothing, when a weight was moved, converted or replaced since it was fused into, when somebody else
-    wrote to one, or when the model is a copy of one with adapters in it. What undoing needs may fail too: ReadError,
-    ClosedError, MemoryError, CudaError leave every weight as it was.
+    and changes nothing, when a weight was converted or replaced since it was fused into, when it is on another device
+    (on its own it may have moved, as offloading does it), when somebody else wrote to one, or when the model is a copy
+    of one with adapters in it. What undoing needs may fail too: ReadError, ClosedError, MemoryError, CudaError leave
+    every weight as it was.
 
     ``force=True`` undoes all the same. Weights that are out of reach are forgotten as they are. Where somebody else
     wrote to a weight, a copy or file brings the pristine bytes back and what was written is lost; a journal subtracts

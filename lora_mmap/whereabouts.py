@@ -43,6 +43,7 @@ class Whereabouts:
         self._still = weights.still_true() if held else set()
         for one in held:
             self._look_for(one)
+        self._lose_what_meets()
 
     def require_all(self, function: str) -> None:
         """Raises ModelError where a weight is out of reach."""
@@ -103,11 +104,23 @@ class Whereabouts:
         """False, and it is lost, where a parameter of the model that shared its memory no longer does: the adapters are
         in both of them now, and what undoes them is there once."""
         for sharer in held.plan.sharers:
-            if id(sharer.parameter) in self._present and sharer.parameter.data_ptr() != now.address + sharer.offset:
+            if id(sharer.parameter) in self._present and _address(sharer.parameter) != now.address + sharer.offset:
                 found = f"it apart from '{sharer.path}', which shared its memory"
                 self.lost.append(Lost(held, found, "tie them again before that"))
                 return False
         return True
+
+    def _lose_what_meets(self) -> None:
+        """Those that were put on the memory of another: what undoes both is there, what they held is not."""
+        if not self.moved:
+            return
+        occupied = Occupied(one.geometry for one in (*self.in_place, *self.moved))
+        for one in list(self.moved):
+            for other in occupied.crossing(one.geometry):
+                if other is not one.geometry:
+                    self.moved.remove(one)
+                    self.lost.append(Lost(one, f"it on the memory of '{other.path}'"))
+                    break
 
 
 def regions(held: Iterable[Held]) -> list[Geometry]:

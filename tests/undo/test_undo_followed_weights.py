@@ -299,6 +299,36 @@ def test_rows_that_come_closer_together(small, spread, tier, tmp_path):
     assert_bits(small, pristine)
 
 
+@one_of_each_tier
+def test_one_put_on_the_memory_of_another(tier, tmp_path, sha256):
+    """Also where both hold the same: undone once, they would be undone for both."""
+    model = Twins()
+    model.b.weight.data = model.a.weight.data.clone()
+    adapter = keyed(dict.fromkeys(("a", "b"), factors(50, 70)))
+    lora_mmap.compose(model, [(adapter, 1.0)], **tier.arguments(model, tmp_path))
+    model.b.weight.data = model.a.weight.data
+    before = sha256(model)
+    with pytest.raises(ModelError, match=r"'b\.weight'.*found it on the memory of 'a\.weight'"):
+        lora_mmap.reset(model)
+    assert sha256(model) == before
+
+
+@pytest.mark.parametrize("inference", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
+@one_of_each_tier
+def test_moved_where_nothing_is_recorded(tier, inference, tmp_path):
+    """Pipelines run their models without gradients, hooks included."""
+    model = Twins()
+    pristine = all_bits(model)
+    lora_mmap.compose(model, [(pair_for(model), 1.0)], **tier.arguments(model, tmp_path))
+    with inference():
+        round_trip(model)
+    lora_mmap.set_lora_strength_v2(model, 0.5)
+    with inference():
+        round_trip(model)
+        assert lora_mmap.reset(model)
+    assert_bits(model, pristine)
+
+
 @every_tier
 def test_another_model_in_the_old_memory(tier, tmp_path):
     """It is nobody's business what had lain there; what lies elsewhere now is still taken."""

@@ -156,6 +156,16 @@ def test_fast_arithmetic_has_no_hashes(force, moves, torch_side, sha256):
     assert sha256(model) == before
 
 
+def test_a_copy_goes_along(moves, torch_side):
+    """Fast arithmetic takes over the copy that was made where the weight was before."""
+    model = moves.to_device(every_kind(torch.bfloat16))
+    lora_mmap.compose(model, [(some(model), 1.0)], restore="backup")
+    moves.round_trip(model)
+    lora_mmap.compose(model, [(some(model, 2), 1.0)], restore="backup", numerics="fast")
+    lora_mmap.reset(model)
+    assert is_as(model, every_kind(torch.bfloat16), torch_side)
+
+
 def test_device_memory_is_given_back(moves, torch_side):
     """Offloading frees what the weights took; what undoes them stays."""
     model = moves.to_device(every_kind(torch.bfloat16))
