@@ -35,10 +35,7 @@ def move_some(model, random):
 
 
 class Lent:
-    """Puts a parameter of float32 into memory of its own, of which one can tell whether anybody still has it.
-
-    ``memory`` is that memory, as an array that outlives it or does not: whoever keeps it keeps it alive.
-    """
+    """Puts a parameter of float32 into ``memory``, an array, which dies when no storage has it any more either."""
 
     def __init__(self, parameter):
         self.memory = np.empty(tuple(parameter.shape), np.float32)
