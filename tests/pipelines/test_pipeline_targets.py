@@ -126,7 +126,11 @@ def test_one_module(files, pipeline, sha256, component):
     assert_bytes(parts_of("sd15", pipeline), composed_parts("sd15", []), sha256)
 
 
-@pytest.mark.parametrize("nothing", [object(), {}, {"unet": None}, {"unet": "a name"}, 3], ids=repr)
+@pytest.mark.parametrize(
+    "nothing",
+    [object(), {}, {"unet": None}, {"unet": "a name"}, 3],
+    ids=["an object", "an empty dict", "a dict of None", "a dict of names", "a number"],
+)
 def test_what_is_no_pipeline(files, nothing):
     with pytest.raises(ArgumentError, match="pipeline"):
         lora_mmap.load_and_fuse_lora(nothing, files["a"])
