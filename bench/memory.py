@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +14,8 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_MMAP_MAX = -4
 _NEVER = 2**31 - 1
+
+_SAMPLING_SECONDS = 2e-3
 
 
 def keep_allocator_warm() -> bool:
@@ -65,6 +69,39 @@ def peak_growth() -> Iterator[list[int]]:
 def resident_nbytes() -> int:
     """Resident memory of this process now."""
     return _status("VmRSS")
+
+
+def anonymous_nbytes() -> int:
+    """Anonymous resident memory of this process now: pages of mapped files do not count."""
+    return _status("RssAnon")
+
+
+@contextmanager
+def peak_anonymous() -> Iterator[list[int]]:
+    """Yields a list that holds, after the block, the most anonymous memory that was seen in it.
+
+    The kernel keeps no such mark, so a thread looks every 2 ms: not for blocks that are timed.
+    """
+    seen = [anonymous_nbytes()]
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(_SAMPLING_SECONDS):
+            seen[0] = max(seen[0], anonymous_nbytes())
+
+    thread = threading.Thread(target=look, name="peak anonymous memory", daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+        seen[0] = max(seen[0], anonymous_nbytes())
+
+
+def open_files() -> int:
+    """File descriptors that this process has open."""
+    return len(os.listdir("/proc/self/fd"))
 
 
 def _status(field: str) -> int:

@@ -74,6 +74,15 @@ class Pattern:
             count += any(not torch.equal(piece.view(torch.int16), expected) for piece, expected in pieces)
         return count
 
+    def drift(self) -> float:
+        """The fraction of the Linears' elements that differ from the pattern, of all of them."""
+        elements = different = 0
+        for module in self._linears:
+            for piece, expected in self._pieces(module.weight.detach().view(-1)):
+                elements += piece.numel()
+                different += int(torch.count_nonzero(piece.view(torch.int16) != expected))
+        return different / elements
+
     def _write(self, tensor: torch.Tensor) -> None:
         for piece, values in self._pieces(tensor.detach().view(-1)):
             piece.view(torch.int16).copy_(values)

@@ -26,6 +26,15 @@ class Contender:
     restore: Callable[[], None] = lambda: None
 
 
+@dataclass
+class Script:
+    """One way of doing several things in a row, each of which is timed by itself. ``restore`` as a contender's."""
+
+    name: str
+    steps: Mapping[str, Callable[[], object]]
+    restore: Callable[[], None] = lambda: None
+
+
 @dataclass(frozen=True)
 class Spread:
     """Median and range of one measured quantity over all rounds."""
@@ -85,6 +94,34 @@ def interleave(
             if total > 0.5:
                 progress(f"  {number + 1}/{rounds}  {contender.name}: {total:.2f} s")
     return samples
+
+
+def interleave_scripts(
+    scripts: Sequence[Script],
+    rounds: int,
+    before_round: Callable[[], None] = lambda: None,
+    before_each: Callable[[], None] = lambda: None,
+) -> dict[str, dict[str, Samples]]:
+    """Runs whole scripts A B C, A B C, ...: by step, then by script, what each cost. There is no warm-up."""
+    samples: dict[str, dict[str, Samples]] = {}
+    for number in range(rounds):
+        gc.collect()
+        before_round()
+        for script in scripts:
+            before_each()
+            for step, work in script.steps.items():
+                own = samples.setdefault(step, {}).setdefault(script.name, Samples())
+                total = _run_once(Contender(step, lambda work=work: _untold(work)), own)  # type: ignore[misc]
+                if total > 0.5:
+                    progress(f"  {number + 1}/{rounds}  {script.name}: {step}: {total:.2f} s")
+            script.restore()
+    return samples
+
+
+def _untold(work: Callable[[], object]) -> Stages:
+    """Does it, and tells no stages apart."""
+    work()
+    return {}
 
 
 def _run_once(contender: Contender, samples: Samples) -> float:
