@@ -11,7 +11,6 @@ import torch
 from ..adapters import write_diffusers
 from ..by_name import ByName, LoraMmap
 from ..machine import Limits
-from ..markdown import duration
 from ..memory import anonymous_nbytes, peak_anonymous, release_freed, touch_free_memory
 from ..models import Pattern, linears, sdxl_unet
 from ..peers import diffusers_peft, missing, onediffx
@@ -21,25 +20,25 @@ from ..timing import TOTAL, Samples, Script, interleave_scripts, progress
 from ..witness import Witness
 
 _RANK = 16
-_NAMES = "ABCDE"
+_NAMES = "PQRST"  # diffusers, looking for missing keys by name, would find A and B in lora_A and lora_B
 _WHOLE = "all of them"
 # Beyond this the kernels of some virtual machines start to give memory back at once, and touching it gains nothing.
 _MOST_TOUCHED = 768 << 20
 _MIB = 1 << 20
 
 Strengths = Mapping[str, float]
-_LOAD, _LOAD_OTHERS, _UNFUSE = "load + fuse A", "load B C D E, not fused", "unfuse"
+_LOAD, _LOAD_OTHERS, _UNFUSE = "load + fuse P", "load Q R S T, not fused", "unfuse"
 _SWITCHES: dict[str, Strengths] = {
-    "switch to B C": {"B": 0.8, "C": 0.6},
-    "switch to C D E": {"C": 0.7, "D": 1.1, "E": -0.4},
-    "switch to A B D E": {"A": 0.5, "B": 0.9, "D": 0.3, "E": 1.0},
-    "switch to A B C D E": {"A": 0.6, "B": 0.5, "C": 0.8, "D": 0.7, "E": 0.4},
-    "other strengths of A B C D E": {"A": 0.3, "B": 0.9, "C": 0.5, "D": 1.0, "E": 0.6},
-    "switch to C": {"C": 0.9},
-    "another strength of C": {"C": 0.45},
+    "switch to Q R": {"Q": 0.8, "R": 0.6},
+    "switch to R S T": {"R": 0.7, "S": 1.1, "T": -0.4},
+    "switch to P Q S T": {"P": 0.5, "Q": 0.9, "S": 0.3, "T": 1.0},
+    "switch to P Q R S T": {"P": 0.6, "Q": 0.5, "R": 0.8, "S": 0.7, "T": 0.4},
+    "other strengths of P Q R S T": {"P": 0.3, "Q": 0.9, "R": 0.5, "S": 1.0, "T": 0.6},
+    "switch to R": {"R": 0.9},
+    "another strength of R": {"R": 0.45},
 }
-# What every contender has in the weights after a step. After the second one not all have A there still.
-_FUSED: dict[str, Strengths] = {_LOAD: {"A": 1.0}, **_SWITCHES}
+# What every contender has in the weights after a step. After the second one not all have P there still.
+_FUSED: dict[str, Strengths] = {_LOAD: {"P": 1.0}, **_SWITCHES}
 _STEPS = [_LOAD, _LOAD_OTHERS, *_SWITCHES, _UNFUSE]
 
 
@@ -61,7 +60,7 @@ def run(settings: Settings) -> CaseResult:
     result.description = (
         f"{'A reduced SDXL UNet (--quick: not the real size)' if settings.quick else 'The SDXL UNet'}, "
         f"{parameters / 1e9:.2f} G parameters, bfloat16, in place of a pipeline's; {len(paths)} adapters of rank "
-        f"{_RANK} on its {len(modules)} Linears ({paths['A'].stat().st_size / 1e6:.0f} MB each, in the page cache), "
+        f"{_RANK} on its {len(modules)} Linears ({paths['P'].stat().st_size / 1e6:.0f} MB each, in the page cache), "
         "loaded under names. The steps follow one another as in the table."
     )
     result.notes = _notes()
@@ -84,7 +83,7 @@ def _notes() -> list[str]:
         f"{onediffx.NAME}: its arithmetic on tensors from safetensors' load_file, written here, without a pipeline and "
         "keys to classify; every switch subtracts what is there first",
         f"`{_LOAD_OTHERS}`: {OURS} opens and plans, and reads factors with the first switch that needs them; the "
-        f"others read all of them here, and PEFT takes A out, which its next switch need not do",
+        f"others read all of them here, and PEFT takes P out, which its next switch need not do",
         "`x ours` is the time over that of lora_mmap's same step",
         "memory is of the step: resident, so pages of files that a peer maps count where it loads; `peak anonymous "
         "memory` below is of a whole script, above the level before it, from a run of its own that is not timed",
@@ -163,12 +162,16 @@ def _measure(
     samples[_WHOLE] = {way.name: _sum([samples[step][way.name] for step in _STEPS]) for way in ways}
     for step, found in samples.items():
         result.add(step, found, {})
-        ours = found[OURS].spread().median
-        for name in [name for name in found if name != OURS]:
-            theirs = found[name].spread().median
-            ratios = result.facts.setdefault("times ours", {}).setdefault(name, {})
-            ratios[step] = theirs / ours
-            result.summary.append((f"{step}: {name}", f"{theirs / ours:.1f} x ({duration(ours)}, {duration(theirs)})"))
+    result.facts["times ours"] = {
+        way.name: {
+            step: found[way.name].spread().median / found[OURS].spread().median for step, found in samples.items()
+        }
+        for way in ways
+    }
+
+
+def _median(found: Samples) -> float:
+    return found.spread().median
 
 
 def _sum(steps: Sequence[Samples]) -> Samples:

@@ -1,5 +1,6 @@
 """The ``pipeline-memory`` case on a tiny UNet: what it says was read, listed and given back."""
 
+import gc
 import os
 
 import pytest
@@ -11,6 +12,23 @@ from bench.memory import anonymous_nbytes, open_files, peak_anonymous
 from bench.registry import Settings
 
 MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny products in two threads wait for each other."""
+    ambient = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(ambient)
+
+
+@pytest.fixture(autouse=True)
+def no_old_garbage():
+    """The case collects garbage at every step: what the tests before left is not looked through again."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def test_nothing_is_read_twice_and_everything_is_given_back(tmp_path, monkeypatch):
