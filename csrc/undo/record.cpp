@@ -22,13 +22,8 @@ TileGrid checked_grid(int64_t rows, int64_t cols, DType dtype, bool corrections)
   return {rows, cols};
 }
 
-// With what an allocator adds.
 size_t taken_by(const CodedBytes& coded) {
-  return coded.nbytes() ? coded.nbytes() + 16 : 0;
-}
-
-OwnedBytes allocated(size_t nbytes) {
-  return OwnedBytes(static_cast<uint8_t*>(std::malloc(nbytes)));
+  return journal_nbytes(coded.nbytes());
 }
 
 }  // namespace
@@ -37,7 +32,7 @@ uint8_t* CodingSpace::reserve(size_t nbytes) {
   fault_point(FaultPoint::encode);
   if (nbytes > capacity_) {
     capacity_ = 0;
-    bytes_ = allocated(nbytes);
+    bytes_ = allocate_journal_bytes(nbytes);
     if (!bytes_) throw std::bad_alloc();
     capacity_ = nbytes;
   }
@@ -46,15 +41,13 @@ uint8_t* CodingSpace::reserve(size_t nbytes) {
 
 CodedBytes CodingSpace::take(size_t nbytes) noexcept {
   if (nbytes == 0) return {};
-  OwnedBytes fitting = fails_at(FaultPoint::fit) ? nullptr : allocated(nbytes);
+  JournalBytes fitting = fails_at(FaultPoint::fit) ? nullptr : allocate_journal_bytes(nbytes);
   if (fitting) {
     std::memcpy(fitting.get(), bytes_.get(), nbytes);
     return {std::move(fitting), nbytes};
   }
   capacity_ = 0;
-  uint8_t* all = bytes_.release();
-  void* shorter = std::realloc(all, nbytes);
-  return {OwnedBytes(shorter ? static_cast<uint8_t*>(shorter) : all), nbytes};
+  return {std::move(bytes_), nbytes};
 }
 
 Record::Record(int64_t rows, int64_t cols, DType dtype, bool corrections)

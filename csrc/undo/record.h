@@ -4,12 +4,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <utility>
 #include <vector>
 
 #include "base/dtype.h"
+#include "undo/journal_memory.h"
 #include "undo/tile_grid.h"
 
 namespace lora_mmap {
@@ -20,22 +19,17 @@ enum class TileState : uint8_t {
   undone,     // it does not, but hash and corrections are those of what the terms would make again
 };
 
-struct FreeBytes {
-  void operator()(uint8_t* bytes) const { std::free(bytes); }
-};
-using OwnedBytes = std::unique_ptr<uint8_t, FreeBytes>;
-
 // The corrections of one tile, in memory of their size.
 class CodedBytes {
  public:
   CodedBytes() = default;
-  CodedBytes(OwnedBytes bytes, size_t nbytes) : bytes_(std::move(bytes)), nbytes_(nbytes) {}
+  CodedBytes(JournalBytes bytes, size_t nbytes) : bytes_(std::move(bytes)), nbytes_(nbytes) {}
 
   const uint8_t* data() const { return bytes_.get(); }
   size_t nbytes() const { return nbytes_; }
 
  private:
-  OwnedBytes bytes_;
+  JournalBytes bytes_;
   size_t nbytes_ = 0;
 };
 
@@ -50,7 +44,7 @@ class CodingSpace {
   CodedBytes take(size_t nbytes) noexcept;
 
  private:
-  OwnedBytes bytes_;
+  JournalBytes bytes_;
   size_t capacity_ = 0;
 };
 
