@@ -2,7 +2,9 @@
 
 import numpy as np
 import torch
+from adapter_tensors import adapter_for, keyed
 from torch import nn
+from undo_models import all_bits
 
 
 def round_trip(model, only=None):
@@ -52,3 +54,11 @@ class Twins(nn.Module):
         torch.manual_seed(3)
         self.a, self.b, self.c = (nn.Linear(70, 50, bias=False) for _ in range(3))
         self.to(dtype).requires_grad_(False)
+
+
+def pair_for(model, *modules, seed=0):
+    return keyed(adapter_for(model, modules or ("a", "b"), seed=seed))
+
+
+def assert_bits(model, bits):
+    assert [name for name, now in all_bits(model).items() if not torch.equal(now, bits[name])] == []
