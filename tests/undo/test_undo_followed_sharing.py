@@ -5,7 +5,7 @@ import torch
 from adapter_tensors import factors, keyed
 from torch import nn
 from undo_models import all_bits
-from undo_moves import Lent, Twins, assert_bits, pair_for, round_trip
+from undo_moves import CHANGES, Lent, Twins, assert_bits, pair_for, round_trip
 from undo_tiers import every_tier, one_of_each_tier
 
 import lora_mmap

@@ -10,7 +10,7 @@ from fault_stages import STAGES, errors_at
 from undo_adapters import adapters_for, overflowing
 from undo_histories import Step, history
 from undo_models import all_bits, bits_of, differing, every_kind
-from undo_moves import Lent, Twins, assert_bits, move_some, pair_for, round_trip, trade_places
+from undo_moves import CHANGES, Lent, Twins, assert_bits, move_some, pair_for, round_trip, trade_places
 from undo_tiers import every_tier, one_of_each_tier
 from undo_trials import CALLS, NOTHING, Trial, check_usable, fails
 from undo_walker import Mirror, Walker, open_sources
@@ -21,11 +21,6 @@ from lora_mmap.errors import FusionOverflowError, ModelError
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-CHANGES = {
-    "compose": lambda model, other: lora_mmap.compose(model, [(other, 1.0)]),
-    "strength": lambda model, other: lora_mmap.set_lora_strength_v2(model, 0.5),
-    "reset": lambda model, other: lora_mmap.reset(model),
-}
 every_change = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 
 # Entries are (index of an adapter of undo_adapters.py, strength).

@@ -6,6 +6,14 @@ from adapter_tensors import adapter_for, keyed
 from torch import nn
 from undo_models import all_bits
 
+import lora_mmap
+
+CHANGES = {
+    "compose": lambda model, other: lora_mmap.compose(model, [(other, 1.0)]),
+    "strength": lambda model, other: lora_mmap.set_lora_strength_v2(model, 0.5),
+    "reset": lambda model, other: lora_mmap.reset(model),
+}
+
 
 def round_trip(model, only=None):
     """As ``model.to("cuda").to("cpu")``, for the parameters named ``only`` or for all: new memory for each, strides
