@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from ..adapter import Adapter
-from ..errors import ModelError
 from ..interrupts import HeldInterrupts
 from ..leases import give_back
 from ..model_state import Composition
@@ -16,6 +15,7 @@ from ..planner import make_plan
 from ..recompose import Request, recompose
 from ..report import Report
 from .named_adapters import Entry, named_adapters
+from .offloading import require_present
 from .parts import Part
 
 
@@ -110,15 +110,5 @@ def _let_go(composition: Composition) -> None:
 
 
 def _require_present(function: str, step: PartStep) -> None:
-    """Raises ModelError where accelerate keeps the module's weights elsewhere, to bring them for each forward."""
-    if not step.named and not step.part.state.composition.held:
-        return
-    for name, module in step.part.module.named_modules():
-        hook = getattr(module, "_hf_hook", None)
-        for key, parameter in module._parameters.items() if hook is not None else ():
-            if parameter is not None and parameter.is_meta:
-                raise ModelError(
-                    f"[{function}] weight '{name}.{key}' of {step.part.name} is on the meta device: accelerate "
-                    "offloads it and brings it for each forward; fuse and unfuse before it does, or after "
-                    "remove_all_hooks() (enable_model_cpu_offload() is fine)"
-                )
+    if step.named or step.part.state.composition.held:
+        require_present(function, step.part.name, step.part.module)

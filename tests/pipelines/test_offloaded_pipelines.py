@@ -65,3 +65,43 @@ def test_the_forward_sees_the_new_weights_when_offloaded_afterwards():
     expected = pipeline.unet.blocks[0](x)
     offload(pipeline)
     assert torch.equal(pipeline.unet.blocks[0](x), expected)
+
+
+@pytest.fixture
+def offload_groups():
+    """diffusers' group offloading, with the CPU as the device that computes."""
+    hooks = pytest.importorskip("diffusers.hooks.group_offloading")
+
+    def offload(module, folder=None):
+        cpu = torch.device("cpu")
+        hooks.apply_group_offloading(module, cpu, cpu, "leaf_level", offload_to_disk_path=folder and str(folder))
+
+    return offload
+
+
+def test_groups_on_disk_are_refused(offload_groups, tmp_path, sha256):
+    pipeline = Pipeline(torch.float32)
+    lora_mmap.load_and_fuse_lora(pipeline, adapter(1))
+    x = torch.randn(2, 64)
+    expected = pipeline.unet.blocks[0](x)
+    offload_groups(pipeline.unet, tmp_path)
+    for call in (
+        lambda: lora_mmap.load_and_fuse_lora(pipeline, adapter(2)),
+        lambda: lora_mmap.set_and_fuse_adapters(pipeline, "default_0", 0.5),
+        lambda: lora_mmap.unfuse_lora(pipeline),
+    ):
+        with pytest.raises(ModelError, match=r"module 'blocks\.0' of unet is offloaded to .*diffusers brings"):
+            call()
+    assert torch.equal(pipeline.unet.blocks[0](x), expected)
+
+
+def test_groups_in_memory_are_fine(offload_groups, sha256):
+    pipeline, x = Pipeline(torch.float32), torch.randn(2, 64)
+    start = hashes(pipeline, sha256)
+    offload_groups(pipeline.unet)
+    lora_mmap.load_and_fuse_lora(pipeline, adapter(1))
+    twin = Pipeline(torch.float32)
+    lora_mmap.load_and_fuse_lora(twin, adapter(1))
+    assert torch.equal(pipeline.unet.blocks[0](x), twin.unet.blocks[0](x))
+    assert lora_mmap.unfuse_lora(pipeline)
+    assert hashes(pipeline, sha256) == start
