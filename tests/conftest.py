@@ -1,10 +1,14 @@
 """Small models, their fingerprints, and what has to hold after every test."""
 
 import hashlib
+import signal
 
 import pytest
 import torch
 from torch import nn
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Small(nn.Module):
