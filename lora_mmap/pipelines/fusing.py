@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -60,9 +60,12 @@ def plan_all(function: str, steps: Sequence[PartStep], strict: bool = False) -> 
     return plans
 
 
-def carry_out(function: str, steps: Sequence[PartStep], opened: Sequence[Adapter] = ()) -> dict[str, Report]:
+def carry_out(
+    function: str, steps: Sequence[PartStep], opened: Sequence[Adapter] = (), then: Callable[[], None] | None = None
+) -> dict[str, Report]:
     """Takes every step, and tells the modules' names of it. After an error, or Ctrl-C in between, every part holds the
-    bytes it held before. The caller holds the locks. ``opened`` were opened for this."""
+    bytes it held before. ``then`` is called once all is done, before a late Ctrl-C is let through. The caller holds the
+    locks. ``opened`` were opened for this."""
     done: list[tuple[PartStep, Composition]] = []
     reports = {}
     for step in steps:
@@ -79,10 +82,10 @@ def carry_out(function: str, steps: Sequence[PartStep], opened: Sequence[Adapter
                 _go_back(function, step.part, previous)
             raise
         for step, _ in done:
-            known = named_adapters(step.part.module)
-            known.place(step.named)
-            known.retain = step.retain or known.retain
+            named_adapters(step.part.module).place(step.named)
             _let_go(step.part.state.composition)
+        if then is not None:
+            then()
     return reports
 
 

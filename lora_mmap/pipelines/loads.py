@@ -70,16 +70,11 @@ class Load:
             opened = [lease.adapter] if lease.is_fresh else []
             if self.fuse and homes:
                 steps = [self._step(part, name, (lease.adapter, scales[part.name]), retain) for part in homes]
-                reports = carry_out(self.function, steps, opened)
+                reports = carry_out(self.function, steps, opened, lambda: _know(homes, name, lease, retain))
+                take_turns(parts, [name])
             else:
                 reports = _foreseen(probes, plans, opened)
-            number = next_turn()
-            for part in homes:
-                known = named_adapters(part.module)
-                known.load(name, lease, number)
-                known.retain = retain
-            if self.fuse:
-                take_turns(parts, [name])
+                _know(homes, name, lease, retain)
         return PipelineReport(reports)
 
     def _open(self) -> Lease:
@@ -113,6 +108,14 @@ class Load:
             raise ArgumentError(
                 f"[{self.function}] offload_device is {self.offload_device!r}, expected a torch.device"
             ) from error
+
+
+def _know(homes: Sequence[Part], name: str, lease: Lease, retain: str) -> None:
+    number = next_turn()
+    for part in homes:
+        known = named_adapters(part.module)
+        known.load(name, lease, number)
+        known.retain = retain
 
 
 def _free_name(parts: Sequence[Part]) -> str:

@@ -1,10 +1,14 @@
 """In which order adapters are loaded, made active and remembered."""
 
+import os
+import signal
+
 import pytest
 from stand_in_pipelines import Pipeline, adapter, hashes
 
 import lora_mmap
 from lora_mmap.errors import ArgumentError
+from lora_mmap.pipelines import fusing
 
 UNET = {"unet": (3, 64)}
 ENCODER = {"text_encoder": (2, 48)}
@@ -121,3 +125,25 @@ def test_what_was_composed_without_a_name_stays_until_others_are_chosen(sha256):
     assert hashes(pipeline, sha256) == hashes(twin, sha256)
     lora_mmap.unfuse_lora(pipeline)
     assert hashes(pipeline, sha256) == hashes(Pipeline(), sha256)
+
+
+def test_a_late_ctrl_c_finds_the_adapter_loaded(sha256, monkeypatch):
+    """It arrives when all weights are written: they stay, and the adapter is known by its name."""
+    pipeline, start = Pipeline(), hashes(Pipeline(), sha256)
+    original = fusing._let_go
+
+    def interrupted(composition):
+        original(composition)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(fusing, "_let_go", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lora_mmap.load_and_fuse_lora(pipeline, adapter(1), "a")
+    monkeypatch.undo()
+    assert lora_mmap.get_active_adapters(pipeline) == ["a"]
+    lora_mmap.set_and_fuse_adapters(pipeline, "a", 0.5)
+    twin = Pipeline()
+    lora_mmap.load_and_fuse_lora(twin, adapter(1), lora_scale=0.5)
+    assert hashes(pipeline, sha256) == hashes(twin, sha256)
+    assert lora_mmap.unfuse_lora(pipeline)
+    assert hashes(pipeline, sha256) == start
