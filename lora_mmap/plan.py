@@ -67,16 +67,16 @@ class Plan:
         for entry in self.entries:
             entry.placed.clear()
 
-    def raise_if_unfit(self, strict: bool) -> None:
+    def raise_if_unfit(self, strict: bool, function: str = "compose") -> None:
         """Raises for what makes an adapter unusable; with ``strict`` also for anything that would not be applied."""
         for entry in self.entries:
             for status, error in ((AMBIGUOUS, AmbiguousKeyError), (MALFORMED, AdapterError), (MISFIT, AdapterError)):
-                _raise_first(entry, (status,), error)
+                _raise_first(function, entry, (status,), error)
         if strict:
-            raise_if_homeless([self])
+            raise_if_homeless([self], function)
 
 
-def raise_if_homeless(plans: Sequence[Plan]) -> None:
+def raise_if_homeless(plans: Sequence[Plan], function: str) -> None:
     """Raises UnmatchedKeysError for what none of these plans, of the modules of one pipeline, applies."""
     by_adapter: dict[int, list[EntryPlan]] = {}
     for plan in plans:
@@ -85,25 +85,25 @@ def raise_if_homeless(plans: Sequence[Plan]) -> None:
     for entries in by_adapter.values():
         homes = [[i for i, outcome in enumerate(entry.outcomes) if outcome.status == APPLIED] for entry in entries]
         housed = set().union(*homes)
-        _raise_first(entries[0], (ABSENT, UNSUPPORTED, UNKNOWN), UnmatchedKeysError, but=housed)
+        _raise_first(function, entries[0], (ABSENT, UNSUPPORTED, UNKNOWN), UnmatchedKeysError, but=housed)
         for entry in entries:
-            _raise_missing(entry)
+            _raise_missing(function, entry)
         adapter = entries[0].adapter
         if unknown := adapter.classification.unknown:
             raise UnmatchedKeysError(
-                f"[compose] {adapter.label}: {len(unknown)} keys end in no known suffix, the first is "
+                f"[{function}] {adapter.label}: {len(unknown)} keys end in no known suffix, the first is "
                 f"'{adapter.source.names[unknown[0]]}' (strict=True)"
             )
 
 
-def _raise_missing(entry: EntryPlan) -> None:
+def _raise_missing(function: str, entry: EntryPlan) -> None:
     for group, outcome in zip(entry.adapter.groups, entry.outcomes, strict=True):
         for why in outcome.missing.values():
-            raise UnmatchedKeysError(f"[compose] {entry.adapter.label}: '{group.stem}': {why} (strict=True)")
+            raise UnmatchedKeysError(f"[{function}] {entry.adapter.label}: '{group.stem}': {why} (strict=True)")
 
 
 def _raise_first(
-    entry: EntryPlan, statuses: tuple[str, ...], error: type[AdapterError], but: Collection[int] = ()
+    function: str, entry: EntryPlan, statuses: tuple[str, ...], error: type[AdapterError], but: Collection[int] = ()
 ) -> None:
     outcomes = enumerate(entry.outcomes)
     hits = [(i, outcome) for i, outcome in outcomes if outcome.status in statuses and i not in but]
@@ -111,7 +111,7 @@ def _raise_first(
         index, outcome = hits[0]
         more = f" (and {len(hits) - 1} more of {len(entry.outcomes)} modules)" if len(hits) > 1 else ""
         stem = entry.adapter.groups[index].stem
-        raise error(f"[compose] {entry.adapter.label}: '{stem}' is {outcome.status}: {outcome.reason}{more}")
+        raise error(f"[{function}] {entry.adapter.label}: '{stem}' is {outcome.status}: {outcome.reason}{more}")
 
 
 def _weight_at(weights: dict[int, WeightPlan], geometry: Geometry) -> WeightPlan:

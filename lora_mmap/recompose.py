@@ -59,7 +59,7 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
     if fresh.base is not None:
         fresh.base.learn_names(parameter_names(weights.index))
     plan = make_plan(weights, entries, fresh.component)
-    plan.raise_if_unfit(fresh.strict)
+    plan.raise_if_unfit(fresh.strict, function)
     weights_of_plan = [weight.geometry for weight in plan.weights.values()]
     with claimed(root, weights_of_plan, lambda taken: _refuse_crossing(plan, previous, taken)):
         stages["plan"] = time.perf_counter() - begin

@@ -54,9 +54,9 @@ def plan_all(function: str, steps: Sequence[PartStep], strict: bool = False) -> 
         weights = step.part.state.weights(step.part.module)
         plans.append(make_plan(weights, step.entries, step.part.component))
     for plan in plans:
-        plan.raise_if_unfit(strict=False)
+        plan.raise_if_unfit(False, function)
     if strict:
-        raise_if_homeless(plans)
+        raise_if_homeless(plans, function)
     return plans
 
 

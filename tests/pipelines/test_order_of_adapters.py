@@ -109,7 +109,7 @@ def test_keys_of_one_component_are_not_missed_by_another(caplog):
     report = lora_mmap.load_and_fuse_lora(pipeline, elsewhere)
     assert sorted(report.unmatched) == sorted({key.rpartition(".lora_")[0] for key in elsewhere if "nowhere" in key})
     assert "no place in any component for 7 modules" in str(report)
-    with pytest.raises(lora_mmap.errors.UnmatchedKeysError):
+    with pytest.raises(lora_mmap.errors.UnmatchedKeysError, match=r"\[load_and_fuse_lora\] dict of .*nowhere"):
         lora_mmap.load_and_fuse_lora(Pipeline(), elsewhere, strict=True)
     assert lora_mmap.load_and_fuse_lora(Pipeline(), adapter(2), strict=True)
 
