@@ -8,6 +8,7 @@ import torch
 
 from .native_types import (
     DeviceStep,
+    FactorWrite,
     FileRestore,
     FileValues,
     Gains,
@@ -182,6 +183,30 @@ def fuse(jobs: list[Job], threads: int, isa: str | None = None, scratch_nbytes: 
 def fuse_scratch_nbytes(jobs: list[Job], threads: int, isa: str | None = None) -> int: ...
 def gains(jobs: list[Gains], threads: int, isa: str | None = None, scratch_nbytes: int = ...) -> list[int]: ...
 def copy(rects: list[Rect], threads: int) -> None: ...
+def write_factors(jobs: list[FactorWrite], threads: int, isa: str | None = None) -> list[int]:
+    """Writes LoRA factors into the low-rank branches of quantised linears.
+
+    For every feature f and rank r of a job's ranges (ends excluded, multiples of nothing), with i = f - features_begin,
+    or feature_map[f - features_begin] (int32; -1 leaves the feature as it is):
+
+        branch(f, r) = round(fp32(factor[i * feature_stride + (r - rank_begin) * rank_stride]) * scale)
+
+    where scale is rounded once to fp32, the product to fp32 and then to the branch's dtype, each to nearest even, and
+    an F64 factor to fp32 first. A factor of the branch's dtype with a scale of 1 is copied bit for bit. Nothing else
+    is touched; jobs may share tiles but no elements.
+
+    ``layout`` "down" and "up" are the packed tiles of 16 x 16 elements of proj_down and proj_up: the tile of (f, r)
+    begins at address + (f // 16) * feature_pitch + (r // 16) * rank_pitch, so with R ranks in all feature_pitch is
+    16 * R and rank_pitch 256, and of the ranks from R0 on (a multiple of 16) the address is that of element 16 * R0.
+    "plain": (f, r) lies at address + f * feature_pitch + r * rank_pitch. All in elements.
+
+    ``dtype``: F16, BF16 or F32. ``factor_dtype``: those, F64 or an 8-bit float. The factor None stands for zeros; of
+    what describes it only the map counts then.
+
+    Returns for each job the number of elements that are not finite where the factor's are: they are written all the
+    same. Raises ArgumentError before the first byte is written if a job makes no sense.
+    """
+
 def equals_file(items: Sequence[FileValues], threads: int, isa: str | None = None) -> list[bool]: ...
 def read_converted(items: Sequence[FileValues], threads: int, isa: str | None = None) -> None: ...
 def restore_from_file(

@@ -52,6 +52,25 @@ FileRestore: TypeAlias = tuple["_C.File", "_C.Header", int, str, int, int, int, 
 DeviceLayer: TypeAlias = tuple[Job, bool, int, int, bool]
 # (old terms, new terms, address and strides of where pristine values go): what _C.CudaLaunches.step takes
 DeviceStep: TypeAlias = tuple[DeviceLayer | None, DeviceLayer | None, tuple[int, int, int] | None]
+# (layout, address, feature_pitch, rank_pitch, dtype, features_begin, features_end, rank_begin, rank_end, factor or
+# None, factor_dtype, feature_stride, rank_stride, scale, address of the feature map or 0): what _C.write_factors takes
+FactorWrite: TypeAlias = tuple[
+    Literal["down", "up", "plain"],
+    int,
+    int,
+    int,
+    str,
+    int,
+    int,
+    int,
+    int,
+    int | None,
+    str,
+    int,
+    int,
+    float,
+    int,
+]
 # (dst, src, rows, cols, dst row and col stride, src row and col stride, element_nbytes)
 Rect: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
 # (file or None, its header or None, offset, address of the bytes where there is no file, nbytes, device address)

@@ -11,6 +11,7 @@ void register_keys(pybind11::module_& m);
 void register_tensors(pybind11::module_& m);
 void register_stream(pybind11::module_& m);
 void register_fuse(pybind11::module_& m);
+void register_branch(pybind11::module_& m);
 void register_file_source(pybind11::module_& m);
 void register_undo(pybind11::module_& m);
 void register_cuda_images(pybind11::module_& m);

@@ -9,6 +9,7 @@ PYBIND11_MODULE(_C, m) {
   register_keys(m);
   register_stream(m);
   register_fuse(m);
+  register_branch(m);
   register_file_source(m);
   register_undo(m);
   register_cuda_images(m);

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/error.h"
 
@@ -34,12 +35,16 @@ class Fields {
     if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
     return value;
   }
-  DType dtype(Py_ssize_t i) const {
+  std::string_view text(Py_ssize_t i) const {
     Py_ssize_t size;
-    const char* name = PyUnicode_AsUTF8AndSize(item(i), &size);
-    if (!name) throw py::error_already_set();
-    const std::optional<DType> dtype = dtype_from_name({name, static_cast<size_t>(size)});
-    if (!dtype) refuse(std::string("unknown dtype '") + name + "'");
+    const char* text = PyUnicode_AsUTF8AndSize(item(i), &size);
+    if (!text) throw py::error_already_set();
+    return {text, static_cast<size_t>(size)};
+  }
+  DType dtype(Py_ssize_t i) const {
+    const std::string_view name = text(i);
+    const std::optional<DType> dtype = dtype_from_name(name);
+    if (!dtype) refuse("unknown dtype '" + std::string(name) + "'");
     return *dtype;
   }
   PyObject* item(Py_ssize_t i) const { return PyTuple_GET_ITEM(tuple_, i); }
@@ -157,6 +162,33 @@ Rect read_rect(PyObject* object) {
           f.integer(8)};
 }
 
+BranchLayout read_layout(const Fields& f, Py_ssize_t i) {
+  const std::string_view name = f.text(i);
+  if (name == "down") return BranchLayout::down;
+  if (name == "up") return BranchLayout::up;
+  if (name == "plain") return BranchLayout::plain;
+  f.refuse("layout is '" + std::string(name) + "', expected down, up or plain");
+}
+
+FactorWrite read_factor_write(PyObject* object) {
+  const Fields f(object, 15, "write_factors", "a job");
+  const bool zeros = f.is_none(9);
+  return {read_layout(f, 0),
+          f.pointer<void>(1),
+          f.integer(2),
+          f.integer(3),
+          f.dtype(4),
+          {f.integer(5), f.integer(6)},
+          {f.integer(7), f.integer(8)},
+          zeros,
+          zeros ? nullptr : f.pointer<const void>(9),
+          f.dtype(10),
+          f.integer(11),
+          f.integer(12),
+          f.real(13),
+          f.pointer<const int32_t>(14)};
+}
+
 template <class T>
 std::vector<T> read_list(const py::list& list, T (*read)(PyObject*)) {
   std::vector<T> items;
@@ -181,6 +213,10 @@ std::vector<Rect> read_rects(const py::list& rects) {
 
 std::vector<Step> read_steps(const py::list& steps) {
   return read_list(steps, read_step);
+}
+
+std::vector<FactorWrite> read_factor_writes(const py::list& jobs) {
+  return read_list(jobs, read_factor_write);
 }
 
 }  // namespace lora_mmap::bindings

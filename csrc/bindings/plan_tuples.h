@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "branch/factor_write.h"
 #include "fuse/copy.h"
 #include "fuse/gains.h"
 #include "fuse/job.h"
@@ -17,5 +18,6 @@ std::vector<Job> read_jobs(const pybind11::list& jobs);
 std::vector<Gains> read_gains(const pybind11::list& jobs);
 std::vector<Rect> read_rects(const pybind11::list& rects);
 std::vector<Step> read_steps(const pybind11::list& steps);
+std::vector<FactorWrite> read_factor_writes(const pybind11::list& jobs);
 
 }  // namespace lora_mmap::bindings
