@@ -53,9 +53,13 @@ class Change:
             self._transaction.restore_left(interrupts, undoable)
             fault_points.reach("commit")
             self._fresh.held = self._transaction.kept()
+            self._fresh.branches = self._transaction.kept_branches()
         except BaseException:
             self._transaction.roll_back()
             raise
+        if self._fresh.restore == "none":
+            for branch in self._fresh.branches.values():
+                branch.becomes_base()
         self._state.composition = self._fresh if self._fresh.restore != "none" else Composition()
         self._mark()
 
@@ -84,8 +88,11 @@ class Change:
     def _complete(self, report: Report) -> None:
         composition = self._state.composition
         report.stages = {**report.stages, **self._transaction.seconds()}
-        report.restore = cost(composition.held.values())
+        report.restore = cost([*composition.held.values(), *composition.branches.values()])
         report.tiers = cost_by_module(composition.held.values())
+        for branch in composition.branches.values():
+            report.tiers[branch.place.name] = {"tier": branch.tier, "bytes": branch.nbytes}
+            report.branches[branch.place.name] = branch.describe()
         memory = self._transaction.memory()
         memory["transient"] += self._passing_nbytes
         report.memory = {
@@ -93,6 +100,7 @@ class Change:
             "restore": composition.undo_nbytes,
             "retained": composition.store.nbytes,
             "retained_on_devices": composition.store.on_devices.nbytes,
+            "branches": sum(branch.added_nbytes for branch in composition.branches.values()),
         }
         self._transaction.forget()
         log.report(report)
@@ -108,7 +116,7 @@ class Change:
     def _mark(self) -> None:
         root = self._root()
         if root is not None:
-            composed_mark.put(root, self._state.composition.held.values())
+            composed_mark.put(root, self._state.composition.held.values(), self._state.composition.branches)
 
     def _settle_factors(self) -> None:
         """Gives the memory of factors back that can be read again."""

@@ -21,6 +21,8 @@ from .planner import make_plan
 from .recompose import Request, make_report, recompose
 from .report import Report
 from .restore import TIERS
+from .targets.awq import wants_modulation
+from .targets.branch_plan import Wishes
 
 RETENTIONS = ("memory", "file", "device")
 
@@ -37,6 +39,8 @@ def compose(
     numerics: Numerics = "ordered",
     non_blocking: bool = False,
     use_cache: bool = False,
+    apply_awq_mod: bool | str = "auto",
+    svd_rank: int = 0,
 ) -> Report:
     """Fuses adapters into the model's weights in place: ``W = W0 + sum of strength * alpha / rank * B @ A``.
 
@@ -72,6 +76,10 @@ def compose(
             ``report.wait()`` or the next call that concerns the model.
         use_cache: take safetensors files from the cache, and keep them there: what is in it is not opened, parsed and
             classified again, and another strength of what is composed reads nothing (see :func:`lora_cache_info`).
+        apply_awq_mod: change the modulation of Nunchaku's Qwen-Image too, where AWQ quantised it; ``"auto"``: as the
+            environment variable ``QWENIMAGE_LORA_APPLY_AWQ_MOD`` says (1: yes).
+        svd_rank: ranks that a term beside a quantised weight may have: what has more is cut down to these by its
+            singular values, and the report says which part of its squared norm is left. 0 cuts nothing.
 
     Returns:
         A :class:`Report`, false when nothing was applied.
@@ -93,7 +101,10 @@ def compose(
         raise ArgumentError("[compose] restore is 'file' and base is None, expected the checkpoint to restore from")
     begin = time.perf_counter()
     state = state_of(root)
-    fresh = Composition(restore=restore, retain=retain, strict=strict, component=component, numerics=numerics)
+    wishes = _wishes("compose", apply_awq_mod, svd_rank)
+    fresh = Composition(
+        restore=restore, retain=retain, strict=strict, component=component, numerics=numerics, wishes=wishes
+    )
     try:
         fresh.entries = open_entries("compose", adapters, fresh.owned, use_cache)
         if base is not None and restore in ("auto", "file"):
@@ -129,7 +140,7 @@ def reset(model: nn.Module, adapters: Sequence[AnySource] | None = None, *, forc
         accepted = composed_mark.accept(root) if force else False
         state.settle()
         previous = state.composition
-        if not previous.held and not previous.entries:
+        if not previous.held and not previous.branches and not previous.entries:
             composed_mark.require_original("reset", root)
             return accepted
         fresh = Composition()
@@ -138,7 +149,7 @@ def reset(model: nn.Module, adapters: Sequence[AnySource] | None = None, *, forc
             if len(left) == len(previous.entries):
                 return accepted
             fresh = previous.asked(left, previous.multiplier) if left else fresh
-        touched = bool(previous.held)
+        touched = bool(previous.held or previous.branches)
         recompose(root, state, Request(fresh, "reset", force=force), {})
         return touched
 
@@ -149,12 +160,15 @@ def check(
     *,
     strict: bool = False,
     component: str | None = None,
+    apply_awq_mod: bool | str = "auto",
+    svd_rank: int = 0,
 ) -> Report:
     """What :func:`compose` would do, touching nothing: one adapter, or a list of ``(source, strength)``.
 
     Pairs that do not fit are in the report, not raised; with ``strict=True`` raises as ``compose`` would.
     """
     root = unwrap("check", model)
+    wishes = _wishes("check", apply_awq_mod, svd_rank)
     listed: Entries = adapters if isinstance(adapters, (list, tuple)) else [(adapters, 1.0)]  # type: ignore[list-item]
     leases: list[Lease] = []
     try:
@@ -167,7 +181,7 @@ def check(
             weights = state.weights(root)
             stages["index"] = time.perf_counter() - begin
             begin = time.perf_counter()
-            plan = make_plan(weights, entries, component, dry_run=True)
+            plan = make_plan(weights, entries, component, dry_run=True, wishes=wishes)
             stages["plan"] = time.perf_counter() - begin
         if strict:
             plan.raise_if_unfit(strict)
@@ -198,6 +212,12 @@ def set_multiplier(model: nn.Module, multiplier: float) -> Report | None:
 
 def _opened(leases: Sequence[Lease]) -> list[Adapter]:
     return [lease.adapter for lease in leases if lease.is_fresh]
+
+
+def _wishes(function: str, apply_awq_mod: bool | str, svd_rank: int) -> Wishes:
+    if type(svd_rank) is not int or svd_rank < 0:
+        raise ArgumentError(f"[{function}] svd_rank is {svd_rank!r}, expected a number of ranks, or 0 to cut nothing")
+    return Wishes(wants_modulation(function, apply_awq_mod), svd_rank)
 
 
 def _require_one_of(function: str, name: str, value: object, known: Sequence[str]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from torch import nn
 
 from .errors import ModelError
 from .held import Held
+from .targets.branch import is_marked
+from .targets.branch_place import take_off
 
 _NAME = "_lora_mmap"
 _COPY = "a copy of a module with adapters in its weights"
@@ -29,11 +31,13 @@ class _Mark:
 _MARK = _Mark()
 
 
-def put(root: nn.Module, held: Iterable[Held]) -> None:
-    """Marks the modules that have these weights, and no others."""
+def put(root: nn.Module, held: Iterable[Held], branches: Collection[int]) -> None:
+    """Marks the modules that have these weights, and those of these identities, and no others."""
     wanted = {id(one.geometry.weight) for one in held}
     for module in root.modules():
-        if wanted and any(id(parameter) in wanted for parameter in module._parameters.values()):
+        if id(module) in branches or (
+            wanted and any(id(parameter) in wanted for parameter in module._parameters.values())
+        ):
             module.__dict__[_NAME] = _MARK
         else:
             module.__dict__.pop(_NAME, None)
@@ -50,8 +54,10 @@ def require_original(function: str, root: nn.Module) -> None:
 
 
 def accept(root: nn.Module) -> bool:
-    """Takes the present weights of copies as pristine. True where there were such."""
-    copies = [module for module in root.modules() if module.__dict__.get(_NAME) == _COPY]
-    for module in copies:
+    """Takes the present weights of copies as pristine; branches are taken off them. True where there were such."""
+    copies = [(name, module) for name, module in root.named_modules() if module.__dict__.get(_NAME) == _COPY]
+    for name, module in copies:
         del module.__dict__[_NAME]
+        if is_marked(module):
+            take_off(module, name)
     return bool(copies)

@@ -61,14 +61,14 @@ class DeviceSite(Site):
         self._restore_seconds = 0.0
 
     @property
-    def windows(self) -> list[Window]:
+    def windows(self) -> list[Window[WeightPlan]]:
         return self._stream.windows if self._stream else []
 
     def check_unchanged(self) -> None:
         if self._stream:
             self._stream.check_unchanged()
 
-    def fuse(self, window: Window) -> None:
+    def fuse(self, window: Window[WeightPlan]) -> None:
         assert self._stream
         fault_points.reach("read")
         self._stream.load(window)

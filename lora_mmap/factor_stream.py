@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from .adapter import Adapter
 from .factor_reading import Factor
@@ -16,28 +17,28 @@ from .factor_store import FactorStore
 from .lowering.operands import Operands
 from .outcomes import EntryPlan
 from .tensor_source import FileTensors
-from .terms import WeightPlan
+from .terms import Planned
+
+P = TypeVar("P", bound=Planned)
 
 
 @dataclass(slots=True)
-class Window:
+class Window(Generic[P]):
     """Weights fused together, and the factors they need."""
 
-    weights: list[WeightPlan] = field(default_factory=list)
+    weights: list[P] = field(default_factory=list)
     factors: dict[Factor, None] = field(default_factory=dict)
     nbytes: int = 0
 
 
-class FactorStream(Operands):
+class FactorStream(Operands, Generic[P]):
     """Brings the factors of a plan, window by window, to where the weights of one device can be fused with them.
 
     ``store`` has what need not be read. Not thread-safe. What a subclass does may be asynchronous: it is in order with
     everything else that is done to the weights there.
     """
 
-    def __init__(
-        self, entries: Sequence[EntryPlan], weights: Iterable[WeightPlan], budget: int, store: FactorStore
-    ) -> None:
+    def __init__(self, entries: Sequence[EntryPlan], weights: Iterable[P], budget: int, store: FactorStore) -> None:
         self.adapters: list[Adapter] = list({id(entry.adapter): entry.adapter for entry in entries}.values())
         position = {id(adapter): i for i, adapter in enumerate(self.adapters)}
         self._adapter_of = [position[id(entry.adapter)] for entry in entries]
@@ -49,7 +50,7 @@ class FactorStream(Operands):
         self._read_from = [self.adapters[adapter] for adapter in sorted(missing)]
 
     @abstractmethod
-    def load(self, window: Window) -> None:
+    def load(self, window: Window[P]) -> None:
         """Reads what the window needs. Factors, maps and scratch of the one before are gone."""
 
     @abstractmethod
@@ -92,8 +93,8 @@ class FactorStream(Operands):
             if isinstance(adapter.source, FileTensors):
                 adapter.source.file.check_unchanged(adapter.source.header)
 
-    def _make_windows(self, weights: list[WeightPlan], budget: int) -> Iterator[Window]:
-        window = Window()
+    def _make_windows(self, weights: list[P], budget: int) -> Iterator[Window[P]]:
+        window: Window[P] = Window()
         for cluster in self._clusters(weights):
             factors = {factor: None for weight in cluster for factor in self._factors(weight)}
             nbytes = sum(self.adapters[adapter].source.nbytes[tensor] for adapter, tensor in factors)
@@ -107,13 +108,13 @@ class FactorStream(Operands):
         if window.weights:
             yield window
 
-    def _clusters(self, weights: list[WeightPlan]) -> list[list[WeightPlan]]:
+    def _clusters(self, weights: list[P]) -> list[list[P]]:
         """Weights grouped so that no two groups need the same tensor; groups in order of their first weight."""
         needs = [self._factors(weight) for weight in weights]
         if len(set().union(*needs)) == sum(map(len, needs)):
             return [[weight] for weight in weights]
         cluster_of: dict[Factor, int] = {}
-        clusters: list[list[WeightPlan]] = []
+        clusters: list[list[P]] = []
         for weight, factors in zip(weights, needs, strict=True):
             joined = sorted({cluster_of[factor] for factor in factors if factor in cluster_of})
             home = joined[0] if joined else len(clusters)
@@ -127,6 +128,6 @@ class FactorStream(Operands):
             cluster_of.update(dict.fromkeys(factors, home))
         return [cluster for cluster in clusters if cluster]
 
-    def _factors(self, weight: WeightPlan) -> set[Factor]:
+    def _factors(self, weight: Planned) -> set[Factor]:
         position = self._adapter_of
         return {(position[term.entry], tensor) for term in weight.terms for tensor in term.formula.tensors}

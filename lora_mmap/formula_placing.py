@@ -13,6 +13,7 @@ from .misfits import expected
 from .model_weights import ModelWeights
 from .outcomes import ABSENT, APPLIED, MISFIT, UNSUPPORTED, Landing, Outcome
 from .placing import Target, cuts, landings
+from .targets.branch_place import BranchPlace
 from .terms import Cut
 
 
@@ -63,7 +64,7 @@ def _place(found: Attempt, target: Target, parameter: str, form: Form, formula: 
         return
     here = landings(target, extent, form)
     geometry = weights.place(target.number, parameter)
-    if isinstance(geometry, Geometry):
+    if isinstance(geometry, (Geometry, BranchPlace)):
         form = _seen_by(geometry, form, formula)
         here = landings(target, extent, form) if _same_kernel(geometry, formula) else None
     if here is None:
@@ -71,7 +72,7 @@ def _place(found: Attempt, target: Target, parameter: str, form: Form, formula: 
         found.obstacle = Outcome(MISFIT, f"{found.what}: its {parameter} is {_text(form)}, expected {wanted}")
         return
     found.landed += [landing._replace(parameter=parameter) for landing in here]
-    if not isinstance(geometry, Geometry):
+    if not isinstance(geometry, (Geometry, BranchPlace)):
         found.obstacle = found.obstacle or Outcome(UNSUPPORTED, f"module '{target.module}': {geometry}")
         return
     placed = [cut._replace(parameter=parameter) for cut in _cuts(target, geometry, form, formula)]
@@ -81,12 +82,12 @@ def _place(found: Attempt, target: Target, parameter: str, form: Form, formula: 
     found.placed += placed
 
 
-def _cuts(target: Target, geometry: Geometry, form: Form, formula: Formula) -> list[Cut]:
+def _cuts(target: Target, geometry: Geometry | BranchPlace, form: Form, formula: Formula) -> list[Cut]:
     """One rectangle where a norm is taken over permuted rows: they are one matrix all the same."""
     return cuts(form, target.placement, geometry, together=formula.magnitude is not None)
 
 
-def _seen_by(geometry: Geometry, form: Form, formula: Formula) -> Form:
+def _seen_by(geometry: Geometry | BranchPlace, form: Form, formula: Formula) -> Form:
     """The form of the matrix beside this weight: input channels count the kernel's elements each, and values as stored
     lie as the model keeps them."""
     if formula.inputs is not None and len(geometry.shape) > 2:
@@ -94,7 +95,7 @@ def _seen_by(geometry: Geometry, form: Form, formula: Formula) -> Form:
     return form
 
 
-def _same_kernel(geometry: Geometry, formula: Formula) -> bool:
+def _same_kernel(geometry: Geometry | BranchPlace, formula: Formula) -> bool:
     """False for a convolution's kernel that is another with as many elements. PEFT writes [3, 1] for Conv1d's [3]."""
     here, there = tuple(geometry.shape[2:]), formula.kernel
     if len(here) == len(there):
@@ -102,7 +103,7 @@ def _same_kernel(geometry: Geometry, formula: Formula) -> bool:
     return not here or not there or [n for n in here if n > 1] == [n for n in there if n > 1]
 
 
-def _obstacle(target: Target, geometry: Geometry, placed: list[Cut], form: Form, formula: Formula) -> str:
+def _obstacle(target: Target, geometry: Geometry | BranchPlace, placed: list[Cut], form: Form, formula: Formula) -> str:
     """Why the formula cannot be carried out in this weight, or an empty text."""
     sectioned = not target.placement.is_whole
     if geometry.column_map is not None and target.placement.axis == "cols" and sectioned:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -22,6 +22,15 @@ MakeRecord: TypeAlias = Callable[[int, int, str, bool], native_types.Record]
 JOURNALED = frozenset({"F16", "BF16", "F32"})
 # A journal that takes more than this part of a backup becomes one.
 _WORTHWHILE = 0.6
+
+
+class Undoable(Protocol):
+    """What can be undone, and what it takes."""
+
+    @property
+    def tier(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
 
 
 @dataclass(slots=True)
@@ -140,7 +149,7 @@ class Move(NamedTuple):
         return Move(self.new, self.old)
 
 
-def cost(held: Iterable[Held]) -> dict[str, dict[str, int]]:
+def cost(held: Iterable[Undoable]) -> dict[str, dict[str, int]]:
     """Modules and bytes by tier."""
     total: dict[str, dict[str, int]] = {}
     for one in held:

@@ -66,13 +66,13 @@ class HostSite(Site):
         self._restore_seconds = 0.0
 
     @property
-    def windows(self) -> list[Window]:
+    def windows(self) -> list[Window[WeightPlan]]:
         return self._stream.windows
 
     def check_unchanged(self) -> None:
         self._stream.check_unchanged()
 
-    def fuse(self, window: Window) -> None:
+    def fuse(self, window: Window[WeightPlan]) -> None:
         fault_points.reach("read")
         self._stream.load(window)
         with self._stream.stage("save"):
@@ -145,7 +145,7 @@ class HostSite(Site):
     def memory(self) -> dict[str, int]:
         return {**self._stream.memory, "transient": self._transient_nbytes}
 
-    def _prepare(self, window: Window) -> list[Move]:
+    def _prepare(self, window: Window[WeightPlan]) -> list[Move]:
         """What the weights of a window shall hold, with copies of those whose undoing needs one."""
         moves = []
         for weight in window.weights:

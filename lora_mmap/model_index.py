@@ -36,7 +36,8 @@ class IndexedWeight:
     """One parameter that an adapter may name. ``name`` is its module's, or its own where the module has several.
 
     ``parameters`` is the module's own parameter dict and ``key`` the place in it; ``refusal`` says why it cannot be
-    fused into, whatever the adapter. ``transposed``: stored [in, out], as transformers' Conv1D does.
+    fused into, whatever the adapter. ``transposed``: stored [in, out], as transformers' Conv1D does. ``bearer`` is the
+    module where it is linear: factors may be put beside a weight that cannot be fused into.
     """
 
     name: str
@@ -44,6 +45,7 @@ class IndexedWeight:
     key: str = "weight"
     transposed: bool = False
     refusal: str | None = None
+    bearer: weakref.ref[nn.Module] | None = None
 
     @property
     def weight(self) -> torch.Tensor | None:
@@ -136,9 +138,14 @@ def _entries(module: nn.Module, name: str, is_root: bool) -> Iterator[IndexedWei
     elif holder is not None:
         yield _describe(module, name, parameters, holder)
     elif "qweight" in parameters or "qweight" in module._buffers:
-        yield IndexedWeight(name, parameters, refusal=f"it is a {type(module).__name__}, whose weight is quantised")
+        refusal = f"it is a {type(module).__name__}, whose weight is quantised"
+        yield IndexedWeight(name, parameters, refusal=refusal, bearer=_bearer(module))
         yield IndexedWeight(f"{name}.qweight", parameters, "qweight", refusal=_NOT_A_MATRIX)
         return
+    elif (bearer := _bearer(module)) is not None:
+        yield IndexedWeight(
+            name, parameters, refusal=f"it is a {type(module).__name__} without a weight", bearer=bearer
+        )
     for key, value in parameters.items():
         if value is not None and key not in (holder, "bias"):
             own = f"{name}.{key}" if name else key
@@ -153,4 +160,11 @@ def _describe(module: nn.Module, name: str, parameters: dict[str, Any], key: str
         return IndexedWeight(name, parameters, key, refusal=f"{type(module).__name__} is not supported yet")
     # transformers.pytorch_utils.Conv1D: a Linear that keeps its weight as [in, out].
     is_conv1d = type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers.")
-    return IndexedWeight(name, parameters, key, transposed=is_conv1d)
+    return IndexedWeight(name, parameters, key, transposed=is_conv1d, bearer=_bearer(module))
+
+
+def _bearer(module: nn.Module) -> weakref.ref[nn.Module] | None:
+    """The module where it is a linear one without modules inside."""
+    features = (getattr(module, name, None) for name in ("in_features", "out_features"))
+    is_linear = not module._modules and all(type(count) is int and count > 0 for count in features)
+    return weakref.ref(module) if is_linear else None

@@ -23,6 +23,8 @@ from .model_index import ModelIndex
 from .model_weights import ModelWeights
 from .pending import Pending
 from .sharing import ForkSafeLock
+from .targets.branch_plan import NO_WISHES, Wishes
+from .targets.held_branch import HeldBranch
 from .whereabouts import regions
 
 Numerics = Literal["ordered", "fast"]
@@ -39,6 +41,7 @@ class Composition:
     owned: list[Lease] = field(default_factory=list)
     multiplier: float = 1.0
     held: dict[int, Held] = field(default_factory=dict)  # by address
+    branches: dict[int, HeldBranch] = field(default_factory=dict)  # by module
     adapters: list[Adapter] = field(default_factory=list)
     store: FactorStore = field(default_factory=FactorStore)
     restore: str = "auto"
@@ -47,11 +50,13 @@ class Composition:
     strict: bool = False
     component: str | None = None
     numerics: Numerics = "ordered"
+    wishes: Wishes = NO_WISHES
 
     @property
     def undo_nbytes(self) -> int:
         """Bytes held for undoing alone, the factors aside."""
-        return sum(held.nbytes for held in self.held.values())
+        weights = sum(held.nbytes for held in self.held.values())
+        return weights + sum(branch.nbytes for branch in self.branches.values())
 
     @property
     def nbytes(self) -> int:
@@ -68,6 +73,7 @@ class Composition:
             owned=owned,
             multiplier=multiplier,
             held={},
+            branches={},
             adapters=[],
             store=FactorStore(),
         )
@@ -82,6 +88,7 @@ class ModelState:
         self.pending: Pending | None = None
         self.original: ModelIndex | None = None  # of the modules that are no copies of some with adapters in them
         self.claimed: list[Geometry] = []  # weights that somebody is writing to through this model
+        self.claimed_modules: set[int] = set()  # whose branches somebody is writing to
         self._weights: ModelWeights | None = None
 
     def settle(self) -> None:
@@ -122,24 +129,31 @@ def state_of(model: nn.Module) -> ModelState:
 
 
 @contextmanager
-def claimed(model: nn.Module, weights: list[Geometry], check: Callable[[list[Geometry]], None]) -> Iterator[None]:
-    """Inside the block the weights are this model's alone. ``check`` is given those that other live model objects write
-    to or have adapters in, and raises where they are in the way. The caller holds the model's lock."""
+def claimed(
+    model: nn.Module,
+    weights: list[Geometry],
+    modules: set[int],
+    check: Callable[[list[Geometry], set[int]], None],
+) -> Iterator[None]:
+    """Inside the block the weights, and the branches of the modules of these identities, are this model's alone.
+    ``check`` is given those that other live model objects write to or have adapters in, and raises where they are in
+    the way. The caller holds the model's lock."""
     state = state_of(model)
     try:
         with _claims_lock.native:
-            check(_taken_by_others(model))
-            state.claimed = weights
+            check(*_taken_by_others(model))
+            state.claimed, state.claimed_modules = weights, modules
         yield
     finally:
-        state.claimed = []
+        state.claimed, state.claimed_modules = [], set()
 
 
-def _taken_by_others(model: nn.Module) -> list[Geometry]:
+def _taken_by_others(model: nn.Module) -> tuple[list[Geometry], set[int]]:
     with _registry_lock.native:
         states = [state for other, state in _registry.items() if other is not model]
     held = regions(held for state in states for held in state.composition.held.values())
-    return held + [geometry for state in states for geometry in state.claimed]
+    modules = [state.claimed_modules | state.composition.branches.keys() for state in states]
+    return held + [geometry for state in states for geometry in state.claimed], set().union(*modules)
 
 
 def threads() -> int:

@@ -14,8 +14,9 @@ from torch import nn
 from .errors import ModelError
 from .geometry import Geometry, Occupied, overlap
 from .model_index import WEIGHT_NAMES, IndexedWeight, ModelIndex
+from .targets.branch_place import BranchPlace, place_beside
 from .terms import Sharer, WeightPlan
-from .weight_forms import geometry_of, refusal_of
+from .weight_forms import geometry_of, is_branchable, refusal_of
 
 
 class ModelWeights:
@@ -23,12 +24,15 @@ class ModelWeights:
 
     def __init__(self, model: nn.Module) -> None:
         self.index = ModelIndex(model)
-        self._looks: list[Geometry | str | None] = [None] * len(self.index.weights)
-        self._places: dict[tuple[int, str], Geometry | str | None] = {}  # of all other parameters, for one plan
+        self._looks: list[Geometry | BranchPlace | str | None] = [None] * len(self.index.weights)
+        self._places: dict[
+            tuple[int, str], Geometry | BranchPlace | str | None
+        ] = {}  # of all other parameters, for one plan
         self._parameters = [entry.parameters for entry in self.index.weights]
         self._keys = [entry.key for entry in self.index.weights]
         self._forms: list[list[Any]] = []
         self.has_overlaps = False
+        self.has_branches = False  # modules that factors are put beside
         self._has_shared_bytes = False  # between parameters that are not the same
         self.all_within_reach = True
 
@@ -45,9 +49,10 @@ class ModelWeights:
 
     def _announce(self) -> None:
         """Tells the native core which weights are plain matrices, and whether any two share bytes."""
-        looks = list(map(self._writable, range(len(self._looks))))
-        self.index.names.set_forms([() if geometry is None else _form(geometry) for geometry in looks])
-        geometries = [geometry for geometry in looks if geometry is not None]
+        looks = list(map(self._takes, range(len(self._looks))))
+        self.index.names.set_forms([() if found is None else _form(found) for found in looks])
+        self.has_branches = any(isinstance(found, BranchPlace) for found in looks)
+        geometries = [found for found in looks if isinstance(found, Geometry)]
         within_reach = [geometry for geometry in geometries if geometry.within_reach]
         self.all_within_reach = len(within_reach) == len(geometries)
         self.has_overlaps = overlap(within_reach) is not None
@@ -55,18 +60,18 @@ class ModelWeights:
         twins = any(first.setdefault(found.address, found.weight) is not found.weight for found in within_reach)
         self._has_shared_bytes = self.has_overlaps or twins
 
-    def _writable(self, position: int) -> Geometry | None:
+    def _takes(self, position: int) -> Geometry | BranchPlace | None:
         try:
             look = self.look(position)
         except ModelError:  # no kernel can write to it: an error only for whoever wants to
             return None
-        return look if isinstance(look, Geometry) else None
+        return None if isinstance(look, str) else look
 
     def _geometries(self) -> list[Geometry]:
-        return [g for g in map(self._writable, range(len(self._looks))) if g is not None]
+        return [found for found in map(self._takes, range(len(self._looks))) if isinstance(found, Geometry)]
 
-    def look(self, position: int) -> Geometry | str:
-        """The geometry of the weight with this number in the index, or why it cannot be fused into.
+    def look(self, position: int) -> Geometry | BranchPlace | str:
+        """The geometry of the weight with this number in the index, the place beside it, or why there is neither.
 
         Raises ModelError for storage that no kernel can write to.
         """
@@ -75,10 +80,11 @@ class ModelWeights:
         known = self._looks[position]
         if known is None:
             entry = self.index.weights[position]
-            known = self._looks[position] = refusal(entry) or _geometry(entry, entry.key)
+            refused = refusal(entry)
+            known = self._looks[position] = _beside(entry, refused) if refused else _geometry(entry, entry.key)
         return known
 
-    def place(self, position: int, parameter: str) -> Geometry | str | None:
+    def place(self, position: int, parameter: str) -> Geometry | BranchPlace | str | None:
         """As :meth:`look`, for any parameter of the module with this number, biases and vectors too; None where it has
         none of this name. Until the next :meth:`refresh` the same answer is the same object."""
         entry = self.index.entry(position)
@@ -89,7 +95,7 @@ class ModelWeights:
             return self.look(position)
         if (position, key) not in self._places:
             value = entry.parameters.get(key)
-            known: Geometry | str | None = None
+            known: Geometry | BranchPlace | str | None = None
             if value is not None:
                 known = refusal_of(value) or _geometry(entry, key)
             self._places[position, key] = known
@@ -99,6 +105,10 @@ class ModelWeights:
         """Rows and columns of a parameter of the module with this number, whatever it is; None where there is none."""
         entry = self.index.entry(position)
         key = _key(entry, parameter)
+        if entry.bearer is not None and key == entry.key:
+            look = self.look(position)
+            if isinstance(look, BranchPlace):
+                return look.rows, look.cols
         value = None if key is None else entry.parameters.get(key)
         if value is None:
             return None
@@ -149,9 +159,9 @@ class ModelWeights:
                     yield found
 
 
-def _form(geometry: Geometry) -> tuple[int, ...]:
+def _form(found: Geometry | BranchPlace) -> tuple[int, ...]:
     """The shape as an adapter sees it: transformers' Conv1D keeps the transpose."""
-    return (geometry.rows, geometry.cols) if len(geometry.shape) == 2 else tuple(geometry.shape)
+    return (found.rows, found.cols) if len(found.shape) == 2 else tuple(found.shape)
 
 
 def _forms(tensors: list[torch.Tensor]) -> list[list[Any]]:
@@ -188,6 +198,16 @@ def refusal(entry: IndexedWeight) -> str | None:
     if entry.refusal or weight is None:
         return entry.refusal or "it has no weight now"
     return refusal_of(weight)
+
+
+def _beside(entry: IndexedWeight, refused: str) -> BranchPlace | str:
+    """The place beside a weight that cannot be fused into, or why there is none."""
+    module = None if entry.bearer is None else entry.bearer()
+    weight = entry.weight
+    if module is None or (weight is not None and not is_branchable(weight)):
+        return refused
+    place = place_beside(module, entry.name)
+    return f"{refused}; and {place}" if isinstance(place, str) else place
 
 
 def _geometry(entry: IndexedWeight, key: str) -> Geometry:

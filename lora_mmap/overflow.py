@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from .errors import FusionOverflowError
 from .outcomes import EntryPlan
+from .targets.branch_plan import BranchPlan
 from .terms import WeightPlan
 
 
-def require_finite(function: str, entries: Sequence[EntryPlan], overflowed: Sequence[WeightPlan]) -> None:
+def require_finite(function: str, entries: Sequence[EntryPlan], overflowed: Sequence[WeightPlan | BranchPlan]) -> None:
     """Raises FusionOverflowError, naming the first of these weights, unless there are none."""
     if not overflowed:
         return

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from .adapter import Adapter
 from .algorithms import Recognised, recognise, title
+from .algorithms.formula import Matrix, product
 from .algorithms.members import Malformed
 from .algorithms.scaling import ALPHA_KEY, Scaling
 
@@ -33,6 +34,11 @@ class Pair(NamedTuple):
     def tensors(self) -> tuple[int, int]:
         """The tensors of the file that it takes."""
         return self.down, self.up
+
+    @property
+    def matrix(self) -> Matrix:
+        """The same as a formula has it."""
+        return product(self.down, self.up, self.rows, self.cols, self.rank)
 
     @property
     def is_nothing(self) -> bool:

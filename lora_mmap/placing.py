@@ -9,6 +9,7 @@ from .algorithms.recognised import Form
 from .families.placement import Placement, row_map
 from .geometry import Geometry
 from .outcomes import Landing
+from .targets.branch_place import BranchPlace
 from .terms import Cut, Range
 
 
@@ -49,7 +50,7 @@ def landings(target: Target, extent: tuple[int, int], form: Form) -> list[Landin
     return found
 
 
-def cuts(form: Form, placement: Placement, geometry: Geometry, together: bool = False) -> list[Cut]:
+def cuts(form: Form, placement: Placement, geometry: Geometry | BranchPlace, together: bool = False) -> list[Cut]:
     """What :func:`landings` says, for the kernels: the rectangles of a weight that a matrix of ``form`` falls on. Rows
     that are merely permuted are one rectangle if they are to stay ``together``."""
     rows, cols = (0, geometry.rows), (0, geometry.cols)

@@ -5,7 +5,8 @@ Every key of every adapter gets an outcome; every weight gets its rows and the t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 from .errors import AdapterError, AmbiguousKeyError, ModelError, UnmatchedKeysError
 from .geometry import Geometry, overlap
@@ -13,44 +14,63 @@ from .model_weights import ModelWeights
 from .outcomes import ABSENT, AMBIGUOUS, APPLIED, MALFORMED, MISFIT, UNKNOWN, UNSUPPORTED, EntryPlan
 from .pairing import Pair, pair_up
 from .sharing import lazy
+from .targets.branch_place import BranchPlace
+from .targets.branch_plan import BranchPlan, Wishes
 from .terms import Cut, Term, WeightPlan
 
 # |strength| below this leaves the adapter out, as upstream does.
 NEGLIGIBLE = 1e-5
 
 
-class Plan:
-    """All entries with their outcomes; ``weights``, by address, are put together when somebody needs them."""
+class _Places(NamedTuple):
+    """Where terms fall: weights by address, places beside weights by themselves."""
 
-    def __init__(self, entries: list[EntryPlan], model: ModelWeights) -> None:
+    weights: dict[int, WeightPlan]
+    branches: dict[BranchPlace, BranchPlan]
+
+
+class Plan:
+    """All entries with their outcomes; where their terms fall is put together when somebody needs it."""
+
+    def __init__(self, entries: list[EntryPlan], model: ModelWeights, wishes: Wishes) -> None:
         self.entries = entries
+        self.wishes = wishes
         self._model: ModelWeights | None = model
         if model.has_overlaps:
             _ = self.weights  # raises where the adapters meet an overlap
 
-    @lazy
+    @property
     def weights(self) -> dict[int, WeightPlan]:
-        """The weights that terms fall on. Raises ModelError where two of them share bytes in different forms."""
+        """The weights that terms fall on, by address. Raises ModelError where two of them share bytes in different
+        forms."""
+        return self._places.weights
+
+    @property
+    def branches(self) -> list[BranchPlan]:
+        """The branches of quantised modules that terms go into."""
+        return list(self._places.branches.values())
+
+    @lazy
+    def _places(self) -> _Places:
         assert self._model is not None
         weights: dict[int, WeightPlan] = {}
-        for position, entry in enumerate(self.entries):
-            pairs = pair_up(entry.adapter) if entry.direct else []
-            for group, module in enumerate(entry.direct):
-                pair = pairs[group]
-                if module >= 0:
-                    geometry = self._model.look(module)
-                    assert isinstance(geometry, Geometry)
-                    cuts = [Cut(geometry, (0, geometry.rows), (0, geometry.cols))]
-                else:
-                    cuts = entry.placed.get(group, [])
-                for cut in cuts:
-                    formula = pair if isinstance(pair, Pair) else entry.formulas[group][cut.parameter]
-                    if formula.is_nothing or not cut.geometry.within_reach:  # only a dry run plans elsewhere
-                        continue
-                    weight = weights.get(cut.geometry.address)
-                    if weight is None or weight.geometry is not cut.geometry:
-                        weight = _weight_at(weights, cut.geometry)
-                    weight.terms.append(Term(position, formula, entry.strength, cut))
+        branches: dict[BranchPlace, BranchPlan] = {}
+        for term in self._terms():
+            place = term.cut.geometry
+            if isinstance(place, BranchPlace):
+                branch = branches.get(place)
+                if branch is None:
+                    branch = branches[place] = BranchPlan(place)
+                branch.terms.append(term)
+                continue
+            if not place.within_reach:  # only a dry run plans elsewhere
+                continue
+            weight = weights.get(place.address)
+            if weight is None or weight.geometry is not place:
+                weight = _weight_at(weights, place)
+            weight.terms.append(term)
+        for branch in branches.values():
+            branch.lay_out(self.entries, self.wishes.svd_rank)
         crossing = overlap(weight.geometry for weight in weights.values())
         if crossing:
             raise ModelError(
@@ -58,12 +78,29 @@ class Plan:
                 "without being the same region, expected separate or fully tied weights"
             )
         self._model.note_sharers(weights.values())
-        return weights
+        return _Places(weights, branches)
+
+    def _terms(self) -> Iterator[Term]:
+        assert self._model is not None
+        for position, entry in enumerate(self.entries):
+            pairs = pair_up(entry.adapter) if entry.direct else []
+            for group, module in enumerate(entry.direct):
+                pair = pairs[group]
+                if module >= 0:
+                    place = self._model.look(module)
+                    assert not isinstance(place, str)
+                    cuts = [Cut(place, (0, place.rows), (0, place.cols))]
+                else:
+                    cuts = entry.placed.get(group, [])
+                for cut in cuts:
+                    formula = pair if isinstance(pair, Pair) else entry.formulas[group][cut.parameter]
+                    if not formula.is_nothing:
+                        yield Term(position, formula, entry.strength, cut)
 
     def forget_weights(self) -> None:
         """Lets go of the model's weights; the outcomes stay, for the report."""
         self._model = None
-        self.__dict__.pop("weights", None)
+        self.__dict__.pop("_places", None)
         for entry in self.entries:
             entry.placed.clear()
 
@@ -74,6 +111,8 @@ class Plan:
                 _raise_first(function, entry, (status,), error)
         if strict:
             raise_if_homeless([self], function)
+        for branch in self.branches:
+            branch.require_room(function, self.entries)
 
 
 def raise_if_homeless(plans: Sequence[Plan], function: str) -> None:

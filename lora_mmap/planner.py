@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .adapter import Adapter
+from .algorithms.formula import Formula
 from .components import foreign_groups
 from .errors import ModelError
 from .formula_placing import attempt, bearers, stored
@@ -27,22 +28,30 @@ from .pairing import Pair, Recognised, pair_up
 from .placing import Target, cuts, landings
 from .plan import NEGLIGIBLE, Plan
 from .same_rows import settle_overlaps
+from .targets import awq, exact_rank
+from .targets.branch_place import BranchPlace
+from .targets.branch_plan import NO_WISHES, Wishes
 from .terms import Cut
 
 
 def make_plan(
-    weights: ModelWeights, entries: Sequence[tuple[Adapter, float]], component: str | None, dry_run: bool = False
+    weights: ModelWeights,
+    entries: Sequence[tuple[Adapter, float]],
+    component: str | None,
+    dry_run: bool = False,
+    wishes: Wishes = NO_WISHES,
 ) -> Plan:
     """Resolves and validates all adapters against one model; touches no weight and reads no factor.
 
     A ``dry_run`` plan may lead to weights that are elsewhere than on the CPU, or nowhere (meta).
     """
-    planner = _Planner(weights, component, dry_run)
-    return Plan([planner.add(adapter, strength) for adapter, strength in entries], weights)
+    planner = _Planner(weights, component, dry_run, wishes)
+    return Plan([planner.add(adapter, strength) for adapter, strength in entries], weights, wishes)
 
 
 class _Planner:
-    def __init__(self, weights: ModelWeights, component: str | None, dry_run: bool) -> None:
+    def __init__(self, weights: ModelWeights, component: str | None, dry_run: bool, wishes: Wishes) -> None:
+        self.wishes = wishes
         self.anywhere = dry_run
         self.all_here = dry_run or weights.all_within_reach
         self.weights = weights
@@ -59,6 +68,8 @@ class _Planner:
         # The pair is all of the module that its name means: nearly every pair of nearly every file.
         quick = adapter.is_plain and self.all_here
         entry.direct = adapter.classification.fit(self.index.names) if quick else [-1] * groups
+        if self.weights.has_branches:
+            entry.direct = [module if self._takes_all(module) else -1 for module in entry.direct]
         if -1 in entry.direct or self.component is not None or adapter.mixes_components:
             self._place_others(entry)
         settle_overlaps(entry, self.weights)
@@ -94,6 +105,8 @@ class _Planner:
         placed: list[Cut] = []
         for target in way:
             geometry = self._writable(target)
+            if self._is_left_alone(geometry):
+                return Outcome(SKIPPED, awq.SKIPPED, tuple(landed))
             if isinstance(geometry, str):
                 return Outcome(UNSUPPORTED, geometry, tuple(landed))
             placed += cuts((pair.rows, pair.cols), target.placement, geometry)
@@ -119,9 +132,15 @@ class _Planner:
             return several(one.landed for one in best)
         chosen = best[0] if best else next((one for one in found if one.obstacle), found[0])
         if best:
-            elsewhere = next((why for cut in chosen.placed if (why := self._unreachable(cut.geometry))), "")
-            if elsewhere:
-                return Outcome(UNSUPPORTED, elsewhere, tuple(chosen.landed))
+            if any(self._is_left_alone(cut.geometry) for cut in chosen.placed):
+                return Outcome(SKIPPED, awq.SKIPPED, tuple(chosen.landed))
+            obstacles = (
+                self._unreachable(cut.geometry)
+                or self._unbranchable(entry.adapter, group.formulas[cut.parameter], cut.geometry)
+                for cut in chosen.placed
+            )
+            if why := next(filter(None, obstacles), ""):
+                return Outcome(UNSUPPORTED, why, tuple(chosen.landed))
             entry.placed[group.group] = chosen.placed
             entry.formulas[group.group] = group.formulas
         return chosen.outcome
@@ -162,7 +181,7 @@ class _Planner:
                 landed += [landing._replace(parameter=parameter) for landing in here]
         return landed
 
-    def _writable(self, target: Target) -> Geometry | str:
+    def _writable(self, target: Target) -> Geometry | BranchPlace | str:
         geometry = self.weights.look(target.number)
         if isinstance(geometry, str):
             return f"module '{target.module}': {geometry}"
@@ -172,7 +191,28 @@ class _Planner:
             return f"module '{target.module}': sections of its input features are supported for plain memory order only"
         return geometry
 
-    def _unreachable(self, geometry: Geometry) -> str:
+    def _takes_all(self, module: int) -> bool:
+        """False where a module that a pair is the whole of has to be looked at more closely."""
+        place = self.weights.look(module) if module >= 0 else None
+        if not isinstance(place, BranchPlace):
+            return True
+        return not self._is_left_alone(place) and (self.anywhere or place.within_reach)
+
+    def _is_left_alone(self, place: Geometry | BranchPlace | str) -> bool:
+        return isinstance(place, BranchPlace) and place.is_modulation and not self.wishes.modulation
+
+    def _unbranchable(self, adapter: Adapter, formula: Formula, place: Geometry | BranchPlace) -> str:
+        """Why a formula cannot be put beside a weight, or an empty text."""
+        if not isinstance(place, BranchPlace):
+            return ""
+        obstacle = exact_rank.obstacle(formula)
+        if not obstacle:
+            room = place.branch.limit - place.branch.base_rank
+            rank = exact_rank.ranks(formula, adapter.source.shapes, self.wishes.svd_rank)
+            obstacle = f"it takes {rank} ranks, there are {room}; svd_rank= cuts them down" if rank > room else ""
+        return obstacle and f"module '{place.name}': {obstacle}"
+
+    def _unreachable(self, geometry: Geometry | BranchPlace) -> str:
         """Why nothing can be written there now, or an empty text. Raises ModelError for devices without kernels."""
         if self.anywhere:
             return ""

@@ -23,6 +23,8 @@ from .plan import Plan
 from .planner import make_plan
 from .report import Report
 from .site import Manner
+from .targets.held_branch import key_of, require_unchanged
+from .targets.held_branch import reachable as reachable_branches
 from .tensor_source import FileTensors
 from .transaction import Former, Transaction
 from .whereabouts import Whereabouts, regions
@@ -56,17 +58,19 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
         forget_written(found, threads())
     else:
         found.require_all(function)
+        require_unchanged(function, previous.branches.values())
     if fresh.base is not None:
         fresh.base.learn_names(parameter_names(weights.index))
-    plan = make_plan(weights, entries, fresh.component)
+    plan = make_plan(weights, entries, fresh.component, wishes=fresh.wishes)
     plan.raise_if_unfit(fresh.strict, function)
     weights_of_plan = [weight.geometry for weight in plan.weights.values()]
-    with claimed(root, weights_of_plan, lambda taken: _refuse_crossing(plan, previous, taken)):
+    modules = {key_of(branch.geometry) for branch in plan.branches}
+    with claimed(root, weights_of_plan, modules, lambda *taken: _refuse_crossing(plan, previous, *taken)):
         stages["plan"] = time.perf_counter() - begin
         change, pending = _carry_out(root, state, request, plan, found.within_reach())
     report = make_report(plan, weights.index, request.opened, stages)
     report.bytes_read += change.read_nbytes
-    report.weights = len(plan.weights)
+    report.weights = len(plan.weights) + len(plan.branches)
     on_host = [geometry for geometry in weights_of_plan if geometry.device.type == "cpu"]
     report.written = [(geometry.address, geometry.end) for geometry in on_host]
     report.pending = pending
@@ -84,7 +88,7 @@ def _carry_out(
         fresh.store.hold(adapter)
     fast = fresh.numerics == "fast"
     manner = Manner(function, threads(), fast, fresh.restore, fresh.retain, fresh.base, request.force)
-    former = Former(reachable, previous.adapters, previous.store)
+    former = Former(reachable, reachable_branches(previous.branches), previous.adapters, previous.store)
     transaction = Transaction(plan, former, fresh.store, manner)
     change = Change(root, state, fresh, transaction)
     if request.non_blocking and transaction.is_asynchronous:
@@ -104,6 +108,7 @@ def make_report(
     return Report(
         plan.entries,
         index.module_names,
+        branches={branch.geometry.name: branch.describe() for branch in plan.branches},
         bytes_read=sum(adapter.opening_nbytes for adapter in opened)
         + sum(adapter.take_alphas_nbytes() for adapter in {entry.adapter for entry in plan.entries}),
         files_opened=len([adapter for adapter in opened if adapter.path]),
@@ -113,9 +118,15 @@ def make_report(
     )
 
 
-def _refuse_crossing(plan: Plan, previous: Composition, taken: list[Geometry]) -> None:
+def _refuse_crossing(plan: Plan, previous: Composition, taken: list[Geometry], modules: set[int]) -> None:
     """Raises ModelError where a planned weight shares bytes with one that is fused into under another form, or through
-    another model object (``taken``): neither could be undone on its own."""
+    another model object (``taken``): neither could be undone on its own. So with branches of ``modules``."""
+    for branch in plan.branches:
+        if key_of(branch.geometry) in modules:
+            raise ModelError(
+                f"[compose] the branch of module '{branch.geometry.name}' has adapters in it through another model "
+                "object that shares it; reset that one first, or compose through it"
+            )
     mine = Occupied(regions(previous.held.values()))
     theirs = Occupied(taken)
     for weight in plan.weights.values():

@@ -58,6 +58,7 @@ class Report:
     stages: dict[str, float] = field(default_factory=dict)
     restore: dict[str, dict[str, int]] = field(default_factory=dict)
     tiers: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    branches: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     memory: dict[str, int] = field(default_factory=dict)
     written: list[tuple[int, int]] = field(default_factory=list, repr=False)
     pending: Pending | None = field(default=None, repr=False)
@@ -160,7 +161,10 @@ class Report:
                     continue
                 for landing in entry.landings(group):
                     undone = self.tiers.get(landing.module)
-                    module = modules.setdefault(landing.module, {"outcome": APPLIED, "terms": [], "restore": undone})
+                    empty: dict[str, Any] = {"outcome": APPLIED, "target": "dense", "terms": [], "restore": undone}
+                    beside = self.branches.get(landing.module, {}) if landing.parameter == "weight" else {}
+                    module = modules.setdefault(landing.module, empty)
+                    module.update(beside)
                     terms = module["terms"]
                     formula = pair if isinstance(pair, Pair) else pair.formulas[landing.parameter]
                     terms.append(

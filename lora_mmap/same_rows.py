@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .geometry import Geometry
 from .model_weights import ModelWeights
 from .outcomes import AMBIGUOUS, IGNORED, EntryPlan, Outcome
 from .placing import overlapping
@@ -54,9 +53,9 @@ def _meet(entry: EntryPlan, one: int, other: int, weights: ModelWeights) -> bool
 def _cuts(entry: EntryPlan, group: int, weights: ModelWeights) -> list[Cut]:
     if entry.direct[group] < 0:
         return entry.placed.get(group, [])
-    geometry = weights.look(entry.direct[group])
-    assert isinstance(geometry, Geometry)
-    return [Cut(geometry, (0, geometry.rows), (0, geometry.cols))]
+    place = weights.look(entry.direct[group])
+    assert not isinstance(place, str)
+    return [Cut(place, (0, place.rows), (0, place.cols))]
 
 
 def _settle(entry: EntryPlan, group: int, other: int) -> int:

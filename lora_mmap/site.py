@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from .base_checkpoint import BaseCheckpoint
 from .factor_stream import Window
@@ -38,7 +39,7 @@ class Site(ABC):
 
     @property
     @abstractmethod
-    def windows(self) -> list[Window]:
+    def windows(self) -> list[Window[Any]]:
         """What is fused together."""
 
     @abstractmethod
@@ -46,7 +47,7 @@ class Site(ABC):
         """Raises where a file that is read is not what it was."""
 
     @abstractmethod
-    def fuse(self, window: Window) -> None:
+    def fuse(self, window: Window[Any]) -> None:
         """Writes pristine + sum into the weights of a window, or has a GPU do it. Raises FusionOverflowError,
         ReadError, ModelError where somebody else wrote to a weight, MemoryError and what else may happen."""
 

@@ -8,23 +8,22 @@ from contextlib import contextmanager
 
 from .factor_reading import FactorReading
 from .factor_store import FactorStore
-from .factor_stream import FactorStream, Window
+from .factor_stream import FactorStream, P, Window
 from .host_operands import HostScratch
 from .lowering.operands import IndexMap
 from .outcomes import EntryPlan
-from .terms import WeightPlan
 
 # Factors in flight. Larger windows cost memory, smaller ones leave the workers waiting at their ends.
 WINDOW_NBYTES = 8 << 20
 
 
-class HostStream(FactorStream):
+class HostStream(FactorStream[P]):
     """Everything is done when a call returns. With ``keeps`` the factors of every window stay in the store."""
 
     def __init__(
         self,
         entries: Sequence[EntryPlan],
-        weights: Iterable[WeightPlan],
+        weights: Iterable[P],
         threads: int,
         store: FactorStore,
         keeps: bool,
@@ -37,7 +36,7 @@ class HostStream(FactorStream):
     def memory(self) -> dict[str, int]:
         return {"staging": self._reading.staging_nbytes + self._made.most_nbytes}
 
-    def load(self, window: Window) -> None:
+    def load(self, window: Window[P]) -> None:
         self._made.let_go()
         with self.stage("read"):
             self._reading.read(window.factors)

@@ -13,6 +13,7 @@ import torch
 from .algorithms.formula import Formula
 from .geometry import Geometry
 from .pairing import Pair
+from .targets.branch_place import BranchPlace
 
 # A half-open range of rows or columns.
 Range = tuple[int, int]
@@ -23,7 +24,7 @@ class Cut(NamedTuple):
     ``down_col`` on. With a ``row_map``, row ``m`` of the weight takes row ``row_map[m]`` of that matrix instead.
     ``parameter`` is what the file calls the weight in its module."""
 
-    geometry: Geometry
+    geometry: Geometry | BranchPlace
     rows: Range
     cols: Range
     up_row: int = 0
@@ -71,15 +72,24 @@ class Sharer(NamedTuple):
     offset: int
 
 
-class WeightPlan:
-    """One storage region and the terms that fall on it, in the order of the contract. ``sharers`` are those parameters
-    of the model, known by being others, that the terms change too."""
+class Planned:
+    """The terms that fall on one place, in the order of the contract."""
 
-    __slots__ = ("geometry", "sharers", "terms")
+    __slots__ = ("terms",)
+
+    def __init__(self) -> None:
+        self.terms: list[Term] = []
+
+
+class WeightPlan(Planned):
+    """One storage region and the terms that fall on it. ``sharers`` are those parameters of the model, known by being
+    others, that the terms change too."""
+
+    __slots__ = ("geometry", "sharers")
 
     def __init__(self, geometry: Geometry) -> None:
+        super().__init__()
         self.geometry = geometry
-        self.terms: list[Term] = []
         self.sharers: list[Sharer] = []
 
     def at(self, place: Geometry) -> WeightPlan:
@@ -114,7 +124,8 @@ class WeightPlan:
 
     def aliases(self) -> list[Geometry]:
         """The weight under every name that terms call it by, each once."""
-        return list({id(term.cut.geometry): term.cut.geometry for term in self.terms}.values())
+        found = {id(term.cut.geometry): term.cut.geometry for term in self.terms}
+        return [geometry for geometry in found.values() if isinstance(geometry, Geometry)]
 
     @property
     def is_additive(self) -> bool:

@@ -18,16 +18,26 @@ from .host_site import HostSite
 from .interrupts import HeldInterrupts
 from .plan import Plan
 from .site import Manner, Site
+from .targets.branch_site import BranchSite
+from .targets.held_branch import HeldBranch
 
 # Stages every report has, done or not.
 _STAGES = ("read", "save", "fuse", "restore")
 
 
 class Former:
-    """What the weights hold before a transaction: ``held`` by address, the adapters of its entries, their factors."""
+    """What the model holds before a transaction: weights, by address, and ``branches``, by module; the adapters of its
+    entries, their factors."""
 
-    def __init__(self, held: Mapping[int, Held], adapters: Sequence[Adapter], store: FactorStore) -> None:
+    def __init__(
+        self,
+        held: Mapping[int, Held],
+        branches: Mapping[int, HeldBranch],
+        adapters: Sequence[Adapter],
+        store: FactorStore,
+    ) -> None:
         self.held = held
+        self.branches = branches
         self.adapters = adapters
         self.store = store
 
@@ -51,6 +61,7 @@ class Transaction:
         self._anchors = Anchors([*(weight.geometry for weight in plan.weights.values()), *held])
         replayable = self._recall()
         self._sites = [self._site(device, store, replayable) for device in self._devices()]
+        self._branches = self._branch_site(store)
 
     def launch(self, interrupts: HeldInterrupts) -> None:
         """Reads every factor and fuses, or tells the GPUs to; an overflow on the CPU is found here."""
@@ -106,6 +117,10 @@ class Transaction:
         """What the weights hold now, by address."""
         return {address: one for site in self._sites for address, one in site.kept().items()}
 
+    def kept_branches(self) -> dict[int, HeldBranch]:
+        """What the branches of modules hold now, by module."""
+        return {} if self._branches is None else self._branches.kept_branches()
+
     def settle(self) -> None:
         """Nothing will be taken back any more."""
         for site in self._sites:
@@ -115,6 +130,7 @@ class Transaction:
         """Lets go of the model's weights, and of what would undo this transaction."""
         self._plan.forget_weights()
         self._sites.clear()
+        self._branches = None
         self._anchors.let_go()
 
     def seconds(self) -> dict[str, float]:
@@ -150,6 +166,14 @@ class Transaction:
         if device.type != "cpu":
             return DeviceSite(self._plan.entries, weights, old, former, store, device, self._manner, replayable)
         return HostSite(self._plan.entries, weights, old, former, store, self._manner, replayable)
+
+    def _branch_site(self, store: FactorStore) -> BranchSite | None:
+        """Comes last: what fails before it has not changed a branch."""
+        if not self._plan.branches and not self._former.branches:
+            return None
+        site = BranchSite(self._plan, dict(self._former.branches), store, self._manner)
+        self._sites.append(site)
+        return site
 
     def _recall(self) -> bool:
         """Has the former factors in memory. False where they are out of reach and nobody needs them, unless something

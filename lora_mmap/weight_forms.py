@@ -30,6 +30,13 @@ def refusal_of(weight: torch.Tensor) -> str | None:
     return None
 
 
+def is_branchable(weight: torch.Tensor) -> bool:
+    """True for a weight that cannot be fused into and that factors may be put beside: quantised, or of a kind that does
+    its own arithmetic. Not for a part of one that other processes have the rest of."""
+    is_whole = type(weight.data).__name__ != "DTensor" and weight.numel() > 0
+    return is_whole and not weight.dtype.is_complex
+
+
 def geometry_of(weight: torch.Tensor, name: str, parameter: str, transposed: bool) -> Geometry:
     """Describes a parameter for which :func:`refusal_of` found nothing. A vector is one column; a matrix that is
     ``transposed`` keeps its rows in its second dimension. Raises ModelError for storage that no kernel can write to."""

@@ -33,7 +33,7 @@ WINDOW_NBYTES = 16 << 20
 READERS = 6
 
 
-class DeviceStream(FactorStream):
+class DeviceStream(FactorStream[WeightPlan]):
     """All work goes to the stream that is current on ``device`` at construction and must stay current.
 
     With ``keeps`` the factors of every window stay in the store, on the host; with ``stays`` on the device instead, if
@@ -74,7 +74,7 @@ class DeviceStream(FactorStream):
     def memory(self) -> dict[str, int]:
         return {"staging": self._reading.staging_nbytes, "arena": self._arena.nbytes + self._made_nbytes}
 
-    def load(self, window: Window) -> None:
+    def load(self, window: Window[WeightPlan]) -> None:
         begin = time.perf_counter()
         addresses = {factor: at for factor in window.factors if (at := self._address_there(factor)) is not None}
         missing = [factor for factor in window.factors if factor not in addresses]
@@ -134,7 +134,7 @@ class DeviceStream(FactorStream):
     def _now(self) -> _C.CudaEvent:
         return _C.cuda_event(self._device.index, self._stream, timing=True)
 
-    def _layout(self, window: Window) -> tuple[list[tuple[Factor | IndexMap, int]], int]:
+    def _layout(self, window: Window[WeightPlan]) -> tuple[list[tuple[Factor | IndexMap, int]], int]:
         """Where each factor and each index map lies in the window's region, and the region's size.
 
         Factors in the order of their files, so that what is read together is copied together.

@@ -1,0 +1,127 @@
+"""Linear modules with a weight of 8 bits or fewer, or of a kind that nobody here knows: a branch beside their forward.
+
+The module gets a subclass of its own class whose call adds ``(x @ down^T) @ up`` to what the module returns, hooks and
+wrappers of its ``forward`` included: no closure, and nothing in its parameters, buffers, ``state_dict`` or repr. With
+the last rank the class and the factors go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from .branch import Branch, Layout
+
+_DOWN, _UP = "_lora_mmap_down", "_lora_mmap_up"
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+# What the factors take their dtype from, in this order: a bias, the scales beside a quantised weight, the weight's own.
+_TELLING = ("bias", "wscales", "scales", "scale", "weight")
+RANK_LIMIT = 1024
+
+_classes: WeakKeyDictionary[type[nn.Module], type[nn.Module]] = WeakKeyDictionary()
+
+
+class _Beside:
+    """Comes before a module's own class. The factors are plain attributes: they move with the module, and stay at
+    their dtype when it is cast."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        given = args[0] if args else next(iter(kwargs.values()))
+        down, up = self.__dict__[_DOWN], self.__dict__[_UP]
+        # On another device where an offloading hook brought the module's own tensors.
+        inputs = given.to(result.device, given.dtype if given.dtype in _FLOATS else down.dtype)
+        added = (inputs @ down.to(inputs).t()) @ up.to(inputs)
+        return result + added.to(result.dtype)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        applied = super()._apply(fn, recurse)  # type: ignore[misc]
+        for key in (_DOWN, _UP):
+            factor = self.__dict__[key]
+            moved = fn(factor)
+            self.__dict__[key] = moved if moved.dtype == factor.dtype else factor.to(moved.device)
+        return applied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _new, (type(self).__mro__[2],), self.__dict__
+
+
+def _new(base: type[nn.Module]) -> nn.Module:
+    """An empty module of the subclass that comes before ``base``: what a copy or a pickle begins with."""
+    made = _with_branch(base)
+    return made.__new__(made)
+
+
+def _with_branch(base: type[nn.Module]) -> type[nn.Module]:
+    if base not in _classes:
+        names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+        _classes[base] = type(base.__name__, (_Beside, base), names)
+    return _classes[base]
+
+
+class PlainBranch(Branch):
+    """``down`` [rank, in] and ``up``, stored transposed: [rank, out]."""
+
+    layouts: ClassVar[tuple[Layout, Layout]] = ("plain", "plain")
+    step = 1
+    limit = RANK_LIMIT
+    unknown = torch.bfloat16  # the factors' dtype beside a module that tells none
+
+    @property
+    def is_attached(self) -> bool:
+        return isinstance(self.module, _Beside)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        if self.is_attached:
+            dtype: torch.dtype = self.module.__dict__[_DOWN].dtype
+            return dtype
+        computing = getattr(self.module, "compute_dtype", None)  # bitsandbytes' 4-bit layers
+        telling = [getattr(getattr(self.module, key, None), "dtype", None) for key in _TELLING]
+        return next((dtype for dtype in (computing, *telling) if dtype in _FLOATS), self.unknown)
+
+    @property
+    def device(self) -> torch.device:
+        if self.is_attached:
+            device: torch.device = self.module.__dict__[_DOWN].device
+            return device
+        own = (*self.module._parameters.values(), *self.module._buffers.values())
+        found = next((tensor.device for tensor in own if tensor is not None), torch.device("cpu"))
+        is_offloaded = found.type == "meta" and hasattr(self.module, "_hf_hook")
+        return torch.device("cpu") if is_offloaded else found
+
+    @property
+    def ranks(self) -> int:
+        return len(self.module.__dict__[_DOWN]) if self.is_attached else 0
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.is_attached:
+            return self.module.__dict__[_DOWN], self.module.__dict__[_UP]
+        features: list[Any] = [self.module.in_features, self.module.out_features]
+        down, up = (torch.empty(0, count, dtype=self.dtype, device=self.device) for count in features)
+        return down, up
+
+    def put(self, down: torch.Tensor, up: torch.Tensor) -> None:
+        if not len(down):
+            self._detach()
+            return
+        self.module.__dict__.update({_DOWN: down, _UP: up})
+        if not self.is_attached:
+            self.module.__class__ = _with_branch(type(self.module))
+
+    def empty(self, like: torch.Tensor, ranks: int) -> torch.Tensor:
+        return torch.empty(ranks, like.shape[1], dtype=like.dtype, device=like.device)
+
+    @staticmethod
+    def part(tensor: torch.Tensor, begin: int, end: int) -> torch.Tensor:
+        return tensor[begin:end]
+
+    def _detach(self) -> None:
+        if self.is_attached:
+            self.module.__class__ = type(self.module).__mro__[2]
+            for key in (_DOWN, _UP):
+                del self.module.__dict__[key]
