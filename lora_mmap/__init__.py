@@ -8,6 +8,7 @@ from .compose import check, compose, reset
 from .families import register_family
 from .loading import safe_open
 from .loras_v2 import compose_loras_v2, reset_lora_v2, set_lora_strength_v2, update_lora_params_v2
+from .nunchaku_calls import reset_lora, set_lora_strength, update_lora_params
 from .pipelines import (
     LoraWarning,
     PipelineReport,
@@ -47,12 +48,15 @@ __all__ = [
     "open_adapter",
     "register_family",
     "reset",
+    "reset_lora",
     "reset_lora_v2",
     "safe_open",
     "set_and_fuse_adapters",
+    "set_lora_strength",
     "set_lora_strength_v2",
     "torch",
     "unfuse_lora",
     "uninstall",
+    "update_lora_params",
     "update_lora_params_v2",
 ]

@@ -21,8 +21,7 @@ from .planner import make_plan
 from .recompose import Request, make_report, recompose
 from .report import Report
 from .restore import TIERS
-from .targets.awq import wants_modulation
-from .targets.branch_plan import Wishes
+from .targets.branch_plan import wishes_of
 
 RETENTIONS = ("memory", "file", "device")
 
@@ -101,7 +100,7 @@ def compose(
         raise ArgumentError("[compose] restore is 'file' and base is None, expected the checkpoint to restore from")
     begin = time.perf_counter()
     state = state_of(root)
-    wishes = _wishes("compose", apply_awq_mod, svd_rank)
+    wishes = wishes_of("compose", apply_awq_mod, svd_rank)
     fresh = Composition(
         restore=restore, retain=retain, strict=strict, component=component, numerics=numerics, wishes=wishes
     )
@@ -168,7 +167,7 @@ def check(
     Pairs that do not fit are in the report, not raised; with ``strict=True`` raises as ``compose`` would.
     """
     root = unwrap("check", model)
-    wishes = _wishes("check", apply_awq_mod, svd_rank)
+    wishes = wishes_of("check", apply_awq_mod, svd_rank)
     listed: Entries = adapters if isinstance(adapters, (list, tuple)) else [(adapters, 1.0)]  # type: ignore[list-item]
     leases: list[Lease] = []
     try:
@@ -212,12 +211,6 @@ def set_multiplier(model: nn.Module, multiplier: float) -> Report | None:
 
 def _opened(leases: Sequence[Lease]) -> list[Adapter]:
     return [lease.adapter for lease in leases if lease.is_fresh]
-
-
-def _wishes(function: str, apply_awq_mod: bool | str, svd_rank: int) -> Wishes:
-    if type(svd_rank) is not int or svd_rank < 0:
-        raise ArgumentError(f"[{function}] svd_rank is {svd_rank!r}, expected a number of ranks, or 0 to cut nothing")
-    return Wishes(wants_modulation(function, apply_awq_mod), svd_rank)
 
 
 def _require_one_of(function: str, name: str, value: object, known: Sequence[str]) -> None:

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .outcomes import ABSENT, APPLIED, UNKNOWN, UNSUPPORTED
+from .targets.svdquant import RANK_ADVISED
 
 if TYPE_CHECKING:
     from .adapter import Adapter
     from .report import Report
+    from .targets.branch_plan import BranchPlan
 
 logger = logging.getLogger("lora_mmap")
 
@@ -56,6 +58,21 @@ def report(result: Report) -> None:
                 if outcome.status in (APPLIED, ABSENT, UNSUPPORTED, UNKNOWN):
                     modules = ", ".join(landing.module for landing in entry.landings(position))
                     logger.info("%s: %s %s", group.stem, outcome.status, outcome.reason or modules)
+
+
+def costly_branches(branches: Iterable[BranchPlan]) -> None:
+    """One warning for all that have more ranks than is good."""
+    costly = {branch.geometry.name: rank for branch in branches if (rank := branch.costly_rank)}
+    if costly:
+        name = max(costly, key=costly.__getitem__)
+        logger.warning(
+            "%d low-rank branches get more than %d ranks, '%s' %d: every step computes all of them. Compose fewer "
+            "adapters, or cut them down with svd_rank=",
+            len(costly),
+            RANK_ADVISED,
+            name,
+            costly[name],
+        )
 
 
 def failed_unasked(error: Exception) -> None:

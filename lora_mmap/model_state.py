@@ -24,7 +24,7 @@ from .model_weights import ModelWeights
 from .pending import Pending
 from .sharing import ForkSafeLock
 from .targets.branch_plan import NO_WISHES, Wishes
-from .targets.held_branch import HeldBranch
+from .targets.held_branch import HeldBranch, living
 from .whereabouts import regions
 
 Numerics = Literal["ordered", "fast"]
@@ -152,7 +152,7 @@ def _taken_by_others(model: nn.Module) -> tuple[list[Geometry], set[int]]:
     with _registry_lock.native:
         states = [state for other, state in _registry.items() if other is not model]
     held = regions(held for state in states for held in state.composition.held.values())
-    modules = [state.claimed_modules | state.composition.branches.keys() for state in states]
+    modules = [state.claimed_modules | living(state.composition.branches) for state in states]
     return held + [geometry for state in states for geometry in state.claimed], set().union(*modules)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from . import composed_mark
+from . import composed_mark, log
 from .adapter import Adapter
 from .base_names import parameter_names
 from .change import Change
@@ -23,8 +23,7 @@ from .plan import Plan
 from .planner import make_plan
 from .report import Report
 from .site import Manner
-from .targets.held_branch import key_of, require_unchanged
-from .targets.held_branch import reachable as reachable_branches
+from .targets.held_branch import HeldBranch, key_of, require_unchanged, within_reach
 from .tensor_source import FileTensors
 from .transaction import Former, Transaction
 from .whereabouts import Whereabouts, regions
@@ -59,15 +58,17 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
     else:
         found.require_all(function)
         require_unchanged(function, previous.branches.values())
+    branches = within_reach(previous.branches)
     if fresh.base is not None:
         fresh.base.learn_names(parameter_names(weights.index))
     plan = make_plan(weights, entries, fresh.component, wishes=fresh.wishes)
     plan.raise_if_unfit(fresh.strict, function)
+    log.costly_branches(plan.branches)
     weights_of_plan = [weight.geometry for weight in plan.weights.values()]
     modules = {key_of(branch.geometry) for branch in plan.branches}
     with claimed(root, weights_of_plan, modules, lambda *taken: _refuse_crossing(plan, previous, *taken)):
         stages["plan"] = time.perf_counter() - begin
-        change, pending = _carry_out(root, state, request, plan, found.within_reach())
+        change, pending = _carry_out(root, state, request, plan, found.within_reach(), branches)
     report = make_report(plan, weights.index, request.opened, stages)
     report.bytes_read += change.read_nbytes
     report.weights = len(plan.weights) + len(plan.branches)
@@ -79,7 +80,12 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
 
 
 def _carry_out(
-    root: nn.Module, state: ModelState, request: Request, plan: Plan, reachable: Mapping[int, Held]
+    root: nn.Module,
+    state: ModelState,
+    request: Request,
+    plan: Plan,
+    weights: Mapping[int, Held],
+    branches: Mapping[int, HeldBranch],
 ) -> tuple[Change, Pending | None]:
     previous, fresh, function = state.composition, request.fresh, request.function
     fresh.adapters = [entry.adapter for entry in plan.entries]
@@ -88,7 +94,7 @@ def _carry_out(
         fresh.store.hold(adapter)
     fast = fresh.numerics == "fast"
     manner = Manner(function, threads(), fast, fresh.restore, fresh.retain, fresh.base, request.force)
-    former = Former(reachable, reachable_branches(previous.branches), previous.adapters, previous.store)
+    former = Former(weights, branches, previous.adapters, previous.store)
     transaction = Transaction(plan, former, fresh.store, manner)
     change = Change(root, state, fresh, transaction)
     if request.non_blocking and transaction.is_asynchronous:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ def card(report: Report) -> str:
     for entry in report.entries:
         lines += _entry(entry)
     lines += _unmatched(report)
+    lines += _branches(report)
     if not report.dry_run:
         lines += _costs(report)
     return _boxed("lora_mmap", lines)
@@ -66,7 +68,7 @@ def _entry(entry: EntryPlan) -> list[str]:
             lines.append("   " + ", ".join(f"{count} modules of {name}" for name, count in found.items()))
     reasons: dict[str, int] = {}
     for outcome in entry.outcomes:
-        if outcome.status in (UNSUPPORTED, ABSENT, UNKNOWN, IGNORED) and outcome.reason:
+        if outcome.status in (UNSUPPORTED, ABSENT, UNKNOWN, IGNORED, SKIPPED) and outcome.reason:
             text = f"{outcome.status}: {outcome.reason}"
             reasons[text] = reasons.get(text, 0) + 1
     lines += [f"   {count} {reason}" for reason, count in list(reasons.items())[:3]]
@@ -77,6 +79,19 @@ def _unmatched(report: Report) -> list[str]:
     lines = []
     for stem, names in list(report.nearest.items())[:3]:
         lines.append(f"   no place for '{stem}'" + (f", nearest is '{names[0]}'" if names else ""))
+    return lines
+
+
+def _branches(report: Report) -> list[str]:
+    found = report.branches.values()
+    if not found:
+        return []
+    kinds = Counter(branch["target"] for branch in found)
+    listed = ", ".join(f"{plural(count, 'module')} by {kind}" for kind, count in kinds.items())
+    lines = [f"{listed}: up to {max(branch['rank'] for branch in found)} ranks beside the quantised weights"]
+    left = [part for branch in found for part in branch.get("retained_energy", {}).values()]
+    if left:
+        lines.append(f"   cut down to fewer ranks, {min(left):.1%} to {max(left):.1%} of the squared norm is left")
     return lines
 
 

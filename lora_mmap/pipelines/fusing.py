@@ -14,6 +14,7 @@ from ..plan import Plan, raise_if_homeless
 from ..planner import make_plan
 from ..recompose import Request, recompose
 from ..report import Report
+from ..targets.branch_plan import wishes_of
 from .named_adapters import Entry, named_adapters
 from .offloading import require_present
 from .parts import Part
@@ -52,7 +53,7 @@ def plan_all(function: str, steps: Sequence[PartStep], strict: bool = False) -> 
     for step in steps:
         _require_present(function, step)
         weights = step.part.state.weights(step.part.module)
-        plans.append(make_plan(weights, step.entries, step.part.component))
+        plans.append(make_plan(weights, step.entries, step.part.component, wishes=wishes_of(function)))
     for plan in plans:
         plan.raise_if_unfit(False, function)
     if strict:
@@ -93,7 +94,8 @@ def _compose(function: str, step: PartStep, opened: Sequence[Adapter]) -> Report
     state = step.part.state
     former = state.composition.owned  # kept until it is certain that nobody goes back
     retain = step.retain or named_adapters(step.part.module).retain
-    fresh = Composition(step.entries, list(former), retain=retain, component=step.part.component)
+    component, wishes = step.part.component, wishes_of(function)
+    fresh = Composition(step.entries, list(former), retain=retain, component=component, wishes=wishes)
     return recompose(step.part.module, state, Request(fresh, function, opened), {})
 
 
@@ -113,5 +115,6 @@ def _let_go(composition: Composition) -> None:
 
 
 def _require_present(function: str, step: PartStep) -> None:
-    if step.named or step.part.state.composition.held:
+    composition = step.part.state.composition
+    if step.named or composition.held or composition.branches:
         require_present(function, step.part.name, step.part.module)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..algorithms.formula import Formula
-from ..errors import ModelError
+from ..errors import ArgumentError, ModelError
 from ..outcomes import EntryPlan
 from ..pairing import Pair
 from ..terms import Cut, Planned, Range
+from . import awq
 from .branch_place import SVDQUANT, BranchPlace
 from .exact_rank import exact_rank, ranks
 from .svdquant import RANK_ADVISED
@@ -27,6 +28,13 @@ class Wishes:
 
 # Nothing asked for.
 NO_WISHES = Wishes()
+
+
+def wishes_of(function: str, apply_awq_mod: object = "auto", svd_rank: int = 0) -> Wishes:
+    """From arguments, which ``auto`` leaves to the environment. Raises ArgumentError."""
+    if type(svd_rank) is not int or svd_rank < 0:
+        raise ArgumentError(f"[{function}] svd_rank is {svd_rank!r}, expected a number of ranks, or 0 to cut nothing")
+    return Wishes(awq.wants_modulation(function, apply_awq_mod), svd_rank)
 
 
 @dataclass(slots=True)
@@ -111,7 +119,7 @@ class BranchPlan(Planned):
         return {"target": self.geometry.kind, "base_rank": self.geometry.branch.base_rank, "rank": self.needed}
 
     @property
-    def is_costly(self) -> bool:
-        """True where the branch would cost more than what the quantised weight saves."""
+    def costly_rank(self) -> int:
+        """All ranks of a branch that costs more than what the quantised weight saves; 0 for others."""
         total = self.geometry.branch.base_rank + self.needed
-        return self.geometry.kind == SVDQUANT and total > RANK_ADVISED
+        return total if self.geometry.kind == SVDQUANT and total > RANK_ADVISED else 0

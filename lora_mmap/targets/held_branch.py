@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -82,9 +82,24 @@ def require_unchanged(function: str, held: Iterable[HeldBranch]) -> None:
             )
 
 
-def reachable(held: dict[int, HeldBranch]) -> dict[int, HeldBranch]:
-    """Those whose modules live and hold what was put there. The others are forgotten."""
-    return {key: one for key, one in held.items() if one.place.bearer() is not None and not one.changed()}
+def within_reach(held: Mapping[int, HeldBranch]) -> dict[int, HeldBranch]:
+    """Those that can be undone: their modules live and have the ranks that were put there, if in another dtype. What
+    became of the others is the modules' own from now on."""
+    found = {}
+    for key, one in held.items():
+        branch = one.branch
+        if branch is None:
+            continue
+        if is_marked(branch.module) and branch.ranks == one.base + one.capacity:
+            found[key] = replace(one, dtype=branch.dtype)
+        else:
+            branch.unmark()
+    return found
+
+
+def living(held: Mapping[int, HeldBranch]) -> set[int]:
+    """The modules of those that are not gone."""
+    return {key for key, one in held.items() if one.place.bearer() is not None}
 
 
 def key_of(place: BranchPlace) -> int:
