@@ -10,7 +10,7 @@ from .report import Report
 
 
 def update_lora_params(model: nn.Module, path_or_state_dict: AnySource) -> Report:
-    """Replaces whatever is composed into ``model`` by one adapter at strength 1. Raises as :func:`lora_mmap.compose` does."""
+    """Replaces whatever is composed into ``model`` by one adapter at strength 1. Raises what ``compose`` raises."""
     return update_lora_params_v2(model, path_or_state_dict)
 
 

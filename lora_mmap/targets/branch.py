@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -11,8 +11,28 @@ from torch import nn
 # Where a module keeps how many ranks of its branch are not ours. Plain data: it means something in a copy, too.
 BASE_RANK = "_lora_mmap_base_rank"
 
-
 Layout = Literal["down", "up", "plain"]
+
+
+class Extent(NamedTuple):
+    """Some ranks of a stored factor: rows of so many elements that lie together, in elements from its first."""
+
+    begin: int
+    rows: int
+    cols: int
+    row_stride: int
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A view of them."""
+        first = tensor.storage_offset() + self.begin
+        return tensor.as_strided((self.rows, self.cols), (self.row_stride, 1), first)
+
+
+class Factors(NamedTuple):
+    """``down`` and ``up`` as a branch stores them, dense."""
+
+    down: torch.Tensor
+    up: torch.Tensor
 
 
 class Branch(ABC):
@@ -40,47 +60,38 @@ class Branch(ABC):
         """Where they are; ``meta`` where they are nowhere."""
 
     @abstractmethod
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """``down`` and ``up`` as they are stored."""
+    def factors(self) -> Factors:
+        """What the module computes with."""
 
     @abstractmethod
-    def put(self, down: torch.Tensor, up: torch.Tensor) -> None:
-        """Takes these in their place."""
+    def put(self, factors: Factors) -> None:
+        """Has it compute with these."""
 
     @abstractmethod
     def empty(self, like: torch.Tensor, ranks: int) -> torch.Tensor:
-        """A tensor of so many ranks for the features of another."""
+        """A factor of so many ranks for the features of another. Raises MemoryError, or torch's own error of a device
+        without room."""
 
     @staticmethod
     @abstractmethod
-    def part(tensor: torch.Tensor, begin: int, end: int) -> torch.Tensor:
-        """The ranks from ``begin`` to ``end`` of a stored tensor: a view with two dimensions, the last one dense."""
+    def extent(factor: torch.Tensor, begin: int, end: int) -> Extent:
+        """The ranks from ``begin`` to ``end`` of a stored factor."""
+
+    @staticmethod
+    @abstractmethod
+    def ranks_in(factor: torch.Tensor) -> int:
+        """How many ranks a stored factor has."""
 
     @property
-    @abstractmethod
     def ranks(self) -> int:
         """How many there are."""
+        return self.ranks_in(self.factors().down)
 
     @property
     def base_rank(self) -> int:
         """Ranks that are not ours: all of them, unless some were added."""
-        return int(self.module.__dict__.get(BASE_RANK, self.ranks))
-
-    def tails(self, base: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The ranks after the first ``base`` of both."""
-        down, up = self.tensors()
-        return self.part(down, base, self.ranks), self.part(up, base, self.ranks)
-
-    def resize(self, base: int, ranks: int) -> None:
-        """Keeps the first ``base`` ranks in new tensors of so many, the others zero. Raises MemoryError or torch's own
-        error of a device without room, and changes nothing then."""
-        resized = []
-        for old in self.tensors():
-            new = self.empty(old, ranks)
-            self.part(new, 0, base).copy_(self.part(old, 0, base))
-            self.part(new, base, ranks).zero_()
-            resized.append(new)
-        self.put(*resized)
+        base = self.module.__dict__.get(BASE_RANK)
+        return self.ranks if base is None else int(base)
 
     def mark(self, base: int) -> None:
         """Notes that the ranks after the first ``base`` are ours."""

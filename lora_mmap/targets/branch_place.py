@@ -10,6 +10,7 @@ from torch import nn
 
 from . import awq, svdquant
 from .branch import Branch
+from .rank_copies import RankCopies, resized
 from .side_branch import PlainBranch
 from .svdquant import PackedBranch
 
@@ -69,8 +70,10 @@ def take_off(module: nn.Module, name: str) -> None:
     """Takes off the ranks that a copy of a module came with: its own are all there."""
     place = place_beside(module, name)
     if isinstance(place, BranchPlace):
-        branch = place.branch
-        branch.resize(branch.base_rank, branch.base_rank)
+        branch, copies = place.branch, RankCopies(threads=1)
+        own = resized(branch, branch.factors(), branch.base_rank, branch.base_rank, copies)
+        copies.run()
+        branch.put(own)
         branch.unmark()
 
 

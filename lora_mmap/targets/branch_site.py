@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -18,45 +18,26 @@ from ..overflow import require_finite
 from ..plan import Plan
 from ..site import Manner, Site
 from ..staging import HostStream
-from .branch import Branch
+from .branch import Branch, Factors
 from .branch_plan import BranchPlan
 from .factor_jobs import FactorJobs
 from .held_branch import HeldBranch, key_of
+from .rank_copies import RankCopies, resized, saved, whole
 from .side_branch import PlainBranch
 
 # Modules that are made pristine between two looks at Ctrl-C.
 _AT_ONCE = 64
 
 
-class _Before:
-    """What a branch held: our ranks' bytes, if it had any."""
+@dataclass(slots=True)
+class _Step:
+    """A branch's way from what it holds to what it shall hold. ``tails`` are what our ranks held, if there were any."""
 
-    def __init__(self, held: HeldBranch, branch: Branch) -> None:
-        self.held = held
-        self.branch = branch
-        self.tails = tuple(tail.clone() for tail in branch.tails(held.base)) if held.capacity else ()
-
-    @property
-    def nbytes(self) -> int:
-        return sum(tail.nbytes for tail in self.tails)
-
-    def come_back(self) -> None:
-        held, branch = self.held, self.branch
-        if branch.ranks != held.base + held.capacity:
-            _resize(branch, held, held.capacity)
-        for tail, saved in zip(branch.tails(held.base), self.tails, strict=bool(self.tails)):
-            tail.copy_(saved)
-        if held.capacity:
-            branch.mark(held.base)
-        else:
-            branch.unmark()
-
-
-def _resize(branch: Branch, held: HeldBranch, capacity: int) -> None:
-    if not capacity and held.originals is not None:
-        branch.put(*held.originals)
-    else:
-        branch.resize(held.base, held.base + capacity)
+    branch: Branch
+    old: HeldBranch
+    new: HeldBranch
+    factors: Factors
+    tails: Factors | None = None
 
 
 class BranchSite(Site):
@@ -73,7 +54,7 @@ class BranchSite(Site):
             entries, plan.branches, manner.threads, store, keeps=manner.keeps_factors
         )
         self._new: dict[int, HeldBranch] = {}
-        self._before: list[_Before] = []
+        self._steps: list[_Step] = []
         self._saved_nbytes = 0
         self._restore_seconds = 0.0
 
@@ -89,12 +70,15 @@ class BranchSite(Site):
         self._stream.load(window)
         with self._stream.stage("save"):
             fault_points.reach("save")
-            helds = [self._prepare(plan) for plan in window.weights]
+            steps = [self._step(plan) for plan in window.weights]
+            self._save(steps)
         with self._stream.stage("fuse"):
             fault_points.reach("fuse")
+            self._have_room(steps)
             jobs = FactorJobs(self._entries, self._stream, self._svd_rank)
-            for plan, held in zip(window.weights, helds, strict=True):
-                jobs.add(plan, held)
+            for plan, step in zip(window.weights, steps, strict=True):
+                jobs.add(plan, step.new, step.branch, step.factors)
+                self._new[key_of(plan.geometry)] = step.new
             overflowed = jobs.run(self._manner.threads)
             require_finite(self._manner.function, self._entries, overflowed)
             fault_points.reach("keep")
@@ -107,8 +91,7 @@ class BranchSite(Site):
         left = [(key, held) for key, held in self._old.items() if key not in self._planned]
         for first in range(0, len(left), _AT_ONCE):
             fault_points.reach("restore")
-            for key, held in left[first : first + _AT_ONCE]:
-                self._clear(key, held)
+            self._clear(left[first : first + _AT_ONCE])
             yield
         self._restore_seconds += time.perf_counter() - begin
 
@@ -123,10 +106,10 @@ class BranchSite(Site):
         return []
 
     def roll_back(self) -> None:
-        """Every change taken back, the last one first. New tensors are made where there were fewer ranks or more."""
-        while self._before:
-            self._before[-1].come_back()
-            self._before.pop()
+        """Every step taken back, the last one first. New tensors are made where there were fewer ranks or more."""
+        while self._steps:
+            self._come_back(self._steps[-1])
+            self._steps.pop()
 
     def kept(self) -> dict[int, Held]:
         return {}
@@ -136,7 +119,7 @@ class BranchSite(Site):
         return self._new
 
     def settle(self) -> None:
-        self._before.clear()
+        self._steps.clear()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -145,41 +128,84 @@ class BranchSite(Site):
     def memory(self) -> dict[str, int]:
         return {**self._stream.memory, "transient": self._saved_nbytes}
 
-    def _prepare(self, plan: BranchPlan) -> HeldBranch:
-        """Has room for the plan's ranks; all of ours are still what they were, or zero."""
+    def _step(self, plan: BranchPlan) -> _Step:
         place = plan.geometry
-        held = self._old.get(key_of(place))
         branch = place.branch
+        held = self._old.get(key_of(place))
+        if held is None and isinstance(branch, PlainBranch):
+            branch.unknown = _float_of(plan, self._entries)
+        factors = branch.factors()
         if held is None:
-            if isinstance(branch, PlainBranch):
-                branch.unknown = _float_of(plan, self._entries)
-            originals = branch.tensors() if self._manner.restore == "backup" else None
-            held = HeldBranch(place, branch.ranks, 0, 0, branch.dtype, originals=originals)
-        self._keep(held, branch)
-        if plan.needed > held.capacity:
-            _resize(branch, held, plan.needed)
-        branch.mark(held.base)
-        capacity = max(plan.needed, held.capacity)
-        now = self._new[key_of(place)] = replace(held, capacity=capacity, used=plan.needed, retained={})
-        return now
+            originals = factors if self._manner.restore == "backup" else None
+            held = HeldBranch(place, branch.ranks_in(factors.down), 0, 0, factors.down.dtype, originals=originals)
+        new = replace(held, capacity=max(plan.needed, held.capacity), used=plan.needed, retained={})
+        return _Step(branch, held, new, factors)
 
-    def _clear(self, key: int, held: HeldBranch) -> None:
-        branch = held.branch
-        if branch is None:
+    def _save(self, steps: Sequence[_Step]) -> None:
+        """Has what our ranks hold in memory, so that each step can be taken back from now on."""
+        copies = RankCopies(self._manner.threads)
+        for step in steps:
+            if step.old.capacity:
+                step.tails = saved(step.branch, step.factors, step.old.base, copies)
+        copies.run()
+        self._steps += steps
+        self._saved_nbytes += sum(tail.nbytes for step in steps for tail in step.tails or ())
+
+    def _have_room(self, steps: Sequence[_Step]) -> None:
+        """Gives the branches as many ranks as they shall have; those that are new hold anything."""
+        growing = [step for step in steps if step.new.capacity != step.old.capacity]
+        copies = RankCopies(self._manner.threads)
+        for step in growing:
+            step.factors = self._factors_of(step, step.new, copies)
+        copies.run()
+        for step in growing:
+            step.branch.put(step.factors)
+        for step in steps:
+            _mark(step.branch, step.new)
+
+    def _factors_of(self, step: _Step, held: HeldBranch, copies: RankCopies) -> Factors:
+        """New factors for what a branch shall hold, or the very ones it had before us."""
+        if not held.capacity and held.originals is not None:
+            return held.originals
+        return resized(step.branch, step.branch.factors(), held.base, held.base + held.capacity, copies)
+
+    def _clear(self, some: Sequence[tuple[int, HeldBranch]]) -> None:
+        """Branches that nothing is put into: zeros while something is composed, or as they were before us."""
+        steps = []
+        for key, held in some:
+            branch = held.branch
+            if branch is not None:
+                new = replace(held, capacity=held.capacity if self._entries else 0, used=0, retained={})
+                steps.append(_Step(branch, held, new, branch.factors()))
+                self._new.update({key: new} if new.capacity else {})
+        self._save(steps)
+        if not self._entries:
+            self._have_room(steps)
             return
-        self._keep(held, branch)
-        if self._entries:
-            for tail in branch.tails(held.base):
-                tail.zero_()
-            self._new[key] = replace(held, used=0, retained={})
-        else:
-            _resize(branch, held, 0)
-            branch.unmark()
+        jobs = FactorJobs(self._entries, self._stream, self._svd_rank)
+        for step in steps:
+            jobs.clear(step.new, step.branch, step.factors)
+        jobs.run(self._manner.threads)
 
-    def _keep(self, held: HeldBranch, branch: Branch) -> None:
-        before = _Before(held, branch)
-        self._saved_nbytes += before.nbytes
-        self._before.append(before)
+    def _come_back(self, step: _Step) -> None:
+        branch, old = step.branch, step.old
+        copies = RankCopies(self._manner.threads)
+        factors = branch.factors()
+        if branch.ranks_in(factors.down) != old.base + old.capacity:
+            factors = self._factors_of(step, old, copies)
+        for factor, tail in zip(factors, step.tails or (), strict=False):
+            copies.add(factor, branch.extent(factor, old.base, old.base + old.capacity), tail, whole(tail))
+        copies.run()
+        if factors.down is not branch.factors().down:
+            branch.put(factors)
+        _mark(branch, old)
+
+
+def _mark(branch: Branch, held: HeldBranch) -> None:
+    if held.capacity:
+        branch.mark(held.base)
+    else:
+        branch.unmark()
 
 
 def _float_of(plan: BranchPlan, entries: Sequence[EntryPlan]) -> torch.dtype:

@@ -16,7 +16,7 @@ from ..native_types import FactorWrite
 from ..outcomes import EntryPlan
 from ..tensor_source import dtype_name
 from ..terms import Cut, Range
-from .branch import Layout
+from .branch import Branch, Factors, Layout
 from .branch_plan import BranchPlan, Span
 from .held_branch import HeldBranch
 from .made_factors import make
@@ -58,14 +58,15 @@ class FactorJobs:
         self._entries = entries
         self._stream = stream
         self._svd_rank = svd_rank
+        self._zeros: list[FactorWrite] = []
         self._jobs: list[FactorWrite] = []
         self._owners: list[BranchPlan] = []
         self._staged: list[tuple[torch.Tensor, torch.Tensor]] = []  # where ranks go, and what goes there
         self._made: list[torch.Tensor] = []
 
-    def add(self, plan: BranchPlan, held: HeldBranch) -> None:
+    def add(self, plan: BranchPlan, held: HeldBranch, branch: Branch, factors: Factors) -> None:
         """Has the plan's ranks written into the branch, and all others of ours cleared."""
-        down, up = self._sides(plan, held)
+        down, up = self.clear(held, branch, factors)
         for span in plan.spans:
             ranks = (span.first, span.first + span.rank)
             beside, above = self._plain(span) if span.is_plain else self._make(span, held)
@@ -77,6 +78,7 @@ class FactorJobs:
 
     def run(self, threads: int) -> list[BranchPlan]:
         """Writes all of them; returns the plans whose factors are not finite in the branch's dtype."""
+        _C.write_factors(self._zeros, threads)
         counts = _C.write_factors(self._jobs, threads)
         overflowed = [owner for owner, count in zip(self._owners, counts, strict=True) if count]
         if not overflowed:
@@ -84,19 +86,23 @@ class FactorJobs:
                 tail.copy_(staged)
         return overflowed
 
-    def _sides(self, plan: BranchPlan, held: HeldBranch) -> tuple[_Side, _Side]:
-        branch = plan.geometry.branch
-        name = dtype_name(branch.dtype)
+    def clear(self, held: HeldBranch, branch: Branch, factors: Factors) -> tuple[_Side, _Side]:
+        """Has all ranks of ours cleared; returns where they are written."""
+        name = dtype_name(held.dtype)
         assert name is not None
         sides = []
-        for layout, tail in zip(branch.layouts, branch.tails(held.base), strict=True):
-            here = tail
-            if tail.device.type != "cpu":
-                here = torch.empty(tail.shape, dtype=tail.dtype)
-                self._staged.append((tail, here))
-            here.zero_()
-            pitches = (1, here.stride(0)) if layout == "plain" else (here.stride(0), _TILE)
-            sides.append(_Side(layout, here.data_ptr(), *pitches, name))
+        features = (held.place.cols, held.place.rows)
+        for layout, factor, count in zip(branch.layouts, factors, features, strict=True):
+            extent = branch.extent(factor, held.base, held.base + held.capacity)
+            address, stride = factor.data_ptr() + extent.begin * factor.element_size(), extent.row_stride
+            if factor.device.type != "cpu":
+                staged = torch.empty(extent.rows, extent.cols, dtype=factor.dtype)
+                self._staged.append((extent.of(factor), staged))
+                address, stride = staged.data_ptr(), extent.cols
+            pitches = (1, stride) if layout == "plain" else (stride, _TILE)
+            side = _Side(layout, address, *pitches, name)
+            self._zeros.append((*side, 0, count, 0, held.capacity, None, name, 0, 0, 1.0, 0))
+            sides.append(side)
         return sides[0], sides[1]
 
     def _plain(self, span: Span) -> tuple[_Source, _Source]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import ModelError
-from .branch import Branch, is_marked
+from .branch import Branch, Factors, is_marked
 from .branch_place import BranchPlace
 
 
@@ -27,7 +27,7 @@ class HeldBranch:
     used: int
     dtype: torch.dtype
     retained: dict[int, float] = field(default_factory=dict)
-    originals: tuple[torch.Tensor, torch.Tensor] | None = None
+    originals: Factors | None = None
 
     @property
     def tier(self) -> str:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from .branch import Branch, Layout
+from .branch import Branch, Extent, Factors, Layout
 
 _DOWN, _UP = "_lora_mmap_down", "_lora_mmap_up"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
@@ -94,22 +94,17 @@ class PlainBranch(Branch):
         is_offloaded = found.type == "meta" and hasattr(self.module, "_hf_hook")
         return torch.device("cpu") if is_offloaded else found
 
-    @property
-    def ranks(self) -> int:
-        return len(self.module.__dict__[_DOWN]) if self.is_attached else 0
-
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def factors(self) -> Factors:
         if self.is_attached:
-            return self.module.__dict__[_DOWN], self.module.__dict__[_UP]
+            return Factors(self.module.__dict__[_DOWN], self.module.__dict__[_UP])
         features: list[Any] = [self.module.in_features, self.module.out_features]
-        down, up = (torch.empty(0, count, dtype=self.dtype, device=self.device) for count in features)
-        return down, up
+        return Factors(*(torch.empty(0, count, dtype=self.dtype, device=self.device) for count in features))
 
-    def put(self, down: torch.Tensor, up: torch.Tensor) -> None:
-        if not len(down):
+    def put(self, factors: Factors) -> None:
+        if not len(factors.down):
             self._detach()
             return
-        self.module.__dict__.update({_DOWN: down, _UP: up})
+        self.module.__dict__.update({_DOWN: factors.down, _UP: factors.up})
         if not self.is_attached:
             self.module.__class__ = _with_branch(type(self.module))
 
@@ -117,8 +112,13 @@ class PlainBranch(Branch):
         return torch.empty(ranks, like.shape[1], dtype=like.dtype, device=like.device)
 
     @staticmethod
-    def part(tensor: torch.Tensor, begin: int, end: int) -> torch.Tensor:
-        return tensor[begin:end]
+    def extent(factor: torch.Tensor, begin: int, end: int) -> Extent:
+        features = factor.shape[1]
+        return Extent(begin * features, end - begin, features, features)
+
+    @staticmethod
+    def ranks_in(factor: torch.Tensor) -> int:
+        return factor.shape[0]
 
     def _detach(self) -> None:
         if self.is_attached:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from .branch import Branch, Layout
+from .branch import Branch, Extent, Factors, Layout
 from .offloading import present, replace
 
 _TILE = 16
@@ -62,23 +62,23 @@ class PackedBranch(Branch):
     def device(self) -> torch.device:
         return present(self.module, _KEYS[0]).device
 
-    @property
-    def ranks(self) -> int:
-        return present(self.module, _KEYS[0]).shape[1]
+    def factors(self) -> Factors:
+        return Factors(present(self.module, _KEYS[0]).data, present(self.module, _KEYS[1]).data)
 
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return present(self.module, _KEYS[0]).data, present(self.module, _KEYS[1]).data
-
-    def put(self, down: torch.Tensor, up: torch.Tensor) -> None:
-        for key, tensor in zip(_KEYS, (down, up), strict=True):
+    def put(self, factors: Factors) -> None:
+        for key, tensor in zip(_KEYS, factors, strict=True):
             replace(self.module, key, tensor)
         if hasattr(self.module, "rank"):
-            setattr(self.module, "rank", down.shape[1])  # noqa: B010 - mypy takes every attribute for a tensor
+            setattr(self.module, "rank", factors.down.shape[1])  # noqa: B010 - mypy takes every attribute for a tensor
 
     def empty(self, like: torch.Tensor, ranks: int) -> torch.Tensor:
         return torch.empty(like.shape[0], ranks, dtype=like.dtype, device=like.device)
 
     @staticmethod
-    def part(tensor: torch.Tensor, begin: int, end: int) -> torch.Tensor:
-        tiles = tensor.view(tensor.shape[0] // _TILE, _TILE * tensor.shape[1])
-        return tiles[:, _TILE * begin : _TILE * end]
+    def extent(factor: torch.Tensor, begin: int, end: int) -> Extent:
+        features, ranks = factor.shape
+        return Extent(_TILE * begin, features // _TILE, _TILE * (end - begin), _TILE * ranks)
+
+    @staticmethod
+    def ranks_in(factor: torch.Tensor) -> int:
+        return factor.shape[1]

@@ -36,7 +36,7 @@ def weight_of(kind):
 @pytest.mark.parametrize("kind", ["wrapper subclass", "sparse", "uint8", "float8"])
 def test_they_are_reported_and_the_rest_is_fused(kind):
     model = nn.Module()
-    model.odd, model.plain = nn.Linear(8, 6, bias=False), nn.Linear(8, 6, bias=False)
+    model.odd, model.plain = nn.Embedding(6, 8), nn.Linear(8, 6, bias=False)
     model.odd.weight = nn.Parameter(weight_of(kind), requires_grad=False)
     odd, before = model.odd.weight, model.plain.weight.detach().clone()
     tensors = {}
@@ -56,17 +56,32 @@ def test_they_are_reported_and_the_rest_is_fused(kind):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
 def test_eight_bit_weights_are_reported_and_never_fused(small, dtype, sha256):
-    data = small.second.weight.detach().to(dtype)
-    small.second.weight = nn.Parameter(data, requires_grad=False)
+    data = small.conv.weight.detach().to(dtype)
+    small.conv.weight = nn.Parameter(data, requires_grad=False)
     before = sha256(small)
-    report = lora_mmap.compose(small, [(keyed(adapter_for(small, ["second"])), 1.0)])
-    entry = report.to_dict()["keys"]["second.lora_A.weight"]
+    report = lora_mmap.compose(small, [(keyed(adapter_for(small, ["conv"])), 1.0)])
+    entry = report.to_dict()["keys"]["conv.lora_A.weight"]
     assert not report
     assert entry["outcome"] == "unsupported"
     assert str(dtype) in entry["reason"]
-    with pytest.raises(UnmatchedKeysError, match="second"):
-        lora_mmap.compose(small, [(keyed(adapter_for(small, ["second"])), 1.0)], strict=True)
+    with pytest.raises(UnmatchedKeysError, match="conv"):
+        lora_mmap.compose(small, [(keyed(adapter_for(small, ["conv"])), 1.0)], strict=True)
     assert sha256(small) == before
+
+
+@pytest.mark.parametrize("kind", ["wrapper subclass", "sparse", "uint8", "float8"])
+def test_linear_ones_get_a_branch_and_keep_their_weights(kind):
+    model = nn.Module()
+    model.odd = nn.Linear(8, 6, bias=False)
+    model.odd.weight = nn.Parameter(weight_of(kind), requires_grad=False)
+    odd = model.odd.weight
+    tensors = {"odd.lora_A.weight": torch.ones(1, 8), "odd.lora_B.weight": torch.ones(6, 1)}
+    report = lora_mmap.compose(model, [(tensors, 0.5)])
+    assert report.to_dict()["modules"]["odd"]["target"] == "side_branch"
+    assert model.odd.weight is odd
+    assert lora_mmap.reset(model)
+    assert type(model.odd) is nn.Linear
+    assert model.odd.weight is odd
 
 
 def test_meta_weights_are_reported(small, sha256):
