@@ -18,6 +18,7 @@ from .branch import Branch, Extent, Factors, Layout
 
 _DOWN, _UP = "_lora_mmap_down", "_lora_mmap_up"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+_COMPUTING = (*_FLOATS, torch.float64)
 # What the factors take their dtype from, in this order: a bias, the scales beside a quantised weight, the weight's own.
 _TELLING = ("bias", "wscales", "scales", "scale", "weight")
 RANK_LIMIT = 1024
@@ -34,7 +35,7 @@ class _Beside:
         given = args[0] if args else next(iter(kwargs.values()))
         down, up = self.__dict__[_DOWN], self.__dict__[_UP]
         # On another device where an offloading hook brought the module's own tensors.
-        inputs = given.to(result.device, given.dtype if given.dtype in _FLOATS else down.dtype)
+        inputs = given.to(result.device, given.dtype if given.dtype in _COMPUTING else down.dtype)
         added = (inputs @ down.to(inputs).t()) @ up.to(inputs)
         return result + added.to(result.dtype)
 
