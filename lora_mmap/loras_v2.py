@@ -21,8 +21,7 @@ def compose_loras_v2(
     apply_awq_mod: bool | str = "auto",
     save_precompiled_lora: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
-    *,
-    svd_rank: int = 0,
+    **options: Any,
 ) -> Report:
     """Replaces whatever is composed into ``model`` by ``lora_configs``, a list of ``(path_or_dict, strength)``.
 
@@ -30,12 +29,12 @@ def compose_loras_v2(
     false when nothing was applied, where upstream always returned True; raises as :func:`lora_mmap.compose` does.
 
     ``apply_awq_mod``: whether ``img_mod.1`` and ``txt_mod.1`` are changed where AWQ quantised them; ``"auto"``: as
-    ``QWENIMAGE_LORA_APPLY_AWQ_MOD`` says (1: yes). ``svd_rank`` is that of :func:`lora_mmap.compose`. The other two are
+    ``QWENIMAGE_LORA_APPLY_AWQ_MOD`` says (1: yes). ``options`` are those of :func:`lora_mmap.compose`. The other two are
     accepted: reading and classifying takes milliseconds, there is nothing to precompile.
     """
     if save_precompiled_lora or cache_dir is not None:
         logger.info("compose_loras_v2: nothing is precompiled, reading and classifying an adapter takes milliseconds")
-    return compose(model, lora_configs, apply_awq_mod=apply_awq_mod, svd_rank=svd_rank)
+    return compose(model, lora_configs, apply_awq_mod=apply_awq_mod, **options)
 
 
 def update_lora_params_v2(model: nn.Module, lora: AnySource, strength: float = 1.0, **kwargs: Any) -> Report:

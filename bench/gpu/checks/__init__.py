@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ..findings import Budget, Findings, reason
-from . import algorithms, arithmetic, loading, streams, undo
+from . import algorithms, arithmetic, branches, loading, streams, undo
 from .check import Check, Setting
 
 ALL: tuple[Check, ...] = (
     *arithmetic.CHECKS,
     *algorithms.CHECKS,
     *undo.CHECKS,
+    *branches.CHECKS,
     *loading.CHECKS,
     *streams.CHECKS,
 )
