@@ -1,30 +1,10 @@
 #include "base/convert.h"
 
-#include <bit>
-
 #include "base/convert_avx2.h"
-#include "base/half.h"
+#include "base/elements.h"
 
 namespace lora_mmap {
 namespace {
-
-struct F16 {
-  using Bits = uint16_t;
-  static float widen(Bits bits) { return f16_to_float(bits); }
-  static Bits round(float value) { return float_to_f16(value); }
-};
-
-struct BF16 {
-  using Bits = uint16_t;
-  static float widen(Bits bits) { return bf16_to_float(bits); }
-  static Bits round(float value) { return float_to_bf16(value); }
-};
-
-struct F32 {
-  using Bits = float;
-  static float widen(Bits value) { return value; }
-  static Bits round(float value) { return value; }
-};
 
 template <class From, class To>
 void convert(const void* from, void* to, int64_t count) {
@@ -37,11 +17,11 @@ template <class From>
 Converter scalar_converter(DType to) {
   switch (to) {
     case DType::F16:
-      return convert<From, F16>;
+      return convert<From, F16Element>;
     case DType::BF16:
-      return convert<From, BF16>;
+      return convert<From, BF16Element>;
     default:
-      return convert<From, F32>;
+      return convert<From, F32Element>;
   }
 }
 
@@ -61,11 +41,11 @@ Converter converter(DType from, DType to, bool vectorised) {
     if (const Converter found = avx2_converter(from, to)) return found;
   switch (from) {
     case DType::F16:
-      return scalar_converter<F16>(to);
+      return scalar_converter<F16Element>(to);
     case DType::BF16:
-      return scalar_converter<BF16>(to);
+      return scalar_converter<BF16Element>(to);
     default:
-      return scalar_converter<F32>(to);
+      return scalar_converter<F32Element>(to);
   }
 }
 

@@ -18,7 +18,7 @@ namespace lora_mmap {
 enum class BranchLayout : uint8_t { down, up, plain };
 
 // From `begin` to before `end`.
-struct Range {
+struct Extent {
   int64_t begin;
   int64_t end;
 
@@ -33,8 +33,8 @@ struct FactorWrite {
   int64_t feature_pitch;
   int64_t rank_pitch;
   DType dtype;  // F16, BF16 or F32
-  Range features;
-  Range ranks;
+  Extent features;
+  Extent ranks;
   bool zeros;          // instead of a factor
   const void* factor;  // any alignment
   DType factor_dtype;

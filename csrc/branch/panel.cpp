@@ -21,14 +21,14 @@ int nan_byte(DType dtype) {
 }
 
 template <class Bits>
-void gather(const std::byte* row, const Side& side, const Range& range, int none, std::byte* out) {
+void gather(const std::byte* row, const Axis& axis, const Extent& extent, int none, std::byte* out) {
   constexpr auto kSize = static_cast<int64_t>(sizeof(Bits));
-  for (int64_t at = range.begin; at < range.end; ++at, out += kSize) {
-    const int64_t from = side.source(at);
+  for (int64_t at = extent.begin; at < extent.end; ++at, out += kSize) {
+    const int64_t from = axis.source(at);
     if (from < 0)
       std::memset(out, none, sizeof(Bits));
     else
-      std::memcpy(out, row + from * side.stride * kSize, sizeof(Bits));
+      std::memcpy(out, row + from * axis.stride * kSize, sizeof(Bits));
   }
 }
 
@@ -38,15 +38,15 @@ bool Panel::has_all_rows() const {
   return n.size() == kTile && std::find(rows, rows + kTile, nullptr) == rows + kTile;
 }
 
-PanelReader::PanelReader(const FactorWrite& write, const Sides& sides, const RowOps& ops)
+PanelReader::PanelReader(const FactorWrite& write, const Axes& axes, const BranchOps& ops)
     : write_(write),
-      sides_(sides),
+      axes_(axes),
       scale_(static_cast<float>(write.scale)),
       copies_(write.factor_dtype == write.dtype && scale_ == 1),
       widened_(!is_scalable(write.factor_dtype)),
       scaled_row_(ops.scaled_row(widened_ ? DType::F32 : write.factor_dtype, write.dtype)) {}
 
-const Panel& PanelReader::read(const Range& n, const Range& k) {
+const Panel& PanelReader::read(const Extent& n, const Extent& k) {
   panel_.n = n;
   panel_.k = k;
   if (!read_rows_at_once())
@@ -56,17 +56,17 @@ const Panel& PanelReader::read(const Range& n, const Range& k) {
 
 void PanelReader::read_row(int64_t at) {
   const std::byte*& row = panel_.rows[at % kTile];
-  if (sides_.n.leaves(at)) {
+  if (axes_.n.leaves(at)) {
     row = nullptr;
   } else if (write_.zeros) {
     row = kZeros;
-  } else if (copies_ && sides_.k.stride == 1 && !sides_.k.map) {
+  } else if (copies_ && axes_.k.stride == 1 && !axes_.k.map) {
     row = element(at, panel_.k.begin);
   } else {
     const int64_t row_nbytes = kPanelCols * (dtype_bits(write_.dtype) / 8);
     std::byte* values = values_ + at % kTile * row_nbytes;
-    const bool direct = sides_.k.stride == 1 && !sides_.k.map;
-    const std::byte* from = direct ? element(at, panel_.k.begin) : contiguous(element(at, sides_.k.origin));
+    const bool direct = axes_.k.stride == 1 && !axes_.k.map;
+    const std::byte* from = direct ? element(at, panel_.k.begin) : contiguous(element(at, axes_.k.origin));
     convert(from, panel_.k.size(), values);
     row = values;
   }
@@ -74,7 +74,7 @@ void PanelReader::read_row(int64_t at) {
 
 // Rows that follow each other in memory take one conversion. False where they do not.
 bool PanelReader::read_rows_at_once() {
-  const auto& [n, k] = sides_;
+  const auto& [n, k] = axes_;
   const int64_t cols = panel_.k.size();
   if (write_.zeros || copies_ || n.map || k.map || k.stride != 1 || n.stride != cols) return false;
   convert(element(panel_.n.begin, panel_.k.begin), panel_.n.size() * cols, values_);
@@ -86,7 +86,7 @@ bool PanelReader::read_rows_at_once() {
 // The columns' map is not looked at.
 const std::byte* PanelReader::element(int64_t n, int64_t k) const {
   return element_at(write_.factor, write_.factor_dtype,
-                    sides_.n.source(n) * sides_.n.stride + (k - sides_.k.origin) * sides_.k.stride);
+                    axes_.n.source(n) * axes_.n.stride + (k - axes_.k.origin) * axes_.k.stride);
 }
 
 // The panel's columns of a row whose element 0 is at `row`.
@@ -94,16 +94,16 @@ const std::byte* PanelReader::contiguous(const std::byte* row) {
   const int none = nan_byte(write_.factor_dtype);
   switch (dtype_bits(write_.factor_dtype)) {
     case 8:
-      gather<uint8_t>(row, sides_.k, panel_.k, none, gathered_);
+      gather<uint8_t>(row, axes_.k, panel_.k, none, gathered_);
       break;
     case 16:
-      gather<uint16_t>(row, sides_.k, panel_.k, none, gathered_);
+      gather<uint16_t>(row, axes_.k, panel_.k, none, gathered_);
       break;
     case 32:
-      gather<uint32_t>(row, sides_.k, panel_.k, none, gathered_);
+      gather<uint32_t>(row, axes_.k, panel_.k, none, gathered_);
       break;
     default:
-      gather<uint64_t>(row, sides_.k, panel_.k, none, gathered_);
+      gather<uint64_t>(row, axes_.k, panel_.k, none, gathered_);
   }
   return gathered_;
 }

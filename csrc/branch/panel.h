@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "branch/row_ops.h"
-#include "branch/sides.h"
+#include "branch/axes.h"
+#include "branch/branch_ops.h"
 #include "branch/tile_layout.h"
 
 namespace lora_mmap {
@@ -13,8 +13,8 @@ namespace lora_mmap {
 constexpr int64_t kPanelCols = 256;  // so that the rows stay in the first cache while they are packed
 
 struct Panel {
-  Range n;  // within 16 rows that begin at a multiple of 16
-  Range k;
+  Extent n;  // within 16 rows that begin at a multiple of 16
+  Extent k;
   const std::byte* rows[kTile];  // [n % 16]: k.size() elements of the branch's type; null: left as it is
 
   bool has_all_rows() const;
@@ -23,12 +23,12 @@ struct Panel {
 // Makes panels, one at a time: where nothing has to be computed, their rows are the factor's own.
 class PanelReader {
  public:
-  PanelReader(const FactorWrite& write, const Sides& sides, const RowOps& ops);
+  PanelReader(const FactorWrite& write, const Axes& axes, const BranchOps& ops);
   PanelReader(const PanelReader&) = delete;
   PanelReader& operator=(const PanelReader&) = delete;
 
   // Rows `n` of one tile and columns `k`, at most kPanelCols. Valid until the next one.
-  const Panel& read(const Range& n, const Range& k);
+  const Panel& read(const Extent& n, const Extent& k);
 
   // So far: elements that are not finite where the factor's are.
   int64_t overflowed() const { return overflowed_; }
@@ -42,7 +42,7 @@ class PanelReader {
   int64_t count_overflowed(const std::byte* from, const std::byte* to, int64_t count) const;
 
   const FactorWrite& write_;
-  const Sides& sides_;
+  const Axes& axes_;
   const float scale_;
   const bool copies_;   // elements go as they are
   const bool widened_;  // ScaledRow does not read the factor's type

@@ -6,10 +6,10 @@
 namespace lora_mmap {
 namespace {
 
-bool leaves_any(const Side& side, const Range& range) {
-  if (!side.map) return false;
-  for (int64_t at = range.begin; at < range.end; ++at)
-    if (side.leaves(at)) return true;
+bool leaves_any(const Axis& axis, const Extent& extent) {
+  if (!axis.map) return false;
+  for (int64_t at = extent.begin; at < extent.end; ++at)
+    if (axis.leaves(at)) return true;
   return false;
 }
 
@@ -17,8 +17,8 @@ bool leaves_any(const Side& side, const Range& range) {
 template <class Bits>
 class Store {
  public:
-  Store(const FactorWrite& write, const Sides& sides, const Panel& panel)
-      : branch_(static_cast<std::byte*>(write.branch)), sides_(sides), panel_(panel) {}
+  Store(const FactorWrite& write, const Axes& axes, const Panel& panel)
+      : branch_(static_cast<std::byte*>(write.branch)), axes_(axes), panel_(panel) {}
 
   void into_tiles(PackTiles pack) const {
     const bool has_all_rows = panel_.has_all_rows();
@@ -27,10 +27,10 @@ class Store {
       if (whole > 0) {
         const std::byte* rows[kTile];
         for (int64_t n = 0; n < kTile; ++n) rows[n] = value(n, k);
-        pack(rows, whole, tile(k), sides_.k.pitch * kSize);
+        pack(rows, whole, tile(k), axes_.k.pitch * kSize);
         k += whole * kTile;
       } else {
-        const Range part{k, std::min(tile_begin(k) + kTile, panel_.k.end)};
+        const Extent part{k, std::min(tile_begin(k) + kTile, panel_.k.end)};
         into_part_of_tile(part);
         k = part.end;
       }
@@ -38,17 +38,17 @@ class Store {
   }
 
   void into_plain() const {
-    const bool one_run = sides_.k.pitch == 1 && !leaves_any(sides_.k, panel_.k);
+    const bool one_run = axes_.k.pitch == 1 && !leaves_any(axes_.k, panel_.k);
     for (int64_t row = panel_.n.begin; row < panel_.n.end; ++row) {
       if (!panel_.rows[row % kTile]) continue;
-      std::byte* to = branch_ + row * sides_.n.pitch * kSize;
+      std::byte* to = branch_ + row * axes_.n.pitch * kSize;
       if (one_run) {
         std::memcpy(to + panel_.k.begin * kSize, panel_.rows[row % kTile],
                     static_cast<size_t>(panel_.k.size() * kSize));
         continue;
       }
       for (int64_t k = panel_.k.begin; k < panel_.k.end; ++k)
-        if (!sides_.k.leaves(k)) put(value(row % kTile, k), to + k * sides_.k.pitch * kSize);
+        if (!axes_.k.leaves(k)) put(value(row % kTile, k), to + k * axes_.k.pitch * kSize);
     }
   }
 
@@ -63,34 +63,34 @@ class Store {
 
   // The one that has column k.
   std::byte* tile(int64_t k) const {
-    return branch_ + (panel_.n.begin / kTile * sides_.n.pitch + k / kTile * sides_.k.pitch) * kSize;
+    return branch_ + (panel_.n.begin / kTile * axes_.n.pitch + k / kTile * axes_.k.pitch) * kSize;
   }
 
   // The number of tiles that begin at k, one after another, and are written whole.
   int64_t whole_tiles(int64_t k) const {
     if (k % kTile) return 0;
     int64_t count = 0;
-    for (; k + kTile <= panel_.k.end && !leaves_any(sides_.k, {k, k + kTile}); k += kTile) ++count;
+    for (; k + kTile <= panel_.k.end && !leaves_any(axes_.k, {k, k + kTile}); k += kTile) ++count;
     return count;
   }
 
-  void into_part_of_tile(const Range& part) const {
+  void into_part_of_tile(const Extent& part) const {
     std::byte* to = tile(part.begin);
     for (int64_t n = panel_.n.begin; n < panel_.n.end; ++n) {
       if (!panel_.rows[n % kTile]) continue;
       for (int64_t k = part.begin; k < part.end; ++k)
-        if (!sides_.k.leaves(k)) put(value(n % kTile, k), to + tile_offset(n % kTile, k % kTile) * kSize);
+        if (!axes_.k.leaves(k)) put(value(n % kTile, k), to + tile_offset(n % kTile, k % kTile) * kSize);
     }
   }
 
   std::byte* const branch_;
-  const Sides& sides_;
+  const Axes& axes_;
   const Panel& panel_;
 };
 
 template <class Bits>
-void store(const FactorWrite& write, const Sides& sides, const Panel& panel, PackTiles pack) {
-  const Store<Bits> store(write, sides, panel);
+void store(const FactorWrite& write, const Axes& axes, const Panel& panel, PackTiles pack) {
+  const Store<Bits> store(write, axes, panel);
   if (write.layout == BranchLayout::plain)
     store.into_plain();
   else
@@ -99,11 +99,11 @@ void store(const FactorWrite& write, const Sides& sides, const Panel& panel, Pac
 
 }  // namespace
 
-void store_panel(const FactorWrite& write, const Sides& sides, const Panel& panel, const RowOps& ops) {
+void store_panel(const FactorWrite& write, const Axes& axes, const Panel& panel, const BranchOps& ops) {
   if (dtype_bits(write.dtype) == 16)
-    store<uint16_t>(write, sides, panel, ops.pack_tiles_16);
+    store<uint16_t>(write, axes, panel, ops.pack_tiles_16);
   else
-    store<uint32_t>(write, sides, panel, ops.pack_tiles_32);
+    store<uint32_t>(write, axes, panel, ops.pack_tiles_32);
 }
 
 }  // namespace lora_mmap

@@ -37,16 +37,16 @@ class WriteCheck {
 
   static std::string name(DType dtype) { return std::string(dtype_name(dtype)); }
 
-  void check_range(const char* what, const Range& range) const {
-    if (range.begin < 0 || range.end < range.begin)
-      refuse(std::string(what) + " from " + std::to_string(range.begin) + " to " + std::to_string(range.end) +
-             ", expected 0 <= begin <= end");
+  void check_range(const char* what, const Extent& extent) const {
+    if (extent.begin < 0 || extent.end < extent.begin)
+      refuse(std::string(what) + " from " + std::to_string(extent.begin) + " to " +
+             std::to_string(extent.end) + ", expected 0 <= begin <= end");
   }
 
-  // Along one side; two sides that cross each other are the caller's business.
-  void check_pitch(const char* what, int64_t pitch, const Range& range) const {
+  // Along one axis; two axes that cross each other are the caller's business.
+  void check_pitch(const char* what, int64_t pitch, const Extent& extent) const {
     const bool plain = write_.layout == BranchLayout::plain;
-    const bool has_two = plain ? range.size() > 1 : range.begin / kTile != (range.end - 1) / kTile;
+    const bool has_two = plain ? extent.size() > 1 : extent.begin / kTile != (extent.end - 1) / kTile;
     const int64_t least = plain ? 1 : kTileElements;
     if (has_two && std::abs(pitch) < least)
       refuse(std::string(what) + " is " + std::to_string(pitch) + ", expected at least " +

@@ -19,14 +19,14 @@ constexpr int64_t kPieceElements = 1 << 15;  // that one thread takes at a time
 
 struct Piece {
   size_t job;
-  Range features;
+  Extent features;
 };
 
 // Appends pieces of about kPieceElements, cut between tiles.
 void cut(const FactorWrite& write, size_t job, std::vector<Piece>& pieces) {
   if (write.is_empty()) return;
   const int64_t step = std::max(tile_begin(kPieceElements / write.ranks.size()), kTile);
-  const Range& all = write.features;
+  const Extent& all = write.features;
   for (int64_t at = all.begin; at < all.end;) {
     const int64_t end = std::min(tile_begin(at) + step, all.end);
     pieces.push_back({job, {at, end}});
@@ -35,15 +35,15 @@ void cut(const FactorWrite& write, size_t job, std::vector<Piece>& pieces) {
 }
 
 // Returns the number of elements that overflowed.
-int64_t write_piece(const FactorWrite& write, const Range& features, const RowOps& ops) {
-  const Sides sides = sides_of(write, features);
-  PanelReader reader(write, sides, ops);
-  const auto& [n, k] = sides;
-  for (int64_t row = n.range.begin; row < n.range.end; row = tile_begin(row) + kTile) {
-    const Range rows{row, std::min(tile_begin(row) + kTile, n.range.end)};
-    for (int64_t col = k.range.begin; col < k.range.end; col = tile_begin(col) + kPanelCols) {
-      const Range cols{col, std::min(tile_begin(col) + kPanelCols, k.range.end)};
-      store_panel(write, sides, reader.read(rows, cols), ops);
+int64_t write_piece(const FactorWrite& write, const Extent& features, const BranchOps& ops) {
+  const Axes axes = axes_of(write, features);
+  PanelReader reader(write, axes, ops);
+  const auto& [n, k] = axes;
+  for (int64_t row = n.extent.begin; row < n.extent.end; row = tile_begin(row) + kTile) {
+    const Extent rows{row, std::min(tile_begin(row) + kTile, n.extent.end)};
+    for (int64_t col = k.extent.begin; col < k.extent.end; col = tile_begin(col) + kPanelCols) {
+      const Extent cols{col, std::min(tile_begin(col) + kPanelCols, k.extent.end)};
+      store_panel(write, axes, reader.read(rows, cols), ops);
     }
   }
   return reader.overflowed();
@@ -56,7 +56,7 @@ std::vector<int64_t> write_factors(const std::vector<FactorWrite>& jobs, int thr
   if (threads < 1)
     throw Error(Fault::argument,
                 "[write_factors] threads is " + std::to_string(threads) + ", expected 1 or more");
-  const RowOps& ops = choose_row_ops(choose_kernel(isa).name());
+  const BranchOps& ops = choose_branch_ops(choose_kernel(isa).name());
   check_writes(jobs);
 
   std::vector<Piece> pieces;

@@ -1,4 +1,4 @@
-#include "branch/sides.h"
+#include "branch/axes.h"
 
 #include <cstdlib>
 
@@ -12,10 +12,10 @@ bool features_are_columns(const FactorWrite& write) {
 
 }  // namespace
 
-Sides sides_of(const FactorWrite& write, const Range& features) {
-  const Side along_features{features, write.features.begin, write.feature_map, write.feature_stride,
+Axes axes_of(const FactorWrite& write, const Extent& features) {
+  const Axis along_features{features, write.features.begin, write.feature_map, write.feature_stride,
                             write.feature_pitch};
-  const Side along_ranks{write.ranks, write.ranks.begin, nullptr, write.rank_stride, write.rank_pitch};
+  const Axis along_ranks{write.ranks, write.ranks.begin, nullptr, write.rank_stride, write.rank_pitch};
   if (features_are_columns(write)) return {along_ranks, along_features};
   return {along_features, along_ranks};
 }

@@ -1,33 +1,12 @@
 #include <cmath>
 #include <cstring>
 
-#include "base/half.h"
-#include "branch/row_ops.h"
+#include "base/elements.h"
+#include "branch/branch_ops.h"
 #include "branch/tile_layout.h"
 
 namespace lora_mmap {
 namespace {
-
-struct F16 {
-  using Bits = uint16_t;
-  static float widen(Bits bits) { return f16_to_float(bits); }
-  static Bits round(float value) { return float_to_f16(value); }
-  static bool is_finite(Bits bits) { return (bits & 0x7C00u) != 0x7C00u; }
-};
-
-struct BF16 {
-  using Bits = uint16_t;
-  static float widen(Bits bits) { return bf16_to_float(bits); }
-  static Bits round(float value) { return float_to_bf16(value); }
-  static bool is_finite(Bits bits) { return (bits & 0x7F80u) != 0x7F80u; }
-};
-
-struct F32 {
-  using Bits = float;
-  static float widen(Bits value) { return value; }
-  static Bits round(float value) { return value; }
-  static bool is_finite(Bits value) { return std::isfinite(value); }
-};
 
 template <class From, class To>
 bool scaled_row(const void* from, void* to, int64_t count, float scale) {
@@ -38,7 +17,7 @@ bool scaled_row(const void* from, void* to, int64_t count, float scale) {
     typename From::Bits bits;
     std::memcpy(&bits, in + i * static_cast<int64_t>(sizeof(bits)), sizeof(bits));
     const typename To::Bits rounded = To::round(From::widen(bits) * scale);
-    finite &= To::is_finite(rounded);
+    finite &= std::isfinite(To::widen(rounded));
     std::memcpy(out + i * static_cast<int64_t>(sizeof(rounded)), &rounded, sizeof(rounded));
   }
   return !finite;
@@ -48,22 +27,22 @@ template <class From>
 ScaledRow scaled_row_to(DType to) {
   switch (to) {
     case DType::F16:
-      return scaled_row<From, F16>;
+      return scaled_row<From, F16Element>;
     case DType::BF16:
-      return scaled_row<From, BF16>;
+      return scaled_row<From, BF16Element>;
     default:
-      return scaled_row<From, F32>;
+      return scaled_row<From, F32Element>;
   }
 }
 
 ScaledRow find_scaled_row(DType from, DType to) {
   switch (from) {
     case DType::F16:
-      return scaled_row_to<F16>(to);
+      return scaled_row_to<F16Element>(to);
     case DType::BF16:
-      return scaled_row_to<BF16>(to);
+      return scaled_row_to<BF16Element>(to);
     default:
-      return scaled_row_to<F32>(to);
+      return scaled_row_to<F32Element>(to);
   }
 }
 
@@ -86,8 +65,8 @@ void pack_tiles(const std::byte* const* rows, int64_t count, std::byte* to, int6
 
 }  // namespace
 
-const RowOps& scalar_row_ops() {
-  static const RowOps ops{find_scaled_row, pack_tiles<uint32_t>, pack_tiles<uint64_t>};
+const BranchOps& scalar_branch_ops() {
+  static const BranchOps ops{find_scaled_row, pack_tiles<uint32_t>, pack_tiles<uint64_t>};
   return ops;
 }
 

@@ -1,5 +1,5 @@
 // What an instruction set brings to the writing of branches. To add one: a file with these, and a line in
-// row_ops.cpp.
+// branch_ops.cpp.
 #pragma once
 
 #include <cstddef>
@@ -18,15 +18,15 @@ using ScaledRow = bool (*)(const void* from, void* to, int64_t count, float scal
 // (in bytes).
 using PackTiles = void (*)(const std::byte* const* rows, int64_t count, std::byte* to, int64_t pitch);
 
-struct RowOps {
+struct BranchOps {
   ScaledRow (*scaled_row)(DType from, DType to);  // both F16, BF16 or F32
   PackTiles pack_tiles_16;                        // of 16-bit elements
   PackTiles pack_tiles_32;
 };
 
 // Those for the instruction set `isa` (a name of a fusion kernel): the same bits from each.
-const RowOps& choose_row_ops(std::string_view isa);
+const BranchOps& choose_branch_ops(std::string_view isa);
 
-const RowOps& scalar_row_ops();
+const BranchOps& scalar_branch_ops();
 
 }  // namespace lora_mmap

@@ -1,12 +1,12 @@
-// The two sides of a rectangle, as it is walked: 16 rows n at a time, runs of columns k along memory.
+// The two axes of a rectangle, as it is walked: 16 rows n at a time, runs of columns k along memory.
 #pragma once
 
 #include "branch/factor_write.h"
 
 namespace lora_mmap {
 
-struct Side {
-  Range range;     // what is written, of the branch
+struct Axis {
+  Extent extent;   // what is written, of the branch
   int64_t origin;  // where the factor's index 0 lies
   const int32_t* map;
   int64_t stride;  // of the factor
@@ -17,12 +17,12 @@ struct Side {
   bool leaves(int64_t at) const { return map && map[at - origin] < 0; }
 };
 
-struct Sides {
-  Side n;
-  Side k;
+struct Axes {
+  Axis n;
+  Axis k;
 };
 
-// Those of the features `features` of `write`. Of a plain branch, k is the side with the shorter steps.
-Sides sides_of(const FactorWrite& write, const Range& features);
+// Those of the features `features` of `write`. Of a plain branch, k is the axis with the shorter steps.
+Axes axes_of(const FactorWrite& write, const Extent& features);
 
 }  // namespace lora_mmap
