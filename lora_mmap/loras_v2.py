@@ -29,8 +29,8 @@ def compose_loras_v2(
     false when nothing was applied, where upstream always returned True; raises as :func:`lora_mmap.compose` does.
 
     ``apply_awq_mod``: whether ``img_mod.1`` and ``txt_mod.1`` are changed where AWQ quantised them; ``"auto"``: as
-    ``QWENIMAGE_LORA_APPLY_AWQ_MOD`` says (1: yes). ``options`` are those of :func:`lora_mmap.compose`. The other two are
-    accepted: reading and classifying takes milliseconds, there is nothing to precompile.
+    ``QWENIMAGE_LORA_APPLY_AWQ_MOD`` says (1: yes). ``options`` are those of :func:`lora_mmap.compose`.
+    The other two are accepted: reading and classifying takes milliseconds, there is nothing to precompile.
     """
     if save_precompiled_lora or cache_dir is not None:
         logger.info("compose_loras_v2: nothing is precompiled, reading and classifying an adapter takes milliseconds")

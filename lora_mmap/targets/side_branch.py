@@ -27,41 +27,63 @@ _classes: WeakKeyDictionary[type[nn.Module], type[nn.Module]] = WeakKeyDictionar
 
 
 class _Beside:
-    """Comes before a module's own class. The factors are plain attributes: they move with the module, and stay at
-    their dtype when it is cast."""
+    """Marks the classes that are made here."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        result = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        given = args[0] if args else next(iter(kwargs.values()))
-        down, up = self.__dict__[_DOWN], self.__dict__[_UP]
-        # On another device where an offloading hook brought the module's own tensors.
-        inputs = given.to(result.device, given.dtype if given.dtype in _COMPUTING else down.dtype)
-        added = (inputs @ down.to(inputs).t()) @ up.to(inputs)
-        return result + added.to(result.dtype)
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-        applied = super()._apply(fn, recurse)  # type: ignore[misc]
-        for key in (_DOWN, _UP):
-            factor = self.__dict__[key]
-            moved = fn(factor)
-            self.__dict__[key] = moved if moved.dtype == factor.dtype else factor.to(moved.device)
-        return applied
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return _new, (type(self).__mro__[2],), self.__dict__
-
-
-def _new(base: type[nn.Module]) -> nn.Module:
-    """An empty module of the subclass that comes before ``base``: what a copy or a pickle begins with."""
-    made = _with_branch(base)
-    return made.__new__(made)
+    __slots__ = ()
 
 
 def _with_branch(base: type[nn.Module]) -> type[nn.Module]:
+    """The class that adds a branch to ``base``. Its first base is ``base`` itself: only then do the instances of both
+    have the same layout, whatever that is, and one can become the other."""
     if base not in _classes:
-        names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
-        _classes[base] = type(base.__name__, (_Beside, base), names)
+
+        class Beside(base, _Beside):  # type: ignore[misc, valid-type]
+            """The factors are plain attributes: they move with the module, and stay at their dtype when it is cast."""
+
+            __slots__ = ()
+            __module__, __qualname__, __doc__ = base.__module__, base.__qualname__, base.__doc__
+
+            def __call__(self, *args: Any, **kwargs: Any) -> Any:
+                result = super().__call__(*args, **kwargs)
+                return _add(self, args[0] if args else next(iter(kwargs.values())), result)
+
+            def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+                applied = super()._apply(fn, recurse)
+                _move(self, fn)
+                return applied
+
+            def __reduce_ex__(self, protocol: Any) -> Any:
+                make, arguments, *state = super().__reduce_ex__(protocol)
+                if arguments[:1] != (type(self),):  # it knows how to make itself
+                    return make, arguments, *state
+                return _new, (base, make, *arguments[1:]), *state
+
+        Beside.__name__ = base.__name__
+        _classes[base] = Beside
     return _classes[base]
+
+
+def _add(module: nn.Module, given: torch.Tensor, result: Any) -> Any:
+    """What the module gave for an input, and its branch for the same one."""
+    down, up = module.__dict__.get(_DOWN), module.__dict__.get(_UP)
+    if down is None or up is None:
+        return result
+    # On another device where an offloading hook brought the module's own tensors.
+    inputs = given.to(result.device, given.dtype if given.dtype in _COMPUTING else down.dtype)
+    added = (inputs @ down.to(inputs).t()) @ up.to(inputs)
+    return result + added.to(result.dtype)
+
+
+def _move(module: nn.Module, fn: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    for key in (_DOWN, _UP):
+        if (factor := module.__dict__.get(key)) is not None:
+            moved = fn(factor)
+            module.__dict__[key] = moved if moved.dtype == factor.dtype else factor.to(moved.device)
+
+
+def _new(base: type[nn.Module], make: Callable[..., nn.Module], *more: Any) -> nn.Module:
+    """An empty module of the class that adds a branch to ``base``: what a copy or a pickle begins with."""
+    return make(_with_branch(base), *more)
 
 
 class PlainBranch(Branch):
@@ -74,7 +96,7 @@ class PlainBranch(Branch):
 
     @property
     def is_attached(self) -> bool:
-        return isinstance(self.module, _Beside)
+        return _DOWN in self.module.__dict__
 
     @property
     def dtype(self) -> torch.dtype:
@@ -106,7 +128,7 @@ class PlainBranch(Branch):
             self._detach()
             return
         self.module.__dict__.update({_DOWN: factors.down, _UP: factors.up})
-        if not self.is_attached:
+        if not isinstance(self.module, _Beside):
             self.module.__class__ = _with_branch(type(self.module))
 
     def empty(self, like: torch.Tensor, ranks: int) -> torch.Tensor:
@@ -122,7 +144,8 @@ class PlainBranch(Branch):
         return factor.shape[0]
 
     def _detach(self) -> None:
-        if self.is_attached:
-            self.module.__class__ = type(self.module).__mro__[2]
-            for key in (_DOWN, _UP):
-                del self.module.__dict__[key]
+        for key in (_DOWN, _UP):
+            self.module.__dict__.pop(key, None)
+        base = type(self.module).__bases__[0]
+        if _classes.get(base) is type(self.module):  # not where somebody else made a subclass of it since
+            self.module.__class__ = base
