@@ -14,7 +14,7 @@ from .model_weights import ModelWeights
 from .outcomes import ABSENT, AMBIGUOUS, APPLIED, MALFORMED, MISFIT, UNKNOWN, UNSUPPORTED, EntryPlan
 from .pairing import Pair, pair_up
 from .sharing import lazy
-from .targets.branch_place import BranchPlace
+from .targets.branch_place import BranchPlace, key_of
 from .targets.branch_plan import BranchPlan, Wishes
 from .terms import Cut, Term, WeightPlan
 
@@ -23,10 +23,10 @@ NEGLIGIBLE = 1e-5
 
 
 class _Places(NamedTuple):
-    """Where terms fall: weights by address, places beside weights by themselves."""
+    """Where terms fall: weights by address, branches by module."""
 
     weights: dict[int, WeightPlan]
-    branches: dict[BranchPlace, BranchPlan]
+    branches: dict[int, BranchPlan]
 
 
 class Plan:
@@ -54,14 +54,14 @@ class Plan:
     def _places(self) -> _Places:
         assert self._model is not None
         weights: dict[int, WeightPlan] = {}
-        branches: dict[BranchPlace, BranchPlan] = {}
+        branches: dict[int, BranchPlan] = {}
         for term in self._terms():
             place = term.cut.geometry
             if isinstance(place, BranchPlace):
-                branch = branches.get(place)
-                if branch is None:
-                    branch = branches[place] = BranchPlan(place)
-                branch.terms.append(term)
+                module = key_of(place)
+                if module not in branches:
+                    branches[module] = BranchPlan(place)
+                branches[module].terms.append(term)
                 continue
             if not place.within_reach:  # only a dry run plans elsewhere
                 continue

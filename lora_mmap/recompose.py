@@ -23,7 +23,8 @@ from .plan import Plan
 from .planner import make_plan
 from .report import Report
 from .site import Manner
-from .targets.held_branch import HeldBranch, key_of, require_unchanged, within_reach
+from .targets.branch_place import key_of
+from .targets.held_branch import HeldBranch, require_unchanged, within_reach
 from .tensor_source import FileTensors
 from .transaction import Former, Transaction
 from .whereabouts import Whereabouts, regions

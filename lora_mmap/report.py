@@ -39,12 +39,16 @@ class Report:
 
     From ``compose(..., non_blocking=True)`` it may be pending: its truth, its text and :meth:`to_dict` then wait.
 
-    ``weights`` counts the storage regions written (tied weights are one). ``bytes_read`` counts headers, alphas and
-    factors read from files during the call; ``files_opened`` and ``keys_classified`` likewise. ``stages`` are
-    wall-clock seconds. ``restore`` maps a tier to its weights and bytes, ``tiers`` a module to its tier and bytes.
+    ``weights`` counts the storage regions written (tied weights are one), and the branches of quantised modules.
+    ``bytes_read`` counts headers, alphas and factors read from files during the call; ``files_opened`` and
+    ``keys_classified`` likewise. ``stages`` are wall-clock seconds. ``restore`` maps a tier to its weights and bytes,
+    ``tiers`` a module to its tier and bytes, ``branches`` a quantised module to its target, its own ranks
+    (``base_rank``), those of adapters (``rank``), the room for these (``capacity``) and, by entry, what cutting down
+    left of the squared norm (``retained_energy``).
     ``memory`` is anonymous memory in bytes: ``staging``, ``arena`` (on GPUs) and ``transient`` were needed for the call
     only, ``pinned`` is kept for the way to GPUs until ``clear_lora_cache()``, ``restore`` (what brings pristine bytes
-    back) and ``retained`` (factors) are held. ``retained_on_devices`` is device memory.
+    back) and ``retained`` (factors) are held. ``retained_on_devices`` is device memory, ``branches`` what modules'
+    branches have grown by, where they are.
     """
 
     entries: list[EntryPlan]

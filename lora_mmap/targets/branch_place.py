@@ -66,6 +66,11 @@ class BranchPlace:
         return self.kind == AWQ and awq.is_modulation(self.name)
 
 
+def key_of(place: BranchPlace) -> int:
+    """What tells a module from all others that live, whatever names lead to it."""
+    return id(place.bearer())
+
+
 def take_off(module: nn.Module, name: str) -> None:
     """Takes off the ranks that a copy of a module came with: its own are all there."""
     place = place_beside(module, name)

@@ -19,9 +19,10 @@ from ..plan import Plan
 from ..site import Manner, Site
 from ..staging import HostStream
 from .branch import Branch, Factors
+from .branch_place import key_of
 from .branch_plan import BranchPlan
 from .factor_jobs import FactorJobs
-from .held_branch import HeldBranch, key_of
+from .held_branch import HeldBranch
 from .rank_copies import RankCopies, resized, saved, whole
 from .side_branch import PlainBranch
 
@@ -165,9 +166,10 @@ class BranchSite(Site):
 
     def _factors_of(self, step: _Step, held: HeldBranch, copies: RankCopies) -> Factors:
         """New factors for what a branch shall hold, or the very ones it had before us."""
-        if not held.capacity and held.originals is not None:
-            return held.originals
-        return resized(step.branch, step.branch.factors(), held.base, held.base + held.capacity, copies)
+        factors, originals = step.branch.factors(), held.originals
+        if not held.capacity and originals is not None and originals.down.device == factors.down.device:
+            return originals
+        return resized(step.branch, factors, held.base, held.base + held.capacity, copies)
 
     def _clear(self, some: Sequence[tuple[int, HeldBranch]]) -> None:
         """Branches that nothing is put into: zeros while something is composed, or as they were before us."""

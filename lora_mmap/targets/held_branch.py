@@ -100,8 +100,3 @@ def within_reach(held: Mapping[int, HeldBranch]) -> dict[int, HeldBranch]:
 def living(held: Mapping[int, HeldBranch]) -> set[int]:
     """The modules of those that are not gone."""
     return {key for key, one in held.items() if one.place.bearer() is not None}
-
-
-def key_of(place: BranchPlace) -> int:
-    """What tells a module from all others that live."""
-    return id(place.bearer())
