@@ -20,6 +20,11 @@ int64_t up_stride(const Job& job) {
   return round_up(std::max<int64_t>(rank_block(job), 1), 64 / compute_nbytes(job));
 }
 
+// Fetches a row that the block below reads, as far as a cache that keeps it until then.
+void fetch_row(const std::byte* row, int64_t nbytes) {
+  for (int64_t i = 0; i < nbytes; i += 64) __builtin_prefetch(row + i, 0, 2);
+}
+
 constexpr int64_t kPartNbytes = 12 << 10;  // of sums: they stay in L1 with what is added to them
 
 // Whole panels.
@@ -176,11 +181,14 @@ void PackedBlock::pack_down(const Matrix& term, int64_t from, int64_t to, int64_
 }
 
 void PackedBlock::pack_up(const Matrix& term, double scale, int64_t from, int64_t to, int64_t slot) {
-  for (int64_t m = 0; m < block_.rows; ++m) {
+  const auto row_at = [&](int64_t m) {
     const int64_t up_row = term.row_map ? term.row_map[block_.row + m] : block_.row + m;
-    const int64_t first = up_row * term.up_row_stride + from * term.up_col_stride;
-    const std::byte* data = element_at(term.up, term.up_dtype, first);
-    const FactorRow row = packable({term.up_dtype, data, term.up_col_stride}, to - from);
+    return element_at(term.up, term.up_dtype, up_row * term.up_row_stride + from * term.up_col_stride);
+  };
+  const int64_t row_nbytes = (to - from) * (dtype_bits(term.up_dtype) / 8);
+  for (int64_t m = 0; m < block_.rows; ++m) {
+    if (block_.row + block_.rows + m < job_.rows) fetch_row(row_at(block_.rows + m), row_nbytes);
+    const FactorRow row = packable({term.up_dtype, row_at(m), term.up_col_stride}, to - from);
     ops_.pack_up(job_.dtype, row.dtype, row.data, to - from, scale,
                  scratch_ + layout_.up + (m * up_stride_ + slot) * size_);
   }

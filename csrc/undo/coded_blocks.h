@@ -1,17 +1,18 @@
 // How the blocks of corrections.h are written, for an instruction set to instantiate with its ways. In an
 // unnamed namespace for the reason given in fuse/tile.h.
 //
-// Ways has: Sparse<Number>(block, nonzero), what is not zero of a block: `numbers`, `positions`, their count
-// `set` and `any`, all numbers or'ed; Wider<>(numbers, set), whose than(width), asked with falling widths, is
-// how many need more bits; put_numbers(numbers, set, width, out), number - 1 in `width` bits each, all of
-// them set for those that need more; and put_escaped<Number>(numbers, set, width, out), these as they are.
-// Both return the byte after the last and may write up to 64 bytes behind it.
+// Ways has: Sparse<Number>(block, nonzero), what is not zero of a block: `numbers`, folded, `positions`,
+// their count `set` and `any`, all numbers or'ed; Wider<>(numbers, set), whose than(width), asked with
+// falling widths, is how many need more bits; put_numbers(numbers, set, width, out), number - 1 in `width`
+// bits each, all of them set for those that need more; and put_escaped<Number>(numbers, set, width, out),
+// these as they are. Both return the byte after the last and may write up to 64 bytes behind it.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
 #include "undo/corrections.h"
+#include "undo/ordered_bits.h"
 
 namespace lora_mmap {
 namespace {
@@ -65,10 +66,12 @@ Width best_width(const Wide* numbers, int64_t set, int widest) {
 
 template <class Number>
 uint8_t* put_raw(const Number* block, int64_t size, uint8_t* out) {
-  const size_t nbytes = static_cast<size_t>(size) * sizeof(Number);
   *out++ = kRaw;
-  std::memcpy(out, block, nbytes);
-  return out + nbytes;
+  for (int64_t i = 0; i < size; ++i, out += sizeof(Number)) {
+    const Number number = folded(block[i]);
+    std::memcpy(out, &number, sizeof(number));
+  }
+  return out;
 }
 
 template <class Ways, class Number>
@@ -96,14 +99,14 @@ uint8_t* put_block(const Number* block, const uint64_t* nonzero, int64_t size, u
 }
 
 template <class Ways, class Number>
-size_t encode_as(const Number* numbers, const uint64_t* nonzero, int64_t count, uint8_t* out) {
+size_t encode_as(const Number* steps, const uint64_t* nonzero, int64_t count, uint8_t* out) {
   static_assert(kWords == 4);
   uint8_t* end = out;
   bool any = false;
   for (int64_t at = 0; at < count; at += kCorrectionBlock, nonzero += kWords) {
     const int64_t size = count - at < kCorrectionBlock ? count - at : kCorrectionBlock;
     const uint8_t* begin = end;
-    end = put_block<Ways>(numbers + at, nonzero, size, end);
+    end = put_block<Ways>(steps + at, nonzero, size, end);
     any |= *begin != 0;
   }
   return any ? static_cast<size_t>(end - out) : 0;

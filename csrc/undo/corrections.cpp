@@ -46,8 +46,9 @@ struct Scalar {
         for (uint64_t bits = nonzero[word]; bits; bits &= bits - 1) {
           const int64_t at = word * 64 + std::countr_zero(bits);
           positions[set] = static_cast<uint8_t>(at);
-          numbers[set++] = block[at];
-          any = static_cast<Number>(any | block[at]);
+          const Number number = folded(block[at]);
+          numbers[set++] = number;
+          any = static_cast<Number>(any | number);
         }
     }
   };
@@ -134,7 +135,7 @@ const uint8_t* apply_raw(const uint8_t* in, const BlockGuesses<Number>& guesses,
   for (int64_t i = 0; i < size; ++i, in += sizeof(Number)) {
     Number number;
     std::memcpy(&number, in, sizeof(Number));
-    guesses[i] = apply_steps(guesses[i], number);
+    guesses[i] = apply_steps(guesses[i], unfolded(number));
   }
   return in;
 }
@@ -179,18 +180,18 @@ const uint8_t* apply_block(const uint8_t* in, const BlockGuesses<Number>& guesse
       escapes += sizeof(Number);
     }
     Number& guess = guesses[positions.next()];
-    guess = apply_steps(guess, number);
+    guess = apply_steps(guess, unfolded(number));
   }
   return escapes;
 }
 
 }  // namespace
 
-size_t encode_corrections(DType weight, const void* numbers, const uint64_t* nonzero, int64_t count,
+size_t encode_corrections(DType weight, const void* steps, const uint64_t* nonzero, int64_t count,
                           uint8_t* out) {
   if (weight == DType::F32)
-    return encode_as<Scalar>(static_cast<const uint32_t*>(numbers), nonzero, count, out);
-  return encode_as<Scalar>(static_cast<const uint16_t*>(numbers), nonzero, count, out);
+    return encode_as<Scalar>(static_cast<const uint32_t*>(steps), nonzero, count, out);
+  return encode_as<Scalar>(static_cast<const uint16_t*>(steps), nonzero, count, out);
 }
 
 template <class Number>

@@ -23,13 +23,13 @@ constexpr size_t most_coded_nbytes(int64_t count, size_t number_nbytes) {
   return static_cast<size_t>(blocks) + static_cast<size_t>(count) * number_nbytes + 64;
 }
 
-// The blocks of `count` numbers one after the other; the number of bytes written, 0 if all numbers are zero.
-// Numbers are uint32_t for F32 weights, uint16_t for others, and readable to the end of the last block.
-// `nonzero`: a bit for each number, the first in the lowest of the first word, zeros to the end of the last
-// block. All instruction sets write the same bytes.
-using EncodeCorrections = size_t (*)(DType weight, const void* numbers, const uint64_t* nonzero,
-                                     int64_t count, uint8_t* out);
-size_t encode_corrections(DType weight, const void* numbers, const uint64_t* nonzero, int64_t count,
+// The blocks of `count` steps (steps_between() of ordered_bits.h) one after the other, each folded() to a
+// number; the number of bytes written, 0 if all steps are zero. Steps are uint32_t for F32 weights, uint16_t
+// for others, and readable to the end of the last block. `nonzero`: a bit for each, the first in the lowest
+// of the first word, zeros to the end of the last block. All instruction sets write the same bytes.
+using EncodeCorrections = size_t (*)(DType weight, const void* steps, const uint64_t* nonzero, int64_t count,
+                                     uint8_t* out);
+size_t encode_corrections(DType weight, const void* steps, const uint64_t* nonzero, int64_t count,
                           uint8_t* out);
 
 // Guesses as they stand in memory: rows of contiguous elements, counted row by row.
@@ -41,7 +41,7 @@ struct Guesses {
   int64_t row_stride;  // in elements
 };
 
-// Corrects guesses (see steps_between) by what encode_corrections() wrote for as many.
+// Corrects guesses by what encode_corrections() wrote for as many.
 template <class Number>
 void apply_corrections(const uint8_t* coded, size_t coded_nbytes, const Guesses<Number>& guesses);
 

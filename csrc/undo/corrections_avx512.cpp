@@ -18,11 +18,21 @@ namespace {
 
 constexpr int64_t kLanes = 16;
 
-__m512i sixteen(const uint16_t* from) {
-  return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-}
 __m512i sixteen(const uint32_t* from) {
   return _mm512_loadu_si512(from);
+}
+
+// With their sign.
+__m512i sixteen_steps(const uint16_t* from) {
+  return _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+__m512i sixteen_steps(const uint32_t* from) {
+  return _mm512_loadu_si512(from);
+}
+
+// As folded() has it: 16 bits with their sign stay below 2^16.
+__m512i fold(__m512i steps) {
+  return _mm512_xor_si512(_mm512_slli_epi32(steps, 1), _mm512_srai_epi32(steps, 31));
 }
 
 void store_lanes(uint16_t* to, __m512i lanes) {
@@ -54,21 +64,30 @@ struct Avx512 {
       const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(nonzero));
       int64_t count = 0;  // not `set`: bytes that are stored might change it
       uint32_t left = _mm256_test_epi16_mask(words, words);
-      __m512i all = _mm512_setzero_si512();
       const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
       for (; left; left &= left - 1) {
         const int64_t at = __builtin_ctz(left) * kLanes;
         const auto marks = static_cast<__mmask16>(nonzero[at / 64] >> at % 64);
         const __m512i index = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int32_t>(at)));
-        const __m512i found = _mm512_maskz_compress_epi32(marks, sixteen(block + at));
+        const __m512i found = _mm512_maskz_compress_epi32(marks, sixteen_steps(block + at));
         const __m128i where = _mm512_cvtepi32_epi8(_mm512_maskz_compress_epi32(marks, index));
         _mm512_storeu_si512(numbers + count, found);
         _mm_storeu_si128(reinterpret_cast<__m128i*>(positions + count), where);
-        all = _mm512_or_si512(all, found);
         count += count_of(marks);
       }
       _mm512_storeu_si512(numbers + count, _mm512_setzero_si512());
       set = count;
+      fold_all();
+    }
+
+   private:
+    void fold_all() {
+      __m512i all = _mm512_setzero_si512();
+      for (int64_t i = 0; i < set; i += kLanes) {
+        const __m512i folded = fold(sixteen(numbers + i));
+        _mm512_storeu_si512(numbers + i, folded);
+        all = _mm512_or_si512(all, folded);
+      }
       any = static_cast<uint32_t>(_mm512_reduce_or_epi32(all));
     }
   };
@@ -138,11 +157,11 @@ struct Avx512 {
 
 }  // namespace
 
-size_t encode_corrections_avx512(DType weight, const void* numbers, const uint64_t* nonzero, int64_t count,
+size_t encode_corrections_avx512(DType weight, const void* steps, const uint64_t* nonzero, int64_t count,
                                  uint8_t* out) {
   if (weight == DType::F32)
-    return encode_as<Avx512>(static_cast<const uint32_t*>(numbers), nonzero, count, out);
-  return encode_as<Avx512>(static_cast<const uint16_t*>(numbers), nonzero, count, out);
+    return encode_as<Avx512>(static_cast<const uint32_t*>(steps), nonzero, count, out);
+  return encode_as<Avx512>(static_cast<const uint16_t*>(steps), nonzero, count, out);
 }
 
 }  // namespace lora_mmap

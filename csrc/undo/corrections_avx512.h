@@ -8,7 +8,7 @@
 
 namespace lora_mmap {
 
-size_t encode_corrections_avx512(DType weight, const void* numbers, const uint64_t* nonzero, int64_t count,
+size_t encode_corrections_avx512(DType weight, const void* steps, const uint64_t* nonzero, int64_t count,
                                  uint8_t* out);
 
 }  // namespace lora_mmap

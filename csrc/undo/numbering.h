@@ -14,17 +14,17 @@ template <class Bits>
 class Numbering {
  public:
   Numbering(const Corrections& corrections, int64_t count)
-      : numbers_(static_cast<Bits*>(corrections.numbers)), nonzero_(corrections.nonzero) {
+      : steps_(static_cast<Bits*>(corrections.steps)), nonzero_(corrections.nonzero) {
     std::fill_n(nonzero_, (count + kCorrectionBlock - 1) / kCorrectionBlock * (kCorrectionBlock / 64), 0);
   }
 
   void add(int64_t i, Bits guess, Bits pristine) {
-    numbers_[i] = steps_between(guess, pristine);
-    nonzero_[i / 64] |= uint64_t{numbers_[i] != 0} << (i % 64);
+    steps_[i] = steps_between(guess, pristine);
+    nonzero_[i / 64] |= uint64_t{steps_[i] != 0} << (i % 64);
   }
 
  private:
-  Bits* numbers_;
+  Bits* steps_;
   uint64_t* nonzero_;
 };
 

@@ -32,10 +32,10 @@ size_t term_nbytes(const TileOps& ops, const Job& job, const Block& tile) {
 }
 
 // Numbers from `count` on to the end of the block.
-void clear_rest(DType dtype, int64_t count, void* numbers) {
+void clear_rest(DType dtype, int64_t count, void* steps) {
   const size_t nbytes = dtype_bits(dtype) / 8;
   const int64_t rest = (kCorrectionBlock - count % kCorrectionBlock) % kCorrectionBlock;
-  std::memset(static_cast<std::byte*>(numbers) + static_cast<size_t>(count) * nbytes, 0,
+  std::memset(static_cast<std::byte*>(steps) + static_cast<size_t>(count) * nbytes, 0,
               static_cast<size_t>(rest) * nbytes);
 }
 
@@ -70,40 +70,37 @@ bool PackedTiles::fuse(const Job& job, const Block& tile, TileRows x, TileRows f
 }
 
 bool PackedTiles::record_at_once(const Job& job, const Block& tile, TileRows x, TileRows pristine,
-                                 TileRows fused, TileRows numbers, TileRows ahead,
-                                 Workspace& workspace) const {
+                                 TileRows fused, TileRows steps, TileRows ahead, Workspace& workspace) const {
   const PackedLayout layout(ops_, job, tile.rows, tile.cols);
   PackedBlock packed(ops_, job, tile, layout, workspace, workspace.reserve(layout.nbytes));
   packed.fetch(ahead.data, ahead.stride);
   return packed.sweep(x.data, x.stride, fused.data, fused.stride, [&](const Sweep& sweep) {
-    return rows_.record_sweep(job.dtype,
-                              {sweep, pristine.data, numbers.data, pristine.stride, numbers.stride});
+    return rows_.record_sweep(job.dtype, {sweep, pristine.data, steps.data, pristine.stride, steps.stride});
   });
 }
 
 bool PackedTiles::record_by_rows(const Job& job, const Block& tile, TileRows x, TileRows pristine,
-                                 TileRows fused, TileRows numbers, TileRows ahead,
-                                 Workspace& workspace) const {
+                                 TileRows fused, TileRows steps, TileRows ahead, Workspace& workspace) const {
   const int64_t nbytes = dtype_bits(job.dtype) / 8;
   bool overflow = false;
   for_each_sum(job, tile, x, ahead, workspace, [&](int64_t m, int64_t col, int64_t cols, PanelRow acc) {
     overflow |= rows_.record_row(job.dtype, acc,
                                  {cols, x.at(m, col, nbytes), pristine.at(m, col, nbytes),
-                                  fused.at(m, col, nbytes), numbers.at(m, col, nbytes)});
+                                  fused.at(m, col, nbytes), steps.at(m, col, nbytes)});
   });
   return overflow;
 }
 
 bool PackedTiles::record(const Job& job, const Block& tile, TileRows x, TileRows pristine, TileRows fused,
                          const Corrections& corrections, TileRows ahead, Workspace& workspace) const {
-  const TileRows numbers{static_cast<std::byte*>(corrections.numbers), tile.cols};
+  const TileRows steps{static_cast<std::byte*>(corrections.steps), tile.cols};
   const bool overflow = rows_.record_sweep && all_low_rank(job)
-                            ? record_at_once(job, tile, x, pristine, fused, numbers, ahead, workspace)
-                            : record_by_rows(job, tile, x, pristine, fused, numbers, ahead, workspace);
+                            ? record_at_once(job, tile, x, pristine, fused, steps, ahead, workspace)
+                            : record_by_rows(job, tile, x, pristine, fused, steps, ahead, workspace);
   const int64_t count = tile.rows * tile.cols;
-  clear_rest(job.dtype, count, corrections.numbers);
+  clear_rest(job.dtype, count, corrections.steps);
   const int64_t blocks = (count + kCorrectionBlock - 1) / kCorrectionBlock;
-  rows_.mark_nonzero(job.dtype, corrections.numbers, blocks * kCorrectionBlock, corrections.nonzero);
+  rows_.mark_nonzero(job.dtype, corrections.steps, blocks * kCorrectionBlock, corrections.nonzero);
   return overflow;
 }
 

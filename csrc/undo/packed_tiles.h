@@ -25,11 +25,11 @@ class PackedTiles final : public TileKernel {
   EncodeCorrections encode() const override { return rows_.encode; }
 
  private:
-  // The two ways of record(), but for what is done with the numbers: in registers, and with sums in memory.
+  // The two ways of record(), but for what is done with the steps: in registers, and with sums in memory.
   bool record_at_once(const Job& job, const Block& tile, TileRows x, TileRows pristine, TileRows fused,
-                      TileRows numbers, TileRows ahead, Workspace& workspace) const;
+                      TileRows steps, TileRows ahead, Workspace& workspace) const;
   bool record_by_rows(const Job& job, const Block& tile, TileRows x, TileRows pristine, TileRows fused,
-                      TileRows numbers, TileRows ahead, Workspace& workspace) const;
+                      TileRows steps, TileRows ahead, Workspace& workspace) const;
 
   // use(m, col, cols, acc) for all of the tile; `x`: the base of terms that need one.
   template <class Use>

@@ -2,8 +2,8 @@
 // fuse/tile.h.
 //
 // A format F is one of fuse/format_<isa>.h with: keep(guess, fused), the bits of `fused` where they are not
-// finite; any_minus_zero(row); plus_zeros(row), with +0 for -0; steps(guess, pristine), as steps_between()
-// has them.
+// finite; any_minus_zero(row); plus_zeros(row) and round_to_plus_zeros(low, high), with +0 for -0;
+// steps(guess, pristine), as steps_between() has them.
 #pragma once
 
 #include <cstdint>
@@ -29,33 +29,31 @@ struct PanelSums {
 template <class F>
 [[gnu::always_inline]] inline typename F::Row guess_of(const typename F::Row& fused,
                                                        const PanelSums<F>& acc) {
-  const typename F::Row guess =
-      F::round(F::subtract(F::low(fused), acc.low), F::subtract(F::high(fused), acc.high));
-  return F::plus_zeros(guess);
+  return F::round_to_plus_zeros(F::subtract(F::low(fused), acc.low), F::subtract(F::high(fused), acc.high));
 }
 
 // Results that are not finite throughout. True if one is not where x is.
 template <class F>
 [[gnu::noinline]] bool record_left(const PanelSums<F>& acc, typename F::Row fused,
                                    const typename F::Row& pristine, const typename F::Element* x,
-                                   typename F::Element* to, typename F::Element* numbers) {
+                                   typename F::Element* to, typename F::Element* steps) {
   const bool overflow = F::store_kept(x, to, fused);
   fused = F::load_row(to);
-  F::store_row(numbers, F::steps(F::keep(guess_of<F>(fused, acc), fused), pristine));
+  F::store_row(steps, F::steps(F::keep(guess_of<F>(fused, acc), fused), pristine));
   return overflow;
 }
 
 template <class F>
 [[gnu::always_inline]] inline bool record_panel(const PanelSums<F>& acc, const typename F::Element* x,
                                                 const typename F::Element* pristine, typename F::Element* to,
-                                                typename F::Element* numbers) {
+                                                typename F::Element* steps) {
   const typename F::Row base = F::load_row(x);
   const typename F::Row origin = F::load_row(pristine);
   const typename F::Row fused = F::round(F::add(F::low(base), acc.low), F::add(F::high(base), acc.high));
   if (!F::all_finite(fused)) [[unlikely]]
-    return record_left<F>(acc, fused, origin, x, to, numbers);
+    return record_left<F>(acc, fused, origin, x, to, steps);
   F::store_row(to, fused);
-  F::store_row(numbers, F::steps(guess_of<F>(fused, acc), origin));
+  F::store_row(steps, F::steps(guess_of<F>(fused, acc), origin));
   return false;
 }
 
@@ -63,17 +61,17 @@ template <class F>
 template <class F>
 [[gnu::noinline]] bool record_edge(const PanelSums<F>& acc, const typename F::Element* x,
                                    const typename F::Element* pristine, typename F::Element* to,
-                                   typename F::Element* numbers, int64_t cols) {
+                                   typename F::Element* steps, int64_t cols) {
   using Element = typename F::Element;
   const size_t nbytes = static_cast<size_t>(cols) * sizeof(Element);
-  Element base[F::kCols], origin[F::kCols], fused[F::kCols], steps[F::kCols];
+  Element base[F::kCols], origin[F::kCols], fused[F::kCols], made[F::kCols];
   std::memset(base, 0xFF, sizeof(base));
   std::memset(origin, 0xFF, sizeof(origin));
   std::memcpy(base, x, nbytes);
   std::memcpy(origin, pristine, nbytes);
-  const bool overflow = record_panel<F>(acc, base, origin, fused, steps);
+  const bool overflow = record_panel<F>(acc, base, origin, fused, made);
   std::memcpy(to, fused, nbytes);
-  std::memcpy(numbers, steps, nbytes);
+  std::memcpy(steps, made, nbytes);
   return overflow;
 }
 
@@ -83,15 +81,15 @@ bool record_row_as(PanelRow acc, const RecordedRow& row) {
   const auto* x = static_cast<const Element*>(row.x);
   const auto* pristine = static_cast<const Element*>(row.pristine);
   auto* fused = static_cast<Element*>(row.fused);
-  auto* numbers = static_cast<Element*>(row.numbers);
+  auto* steps = static_cast<Element*>(row.steps);
   bool overflow = false;
   int64_t col = 0;
   for (; col + F::kCols <= row.cols; col += F::kCols)
     overflow |= record_panel<F>(PanelSums<F>::of(acc, col / F::kCols), x + col, pristine + col, fused + col,
-                                numbers + col);
+                                steps + col);
   if (col < row.cols)
     overflow |= record_edge<F>(PanelSums<F>::of(acc, col / F::kCols), x + col, pristine + col, fused + col,
-                               numbers + col, row.cols - col);
+                               steps + col, row.cols - col);
   return overflow;
 }
 

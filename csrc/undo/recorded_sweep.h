@@ -21,25 +21,25 @@ struct Recording {
 
   struct Place : Fusing<F>::Place {
     const Element* pristine;
-    Element* numbers;
+    Element* steps;
     int64_t pristine_stride;
-    int64_t numbers_stride;
+    int64_t steps_stride;
 
     Place(const RecordSweep& s, int64_t row, int64_t col)
         : Fusing<F>::Place(s, row, col),
           pristine(static_cast<const Element*>(s.pristine) + row * s.pristine_row_stride + col),
-          numbers(static_cast<Element*>(s.numbers) + row * s.numbers_row_stride + col),
+          steps(static_cast<Element*>(s.steps) + row * s.steps_row_stride + col),
           pristine_stride(s.pristine_row_stride),
-          numbers_stride(s.numbers_row_stride) {}
+          steps_stride(s.steps_row_stride) {}
 
     const Element* pristine_row(int i) const { return pristine + i * pristine_stride; }
-    Element* numbers_row(int i) const { return numbers + i * numbers_stride; }
+    Element* steps_row(int i) const { return steps + i * steps_stride; }
   };
 
   static void advance(RecordSweep& s, int64_t rows) {
     Fusing<F>::advance(s, rows);
     s.pristine = static_cast<const Element*>(s.pristine) + rows * s.pristine_row_stride;
-    s.numbers = static_cast<Element*>(s.numbers) + rows * s.numbers_row_stride;
+    s.steps = static_cast<Element*>(s.steps) + rows * s.steps_row_stride;
   }
 
   [[gnu::always_inline]] static bool finish(const Place& at, int i, Vec low, Vec high) {
@@ -48,18 +48,18 @@ struct Recording {
       return false;
     const Row origin = F::load_row(at.pristine_row(i));
     F::store_row(at.weight_row(i), fused);
-    F::store_row(at.numbers_row(i), F::steps(guess_of<F>(fused, {low, high}), origin));
+    F::store_row(at.steps_row(i), F::steps(guess_of<F>(fused, {low, high}), origin));
     return true;
   }
 
   static bool finish_left(const Place& at, int i, Vec low, Vec high) {
     return record_panel<F>({low, high}, at.base_row(i), at.pristine_row(i), at.weight_row(i),
-                           at.numbers_row(i));
+                           at.steps_row(i));
   }
 
   static bool finish_edge(const Place& at, int i, Vec low, Vec high, int64_t cols) {
-    return record_edge<F>({low, high}, at.base_row(i), at.pristine_row(i), at.weight_row(i),
-                          at.numbers_row(i), cols);
+    return record_edge<F>({low, high}, at.base_row(i), at.pristine_row(i), at.weight_row(i), at.steps_row(i),
+                          cols);
   }
 };
 

@@ -18,20 +18,20 @@ struct RecordedRow {
   const void* x;
   const void* pristine;
   void* fused;
-  void* numbers;
+  void* steps;
 };
 
 // A sweep that does what record_row does with its sums; strides in elements. The base is what is added to.
 struct RecordSweep : Sweep {
   const void* pristine;
-  void* numbers;
+  void* steps;
   int64_t pristine_row_stride;
-  int64_t numbers_row_stride;
+  int64_t steps_row_stride;
 };
 
 // Weights are F16, BF16 or F32, except for hash_steps.
 struct RowOps {
-  // fused = round(x + acc), the bits of x where it is not finite; numbers = steps_between(what undo_row makes
+  // fused = round(x + acc), the bits of x where it is not finite; steps = steps_between(what undo_row makes
   // of fused, pristine). True if a result is not finite where x is.
   bool (*record_row)(DType weight, PanelRow acc, const RecordedRow& row);
 
@@ -41,8 +41,8 @@ struct RowOps {
   // +0 for -0.
   void (*drop_minus_zeros)(DType weight, void* values, int64_t count);
 
-  // A bit for each of `count` numbers, a multiple of 64, that is not zero.
-  void (*mark_nonzero)(DType weight, const void* numbers, int64_t count, uint64_t* nonzero);
+  // A bit for each of `count` steps, a multiple of 64, that is not zero.
+  void (*mark_nonzero)(DType weight, const void* steps, int64_t count, uint64_t* nonzero);
 
   HashSteps hash_steps;
   EncodeCorrections encode;

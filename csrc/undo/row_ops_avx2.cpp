@@ -14,7 +14,6 @@ struct Integers;
 template <>
 struct Integers<2> {
   static __m256i subtract(__m256i a, __m256i b) { return _mm256_sub_epi16(a, b); }
-  static __m256i twice(__m256i a) { return _mm256_add_epi16(a, a); }
   static __m256i signs(__m256i a) { return _mm256_srai_epi16(a, 15); }
   static __m256i magnitude() { return _mm256_set1_epi16(0x7FFF); }
 };
@@ -22,7 +21,6 @@ struct Integers<2> {
 template <>
 struct Integers<4> {
   static __m256i subtract(__m256i a, __m256i b) { return _mm256_sub_epi32(a, b); }
-  static __m256i twice(__m256i a) { return _mm256_add_epi32(a, a); }
   static __m256i signs(__m256i a) { return _mm256_srai_epi32(a, 31); }
   static __m256i magnitude() { return _mm256_set1_epi32(0x7FFFFFFF); }
 };
@@ -30,6 +28,7 @@ struct Integers<4> {
 template <class Format>
 struct Recorded : Weight<Format> {
   using Row = typename Format::Row;
+  using Vec = typename Format::Vec;
   using Ints = Integers<sizeof(typename Format::Element)>;
   static constexpr int kParts = Weight<Format>::kParts;
 
@@ -51,16 +50,21 @@ struct Recorded : Weight<Format> {
     for (int i = 0; i < kParts; ++i) row.part[i] = _mm256_andnot_si256(minus_zeros(row.part[i]), row.part[i]);
     return row;
   }
+  // Adding a zero takes none of the pipes of the FMAs. Only what is not rounded has all its zeros by then.
+  static Row round_to_plus_zeros(Vec low, Vec high) {
+    if constexpr (sizeof(typename Format::Element) == 4)
+      return Format::round(Format::add(low, Format::zero()), Format::add(high, Format::zero()));
+    else
+      return plus_zeros(Format::round(low, high));
+  }
   static __m256i ordered(__m256i bits) {
     return _mm256_xor_si256(bits, _mm256_and_si256(Ints::signs(bits), Ints::magnitude()));
   }
   static Row steps(const Row& guess, const Row& pristine) {
-    Row numbers;
-    for (int i = 0; i < kParts; ++i) {
-      const __m256i apart = Ints::subtract(ordered(pristine.part[i]), ordered(guess.part[i]));
-      numbers.part[i] = _mm256_xor_si256(Ints::twice(apart), Ints::signs(apart));
-    }
-    return numbers;
+    Row apart;
+    for (int i = 0; i < kParts; ++i)
+      apart.part[i] = Ints::subtract(ordered(pristine.part[i]), ordered(guess.part[i]));
+    return apart;
   }
 };
 
@@ -81,46 +85,49 @@ void drop_minus_zeros(DType weight, void* values, int64_t count) {
   return drop_minus_zeros_as<Recorded<F16>>(values, count);
 }
 
-// A bit for each of 32 numbers of 16 bits.
-uint32_t zeros_of_32(const uint16_t* numbers) {
+// A bit for each of 32 steps of 16 bits.
+uint32_t zeros_of_32(const uint16_t* steps) {
   const __m256i zero = _mm256_setzero_si256();
-  const __m256i low = _mm256_cmpeq_epi16(load_bits(numbers), zero);
-  const __m256i high = _mm256_cmpeq_epi16(load_bits(numbers + 16), zero);
+  const __m256i low = _mm256_cmpeq_epi16(load_bits(steps), zero);
+  const __m256i high = _mm256_cmpeq_epi16(load_bits(steps + 16), zero);
   const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(low, high), 0xD8);
   return static_cast<uint32_t>(_mm256_movemask_epi8(bytes));
 }
 
-uint32_t zeros_of_8(const uint32_t* numbers) {
-  const __m256i equal = _mm256_cmpeq_epi32(load_bits(numbers), _mm256_setzero_si256());
+uint32_t zeros_of_8(const uint32_t* steps) {
+  const __m256i equal = _mm256_cmpeq_epi32(load_bits(steps), _mm256_setzero_si256());
   return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(equal)));
 }
 
-void mark_nonzero(DType weight, const void* numbers, int64_t count, uint64_t* nonzero) {
+void mark_nonzero(DType weight, const void* steps, int64_t count, uint64_t* nonzero) {
   for (int64_t i = 0; i < count; i += 64) {
     uint64_t zeros = 0;
     if (weight == DType::F32) {
-      const auto* from = static_cast<const uint32_t*>(numbers) + i;
+      const auto* from = static_cast<const uint32_t*>(steps) + i;
       for (int k = 0; k < 64; k += 8) zeros |= uint64_t{zeros_of_8(from + k)} << k;
     } else {
-      const auto* from = static_cast<const uint16_t*>(numbers) + i;
+      const auto* from = static_cast<const uint16_t*>(steps) + i;
       zeros = zeros_of_32(from) | uint64_t{zeros_of_32(from + 32)} << 32;
     }
     *nonzero++ = ~zeros;
   }
 }
 
-void hash_steps_avx2(uint32_t* lanes, const std::byte* data, size_t steps) {
+void hash_steps_avx2(uint32_t* lanes, const HashedRows& from) {
   constexpr int kRegisters = kHashLanes / 8;
   const __m256i factor = _mm256_set1_epi32(static_cast<int32_t>(kHashFactor));
   auto* state = reinterpret_cast<__m256i*>(lanes);
   __m256i h[kRegisters];
   for (int i = 0; i < kRegisters; ++i) h[i] = _mm256_load_si256(state + i);
-  for (; steps > 0; --steps, data += kHashStepNbytes)
+  for (int64_t m = 0; m < from.rows; ++m) {
+    const std::byte* data = from.data + m * from.stride_nbytes;
+    for (size_t step = 0; step < from.steps; ++step, data += kHashStepNbytes)
 #pragma GCC unroll 8
-    for (int i = 0; i < kRegisters; ++i) {
-      const __m256i mixed = _mm256_mullo_epi32(_mm256_xor_si256(h[i], load_bits(data + 32 * i)), factor);
-      h[i] = _mm256_xor_si256(mixed, _mm256_srli_epi32(mixed, 15));
-    }
+      for (int i = 0; i < kRegisters; ++i) {
+        const __m256i mixed = _mm256_mullo_epi32(_mm256_xor_si256(h[i], load_bits(data + 32 * i)), factor);
+        h[i] = _mm256_xor_si256(mixed, _mm256_srli_epi32(mixed, 15));
+      }
+  }
   for (int i = 0; i < kRegisters; ++i) _mm256_store_si256(state + i, h[i]);
 }
 

@@ -22,7 +22,6 @@ struct Integers;
 template <>
 struct Integers<2> {
   static __m512i subtract(__m512i a, __m512i b) { return _mm512_sub_epi16(a, b); }
-  static __m512i twice(__m512i a) { return _mm512_add_epi16(a, a); }
   static __m512i signs(__m512i a) { return _mm512_srai_epi16(a, 15); }
   static __m512i magnitude() { return _mm512_set1_epi16(0x7FFF); }
 };
@@ -30,7 +29,6 @@ struct Integers<2> {
 template <>
 struct Integers<4> {
   static __m512i subtract(__m512i a, __m512i b) { return _mm512_sub_epi32(a, b); }
-  static __m512i twice(__m512i a) { return _mm512_add_epi32(a, a); }
   static __m512i signs(__m512i a) { return _mm512_srai_epi32(a, 31); }
   static __m512i magnitude() { return _mm512_set1_epi32(0x7FFFFFFF); }
 };
@@ -38,6 +36,7 @@ struct Integers<4> {
 template <class Format>
 struct Recorded : Weight<Format> {
   using Row = typename Format::Row;
+  using Vec = typename Format::Vec;
   using Ints = Integers<sizeof(typename Format::Element)>;
   static constexpr int kParts = Weight<Format>::kParts;
 
@@ -59,17 +58,22 @@ struct Recorded : Weight<Format> {
       row.part[i] = Format::blend(minus_zeros(row.part[i]), row.part[i], _mm512_setzero_si512());
     return row;
   }
+  // Adding a zero takes none of the pipes of the FMAs. Only what is not rounded has all its zeros by then.
+  static Row round_to_plus_zeros(Vec low, Vec high) {
+    if constexpr (sizeof(typename Format::Element) == 4)
+      return Format::round(Format::add(low, Format::zero()), Format::add(high, Format::zero()));
+    else
+      return plus_zeros(Format::round(low, high));
+  }
   static __m512i ordered(__m512i bits) {
     constexpr int kXorAnd = 0x78;  // a ^ (b & c)
     return _mm512_ternarylogic_epi32(bits, Ints::signs(bits), Ints::magnitude(), kXorAnd);
   }
   static Row steps(const Row& guess, const Row& pristine) {
-    Row numbers;
-    for (int i = 0; i < kParts; ++i) {
-      const __m512i apart = Ints::subtract(ordered(pristine.part[i]), ordered(guess.part[i]));
-      numbers.part[i] = _mm512_xor_si512(Ints::twice(apart), Ints::signs(apart));
-    }
-    return numbers;
+    Row apart;
+    for (int i = 0; i < kParts; ++i)
+      apart.part[i] = Ints::subtract(ordered(pristine.part[i]), ordered(guess.part[i]));
+    return apart;
   }
 };
 
@@ -90,17 +94,17 @@ void drop_minus_zeros(DType weight, void* values, int64_t count) {
   return drop_minus_zeros_as<Recorded<F16>>(values, count);
 }
 
-void mark_nonzero(DType weight, const void* numbers, int64_t count, uint64_t* nonzero) {
+void mark_nonzero(DType weight, const void* steps, int64_t count, uint64_t* nonzero) {
   for (int64_t i = 0; i < count; i += 64) {
     uint64_t marks = 0;
     if (weight == DType::F32) {
-      const auto* from = static_cast<const uint32_t*>(numbers) + i;
+      const auto* from = static_cast<const uint32_t*>(steps) + i;
       for (int k = 0; k < 64; k += 16) {
-        const __m512i numbers_16 = load_bits(from + k);
-        marks |= uint64_t{_mm512_test_epi32_mask(numbers_16, numbers_16)} << k;
+        const __m512i steps_16 = load_bits(from + k);
+        marks |= uint64_t{_mm512_test_epi32_mask(steps_16, steps_16)} << k;
       }
     } else {
-      const auto* from = static_cast<const uint16_t*>(numbers) + i;
+      const auto* from = static_cast<const uint16_t*>(steps) + i;
       const __m512i low = load_bits(from), high = load_bits(from + 32);
       marks = _mm512_test_epi16_mask(low, low) | uint64_t{_mm512_test_epi16_mask(high, high)} << 32;
     }
@@ -108,17 +112,22 @@ void mark_nonzero(DType weight, const void* numbers, int64_t count, uint64_t* no
   }
 }
 
-void hash_steps_avx512(uint32_t* lanes, const std::byte* data, size_t steps) {
+// Fetches the row below meanwhile: rows are short, and the hardware sees each begin too late.
+void hash_steps_avx512(uint32_t* lanes, const HashedRows& from) {
   constexpr int kRegisters = kHashLanes / 16;
   const __m512i factor = _mm512_set1_epi32(static_cast<int32_t>(kHashFactor));
   __m512i h[kRegisters];
   for (int i = 0; i < kRegisters; ++i) h[i] = _mm512_load_si512(lanes + 16 * i);
-  for (; steps > 0; --steps, data += kHashStepNbytes)
+  for (int64_t m = 0; m < from.rows; ++m) {
+    const std::byte* data = from.data + m * from.stride_nbytes;
+    for (size_t step = 0; step < from.steps; ++step, data += kHashStepNbytes)
 #pragma GCC unroll 4
-    for (int i = 0; i < kRegisters; ++i) {
-      const __m512i mixed = _mm512_mullo_epi32(_mm512_xor_si512(h[i], load_bits(data + 64 * i)), factor);
-      h[i] = _mm512_xor_si512(mixed, _mm512_srli_epi32(mixed, 15));
-    }
+      for (int i = 0; i < kRegisters; ++i) {
+        _mm_prefetch(reinterpret_cast<const char*>(data + from.stride_nbytes + 64 * i), _MM_HINT_T0);
+        const __m512i mixed = _mm512_mullo_epi32(_mm512_xor_si512(h[i], load_bits(data + 64 * i)), factor);
+        h[i] = _mm512_xor_si512(mixed, _mm512_srli_epi32(mixed, 15));
+      }
+  }
   for (int i = 0; i < kRegisters; ++i) _mm512_store_si512(lanes + 16 * i, h[i]);
 }
 

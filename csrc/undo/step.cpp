@@ -20,6 +20,7 @@ namespace {
 // How many tiles a worker takes at a time: it knows what comes next, and fetches it; but every worker should
 // have its share.
 int64_t tiles_at_once(int64_t tiles, int workers) {
+  if (workers == 1) return std::max<int64_t>(tiles, 1);
   return std::clamp<int64_t>(tiles / (workers * int64_t{16}), 1, 8);
 }
 

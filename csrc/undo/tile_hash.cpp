@@ -31,13 +31,16 @@ void start_lanes(uint32_t* lanes) {
   for (uint32_t lane = 0; lane < kHashLanes; ++lane) lanes[lane] = kHashSeed * (2 * lane + 1);
 }
 
-void hash_steps(uint32_t* lanes, const std::byte* data, size_t steps) {
-  for (; steps > 0; --steps, data += kHashStepNbytes) {
-    uint32_t words[kHashLanes];
-    std::memcpy(words, data, sizeof(words));
-    for (int lane = 0; lane < kHashLanes; ++lane) {
-      const uint32_t mixed = (lanes[lane] ^ words[lane]) * kHashFactor;
-      lanes[lane] = mixed ^ (mixed >> 15);
+void hash_steps(uint32_t* lanes, const HashedRows& from) {
+  for (int64_t m = 0; m < from.rows; ++m) {
+    const std::byte* data = from.data + m * from.stride_nbytes;
+    for (size_t step = 0; step < from.steps; ++step, data += kHashStepNbytes) {
+      uint32_t words[kHashLanes];
+      std::memcpy(words, data, sizeof(words));
+      for (int lane = 0; lane < kHashLanes; ++lane) {
+        const uint32_t mixed = (lanes[lane] ^ words[lane]) * kHashFactor;
+        lanes[lane] = mixed ^ (mixed >> 15);
+      }
     }
   }
 }
@@ -48,20 +51,20 @@ uint64_t hash_of(const void* data, size_t nbytes, HashSteps take) {
   start_lanes(lanes);
   const size_t steps = nbytes / kHashStepNbytes;
   const auto* bytes = static_cast<const std::byte*>(data);
-  take(lanes, bytes, steps);
+  take(lanes, {bytes, steps});
   if (const size_t rest = nbytes % kHashStepNbytes) {
     std::byte last[kHashStepNbytes] = {};
     std::memcpy(last, bytes + steps * kHashStepNbytes, rest);
     alignas(64) uint32_t all[kHashLanes];
     std::copy_n(lanes, kHashLanes, all);
-    take(all, last, 1);
+    take(all, {last, 1});
     std::copy_n(all, (rest + 3) / 4, lanes);
   }
   return fold(lanes, nbytes);
 }
 
 void HashInPieces::take(const std::byte* data, size_t nbytes, HashSteps take) {
-  take(lanes_, data, nbytes / kHashStepNbytes);
+  take(lanes_, {data, nbytes / kHashStepNbytes});
   nbytes_ += nbytes;
 }
 
@@ -71,9 +74,10 @@ uint64_t HashInPieces::value() const {
 
 uint64_t hash_of_rows(const std::byte* data, int64_t rows, size_t row_nbytes, int64_t row_stride_nbytes,
                       HashSteps take) {
-  HashInPieces hash;
-  for (int64_t m = 0; m < rows; ++m) hash.take(data + m * row_stride_nbytes, row_nbytes, take);
-  return hash.value();
+  alignas(64) uint32_t lanes[kHashLanes];
+  start_lanes(lanes);
+  take(lanes, {data, row_nbytes / kHashStepNbytes, rows, row_stride_nbytes});
+  return fold(lanes, static_cast<size_t>(rows) * row_nbytes);
 }
 
 uint64_t hash_bytes(const void* data, size_t nbytes, int threads) {

@@ -20,11 +20,17 @@ constexpr size_t kHashStepNbytes = kHashLanes * sizeof(uint32_t);
 
 void start_lanes(uint32_t* lanes);
 
-// One word for every lane, `steps` times.
-void hash_steps(uint32_t* lanes, const std::byte* data, size_t steps);
+// Rows of whole steps, each `stride_nbytes` from the next.
+struct HashedRows {
+  const std::byte* data;
+  size_t steps;  // of a row: one word for every lane each
+  int64_t rows = 1;
+  int64_t stride_nbytes = 0;
+};
+void hash_steps(uint32_t* lanes, const HashedRows& from);
 
-// Takes whole steps; a faster hash_steps.
-using HashSteps = void (*)(uint32_t* lanes, const std::byte* data, size_t steps);
+// A faster hash_steps.
+using HashSteps = void (*)(uint32_t* lanes, const HashedRows& from);
 
 uint64_t hash_of(const void* data, size_t nbytes, HashSteps take = hash_steps);
 

@@ -24,7 +24,7 @@ struct TileRows {
 // How the pristine values of a tile are reached from what undo() makes of its fused ones: steps_between() of
 // each, row by row, and a bit for each that is not zero; both have room to the end of a block of corrections.
 struct Corrections {
-  void* numbers;
+  void* steps;
   uint64_t* nonzero;
 };
 

@@ -18,9 +18,9 @@ size_t round_up_64(size_t nbytes) {
 struct ValuesLayout {
   size_t current = 0;  // what stands in the weight, where its rows are not contiguous
   size_t pristine;
-  size_t base;     // what new terms are added to, likewise
-  size_t fused;    // what goes to the weight, likewise
-  size_t numbers;  // Corrections
+  size_t base;   // what new terms are added to, likewise
+  size_t fused;  // what goes to the weight, likewise
+  size_t steps;  // Corrections
   size_t nonzero;
   size_t nbytes;
 
@@ -32,8 +32,8 @@ struct ValuesLayout {
     pristine = current + values;
     base = pristine + values;
     fused = base + values;
-    numbers = fused + values;
-    nonzero = numbers + in_blocks * element_nbytes;
+    steps = fused + values;
+    nonzero = steps + in_blocks * element_nbytes;
     nbytes = nonzero + round_up_64(in_blocks / 8);
   }
 };
@@ -184,12 +184,12 @@ class TileStep {
   }
 
   Corrections corrections() const {
-    return {values_ + layout_.numbers, reinterpret_cast<uint64_t*>(values_ + layout_.nonzero)};
+    return {values_ + layout_.steps, reinterpret_cast<uint64_t*>(values_ + layout_.nonzero)};
   }
 
   CodedBytes encode(uint8_t* out) const {
-    const auto [numbers, nonzero] = corrections();
-    return scratch_.coded.take(kernel_.encode()(step_.dtype(), numbers, nonzero, elements_, out));
+    const auto [steps, nonzero] = corrections();
+    return scratch_.coded.take(kernel_.encode()(step_.dtype(), steps, nonzero, elements_, out));
   }
 
   uint64_t hash(TileRows rows) const {

@@ -18,23 +18,23 @@ constexpr DType dtype_of(uint32_t) {
   return DType::F32;
 }
 
-// `count` numbers, with those behind the last that a coder may read but has no use for.
+// `count` steps, with those behind the last that a coder may read but has no use for.
 template <class Number>
 struct Row {
   int64_t count;
-  std::vector<Number> numbers;
+  std::vector<Number> steps;
   std::vector<uint64_t> nonzero;
 
   explicit Row(int64_t n) : count(n) {
     const int64_t blocks = (n + kCorrectionBlock - 1) / kCorrectionBlock;
-    numbers.resize(static_cast<size_t>(blocks * kCorrectionBlock));
+    steps.resize(static_cast<size_t>(blocks * kCorrectionBlock));
     nonzero.resize(static_cast<size_t>(blocks * kCorrectionBlock / 64));
-    for (size_t i = static_cast<size_t>(n); i < numbers.size(); ++i) numbers[i] = static_cast<Number>(~i);
+    for (size_t i = static_cast<size_t>(n); i < steps.size(); ++i) steps[i] = static_cast<Number>(~i);
   }
 
   void set(int64_t at, Number number) {
     const auto i = static_cast<size_t>(at);
-    numbers[i] = number;
+    steps[i] = unfolded(number);
     const uint64_t bit = uint64_t{1} << (at % 64);
     nonzero[i / 64] = number ? nonzero[i / 64] | bit : nonzero[i / 64] & ~bit;
   }
@@ -43,7 +43,7 @@ struct Row {
 template <class Number>
 std::vector<uint8_t> coded(EncodeCorrections encode, const Row<Number>& row) {
   std::vector<uint8_t> out(most_coded_nbytes(row.count, sizeof(Number)));
-  out.resize(encode(dtype_of(Number{}), row.numbers.data(), row.nonzero.data(), row.count, out.data()));
+  out.resize(encode(dtype_of(Number{}), row.steps.data(), row.nonzero.data(), row.count, out.data()));
   return out;
 }
 
@@ -53,8 +53,8 @@ bool brings_back(const std::vector<uint8_t>& bytes, const Row<Number>& row) {
   std::vector<Number> values(static_cast<size_t>(row.count), 0), wanted(values);
   apply_corrections<Number>(bytes.data(), bytes.size(), {values.data(), 1, row.count, row.count});
   for (int64_t i = 0; i < row.count; ++i) {
-    const Number number = row.numbers[static_cast<size_t>(i)];
-    wanted[static_cast<size_t>(i)] = apply_steps(Number{0}, number);
+    const Number steps = row.steps[static_cast<size_t>(i)];
+    wanted[static_cast<size_t>(i)] = apply_steps(Number{0}, steps);
   }
   return values == wanted;
 }
