@@ -8,6 +8,7 @@ the last rank the class and the factors go.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -32,23 +33,30 @@ class _Beside:
     __slots__ = ()
 
 
-def _with_branch(base: type[nn.Module]) -> type[nn.Module]:
+def _with_branch(base: Any) -> type[nn.Module]:
     """The class that adds a branch to ``base``. Its first base is ``base`` itself: only then do the instances of both
     have the same layout, whatever that is, and one can become the other."""
     if base not in _classes:
 
-        class Beside(base, _Beside):  # type: ignore[misc, valid-type]
+        class Beside(base, _Beside):  # type: ignore[misc]
             """The factors are plain attributes: they move with the module, and stay at their dtype when it is cast."""
 
-            __slots__ = ()
             __module__, __qualname__, __doc__ = base.__module__, base.__qualname__, base.__doc__
 
+            # Whoever took a bound method before the class was changed, as torch.compile(module) does, still arrives in
+            # _call_impl; after it was changed back, the methods of ``base`` are what these call.
             def __call__(self, *args: Any, **kwargs: Any) -> Any:
-                result = super().__call__(*args, **kwargs)
-                return _add(self, args[0] if args else next(iter(kwargs.values())), result)
+                result = base.__call__(self, *args, **kwargs)
+                return result if self._compiled_call_impl is None else _add(self, args, kwargs, result)
+
+            def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
+                return _add(self, args, kwargs, base._call_impl(self, *args, **kwargs))
+
+            def compile(self, *args: Any, **kwargs: Any) -> None:
+                self._compiled_call_impl = torch.compile(MethodType(base._call_impl, self), *args, **kwargs)
 
             def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-                applied = super()._apply(fn, recurse)
+                applied = base._apply(self, fn, recurse)
                 _move(self, fn)
                 return applied
 
@@ -63,11 +71,12 @@ def _with_branch(base: type[nn.Module]) -> type[nn.Module]:
     return _classes[base]
 
 
-def _add(module: nn.Module, given: torch.Tensor, result: Any) -> Any:
-    """What the module gave for an input, and its branch for the same one."""
+def _add(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+    """What the module gave for its input, and its branch for the same one."""
     down, up = module.__dict__.get(_DOWN), module.__dict__.get(_UP)
     if down is None or up is None:
         return result
+    given = args[0] if args else next(iter(kwargs.values()))
     # On another device where an offloading hook brought the module's own tensors.
     inputs = given.to(result.device, given.dtype if given.dtype in _COMPUTING else down.dtype)
     added = (inputs @ down.to(inputs).t()) @ up.to(inputs)

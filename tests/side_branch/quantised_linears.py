@@ -1,6 +1,8 @@
 """Linear layers as other libraries quantise them, all of which compute on the CPU."""
 
+import importlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy
@@ -44,12 +46,21 @@ def _torchao(make):
 def _quanto(weights):
     def quantised(dtype):
         quanto = pytest.importorskip("optimum.quanto")
+        _unpack_without_compiling()
         model = dense(dtype)
         quanto.quantize(model, weights=getattr(quanto, weights))
         quanto.freeze(model)
         return model.requires_grad_(False)
 
     return quantised
+
+
+def _unpack_without_compiling():
+    """quanto builds a C++ extension for this where nothing keeps it from doing so."""
+    extension = importlib.import_module("optimum.quanto.library.extensions.cpp").ext
+    extension._lib = SimpleNamespace(
+        unpack=lambda packed, bits: torch.cat([(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)])
+    )
 
 
 def _bitsandbytes(kind, **more):
