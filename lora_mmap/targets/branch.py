@@ -75,11 +75,12 @@ class Branch(ABC):
         """Keeps the first ``base`` ranks in new tensors of so many, the others zero. Raises MemoryError or torch's own
         error of a device without room, and changes nothing then."""
         resized = []
-        for old in self.tensors():
-            new = self.empty(old, ranks)
-            self.part(new, 0, base).copy_(self.part(old, 0, base))
-            self.part(new, base, ranks).zero_()
-            resized.append(new)
+        with torch.inference_mode(False):  # what is made inside could not be written to outside
+            for old in self.tensors():
+                new = self.empty(old, ranks)
+                self.part(new, 0, base).copy_(self.part(old, 0, base))
+                self.part(new, base, ranks).zero_()
+                resized.append(new)
         self.put(*resized)
 
     def mark(self, base: int) -> None:

@@ -92,7 +92,7 @@ class FactorJobs:
         for layout, tail in zip(branch.layouts, branch.tails(held.base), strict=True):
             here = tail
             if tail.device.type != "cpu":
-                here = torch.empty(tail.shape, dtype=tail.dtype)
+                here = torch.empty(tail.shape, dtype=tail.dtype, device="cpu")
                 self._staged.append((tail, here))
             here.zero_()
             pitches = (1, here.stride(0)) if layout == "plain" else (here.stride(0), _TILE)
