@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .branch import Branch, Layout
-from .offloading import present, replace
+from .offloading import hold, present, replace
 
 _TILE = 16
 _KEYS = ("proj_down", "proj_up")
@@ -68,6 +68,11 @@ class PackedBranch(Branch):
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
         return present(self.module, _KEYS[0]).data, present(self.module, _KEYS[1]).data
+
+    def tails(self, base: int) -> tuple[torch.Tensor, torch.Tensor]:
+        for key in _KEYS:  # somebody writes to them
+            hold(self.module, key)
+        return super().tails(base)
 
     def put(self, down: torch.Tensor, up: torch.Tensor) -> None:
         for key, tensor in zip(_KEYS, (down, up), strict=True):

@@ -347,7 +347,9 @@ def test_a_module_that_left_the_model_is_reset_too(model):
     assert type(leaving) is type(Model().first)
 
 
-def test_a_module_that_died_is_forgotten(model, entries):
+def test_a_module_that_died_is_forgotten(entries):
+    model = Model()
+    lora_mmap.compose(model, [(made.path, strength) for made, strength in entries])
     gone = weakref.ref(model.first)
     model.first = torch.nn.Identity()
     lora_mmap.set_lora_strength_v2(model, 0.5)  # sees what the model is now
