@@ -63,6 +63,10 @@ class Branch(ABC):
     def factors(self) -> Factors:
         """What the module computes with."""
 
+    def writable_factors(self) -> Factors:
+        """The same, in memory that stays what the module computes with."""
+        return self.factors()
+
     @abstractmethod
     def put(self, factors: Factors) -> None:
         """Has it compute with these."""

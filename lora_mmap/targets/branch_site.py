@@ -135,7 +135,7 @@ class BranchSite(Site):
         held = self._old.get(key_of(place))
         if held is None and isinstance(branch, PlainBranch):
             branch.unknown = _float_of(plan, self._entries)
-        factors = branch.factors()
+        factors = branch.factors() if held is None else branch.writable_factors()
         if held is None:
             originals = factors if self._manner.restore == "backup" else None
             held = HeldBranch(place, branch.ranks_in(factors.down), 0, 0, factors.down.dtype, originals=originals)
@@ -178,7 +178,7 @@ class BranchSite(Site):
             branch = held.branch
             if branch is not None:
                 new = replace(held, capacity=held.capacity if self._entries else 0, used=0, retained={})
-                steps.append(_Step(branch, held, new, branch.factors()))
+                steps.append(_Step(branch, held, new, branch.writable_factors()))
                 self._new.update({key: new} if new.capacity else {})
         self._save(steps)
         if not self._entries:
@@ -192,7 +192,7 @@ class BranchSite(Site):
     def _come_back(self, step: _Step) -> None:
         branch, old = step.branch, step.old
         copies = RankCopies(self._manner.threads)
-        factors = branch.factors()
+        factors = branch.writable_factors() if old.capacity else branch.factors()
         if branch.ranks_in(factors.down) != old.base + old.capacity:
             factors = self._factors_of(step, old, copies)
         for factor, tail in zip(factors, step.tails or (), strict=False):

@@ -96,7 +96,7 @@ class FactorJobs:
             extent = branch.extent(factor, held.base, held.base + held.capacity)
             address, stride = factor.data_ptr() + extent.begin * factor.element_size(), extent.row_stride
             if factor.device.type != "cpu":
-                staged = torch.empty(extent.rows, extent.cols, dtype=factor.dtype)
+                staged = torch.empty(extent.rows, extent.cols, dtype=factor.dtype, device="cpu")
                 self._staged.append((extent.of(factor), staged))
                 address, stride = staged.data_ptr(), extent.cols
             pitches = (1, stride) if layout == "plain" else (stride, _TILE)

@@ -45,8 +45,12 @@ def _factors(matrix: Matrix, shapes: Shapes, values: Values) -> Factors:
         return Factors(_view(matrix.up, rows, matrix.rank, values), _view(matrix.down, matrix.rank, cols, values))
     whole = _view(matrix.down, rows, cols, values)
     if rows <= cols:
-        return Factors(torch.eye(rows), whole)
-    return Factors(whole, torch.eye(cols))
+        return Factors(_unit(rows), whole)
+    return Factors(whole, _unit(cols))
+
+
+def _unit(size: int) -> torch.Tensor:
+    return torch.eye(size, dtype=torch.float32, device="cpu")  # whatever the defaults are
 
 
 def _view(view: View, rows: int, cols: int, values: Values) -> torch.Tensor:
@@ -67,7 +71,7 @@ def _folded_product(matrices: tuple[Matrix, ...], parts: list[Factors], most: in
     weight = (up1.norm(dim=0)[:, None] * up2.norm(dim=0)).flatten() * (
         (down1.norm(dim=1)[:, None] * down2.norm(dim=1)).flatten()
     )
-    kept = weight.argsort(descending=True)[:most] if most else torch.arange(len(weight))
+    kept = weight.argsort(descending=True)[:most] if most else torch.arange(len(weight), device="cpu")
     first, second = kept // len(down2), kept % len(down2)
     rows = _fold_out([matrix.row_fold for matrix in matrices], len(up1))
     cols = _fold_out([matrix.col_fold for matrix in matrices], down1.shape[1])
@@ -81,7 +85,7 @@ def _folded_product(matrices: tuple[Matrix, ...], parts: list[Factors], most: in
 def _fold_out(folds: list[Fold | None], size: int) -> list[torch.Tensor]:
     """The index in each of two small matrices for every row (column) of the whole."""
     whole = max((fold.step * fold.size for fold in folds if fold), default=size)
-    index = torch.arange(whole)
+    index = torch.arange(whole, device="cpu")
     return [index if fold is None else index // fold.step % fold.size for fold in folds]
 
 

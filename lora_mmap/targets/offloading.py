@@ -20,6 +20,14 @@ def present(module: nn.Module, key: str) -> torch.Tensor:
     return value if hook is None else hook.weights_map[key]
 
 
+def hold(module: nn.Module, key: str) -> None:
+    """Has it compute with one tensor from now on that can be written to, also where it is read from disk each time."""
+    hook = _hook(module, key) if getattr(module, key).is_meta else None
+    with torch.inference_mode(False):
+        if hook is not None and (tensor := hook.weights_map[key]) is not hook.weights_map[key]:
+            _overlay(hook).maps[0][key] = tensor
+
+
 def replace(module: nn.Module, key: str, tensor: torch.Tensor) -> None:
     """Has it compute with another tensor, of any shape. The parameter stays the same object."""
     value: torch.Tensor = getattr(module, key)
@@ -27,16 +35,21 @@ def replace(module: nn.Module, key: str, tensor: torch.Tensor) -> None:
     if hook is None:
         value.data = tensor
         return
-    if not isinstance(hook.weights_map, _Overlay):
-        hook.weights_map = _Overlay({}, hook.weights_map)
-    replaced, original = hook.weights_map.maps
-    if original[key].shape == tensor.shape:  # what is replaced has more ranks
+    replaced, original = _overlay(hook).maps
+    if original[key].shape == tensor.shape and torch.equal(original[key], tensor):
         replaced.pop(key, None)
     else:
         replaced[key] = tensor
     if not replaced:
         hook.weights_map = original
     value.data = torch.empty(tensor.shape, dtype=value.dtype, device="meta")
+
+
+def _overlay(hook: Any) -> _Overlay:
+    if not isinstance(hook.weights_map, _Overlay):
+        hook.weights_map = _Overlay({}, hook.weights_map)
+    overlay: _Overlay = hook.weights_map
+    return overlay
 
 
 def _hook(module: nn.Module, key: str) -> Any:

@@ -39,10 +39,11 @@ class RankCopies:
 def resized(branch: Branch, factors: Factors, base: int, ranks: int, copies: RankCopies) -> Factors:
     """New factors of so many ranks, of which the first ``base`` are to be copied; the others hold anything."""
     new = []
-    for old in factors:
-        made = branch.empty(old, ranks)
-        copies.add(made, branch.extent(made, 0, base), old, branch.extent(old, 0, base))
-        new.append(made)
+    with torch.inference_mode(False):  # what is made inside could not be written to outside
+        for old in factors:
+            made = branch.empty(old, ranks)
+            copies.add(made, branch.extent(made, 0, base), old, branch.extent(old, 0, base))
+            new.append(made)
     return Factors(*new)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .branch import Branch, Extent, Factors, Layout
-from .offloading import present, replace
+from .offloading import hold, present, replace
 
 _TILE = 16
 _KEYS = ("proj_down", "proj_up")
@@ -64,6 +64,11 @@ class PackedBranch(Branch):
 
     def factors(self) -> Factors:
         return Factors(present(self.module, _KEYS[0]).data, present(self.module, _KEYS[1]).data)
+
+    def writable_factors(self) -> Factors:
+        for key in _KEYS:
+            hold(self.module, key)
+        return self.factors()
 
     def put(self, factors: Factors) -> None:
         for key, tensor in zip(_KEYS, factors, strict=True):
