@@ -53,6 +53,7 @@ def test_rounding_and_overflow(isa, factor_dtype, dtype, generator):
         assert counts == [0 if copied else int(overflowed.sum())]
 
 
+@pytest.mark.parametrize("dtype", BRANCH_DTYPES, ids=NAMES.get)
 @pytest.mark.parametrize("layout", ["down", "up", "plain"])
 def test_copies_keep_payloads(isa, layout, dtype, generator):
     for factor in (random_bits(generator, 16 * 512, dtype).reshape(512, 16) for _ in range(8)):
