@@ -77,25 +77,42 @@ __m256i pairs(const std::byte* row) {
   return _mm256_permutevar8x32_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row)), order);
 }
 
-void pack_tile(const std::byte* const* rows, int64_t at, std::byte* to) {
+struct ThroughCaches {
+  static void store(__m256i* to, __m256i value) { _mm256_storeu_si256(to, value); }
+};
+
+// Nothing of a whole line has to be read before it is written. Needs 32-byte alignment.
+struct PastCaches {
+  static void store(__m256i* to, __m256i value) { _mm256_stream_si256(to, value); }
+};
+
+template <class Way>
+void pack_tile(const std::byte* const* rows, int64_t offset, std::byte* to) {
+  constexpr int64_t kLine = 64;
   for (int64_t n = 0; n < kTile / 2; ++n) {
-    const __m256i upper = pairs(rows[n] + at);
-    const __m256i lower = pairs(rows[n + kTile / 2] + at);
-    auto* line = reinterpret_cast<__m256i*>(to + n * 64);
-    _mm256_storeu_si256(line, _mm256_unpacklo_epi64(upper, lower));
-    _mm256_storeu_si256(line + 1, _mm256_unpackhi_epi64(upper, lower));
+    const __m256i upper = pairs(rows[n] + offset);
+    const __m256i lower = pairs(rows[n + kTile / 2] + offset);
+    auto* line = reinterpret_cast<__m256i*>(to + n * kLine);
+    Way::store(line, _mm256_unpacklo_epi64(upper, lower));
+    Way::store(line + 1, _mm256_unpackhi_epi64(upper, lower));
   }
 }
 
-void pack_tiles(const std::byte* const* rows, int64_t count, std::byte* to, int64_t pitch) {
+void pack_tiles(const std::byte* const* rows, int64_t offset, int64_t count, std::byte* to, int64_t pitch) {
   constexpr int64_t kRowNbytes = kTile * 2;
-  for (int64_t i = 0; i < count; ++i) pack_tile(rows, i * kRowNbytes, to + i * pitch);
+  for (int64_t i = 0; i < count; ++i, offset += kRowNbytes, to += pitch) {
+    if (reinterpret_cast<uintptr_t>(to) % sizeof(__m256i) == 0)
+      pack_tile<PastCaches>(rows, offset, to);
+    else
+      pack_tile<ThroughCaches>(rows, offset, to);
+  }
 }
 
 }  // namespace
 
 const BranchOps* avx2_branch_ops() {
-  static const BranchOps ops{find_scaled_row, pack_tiles, scalar_branch_ops().pack_tiles_32};
+  static const BranchOps ops{find_scaled_row, pack_tiles, scalar_branch_ops().pack_tiles_32,
+                             [] { _mm_sfence(); }};
   return &ops;
 }
 

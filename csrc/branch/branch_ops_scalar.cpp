@@ -48,25 +48,26 @@ ScaledRow find_scaled_row(DType from, DType to) {
 
 // Two neighbours along k stay neighbours, so a tile moves pair by pair.
 template <class Pair>
-void pack_tile(const std::byte* const* rows, int64_t tile, std::byte* to) {
+void pack_tile(const std::byte* const* rows, int64_t offset, std::byte* to) {
   constexpr auto kPair = static_cast<int64_t>(sizeof(Pair));
   for (int64_t n = 0; n < kTile; ++n) {
     Pair pairs[kTile / 2];
-    std::memcpy(pairs, rows[n] + tile * static_cast<int64_t>(sizeof(pairs)), sizeof(pairs));
+    std::memcpy(pairs, rows[n] + offset, sizeof(pairs));
     for (int64_t i = 0; i < kTile / 2; ++i)
       std::memcpy(to + tile_offset(n, 2 * i) / 2 * kPair, &pairs[i], sizeof(Pair));
   }
 }
 
 template <class Pair>
-void pack_tiles(const std::byte* const* rows, int64_t count, std::byte* to, int64_t pitch) {
-  for (int64_t i = 0; i < count; ++i) pack_tile<Pair>(rows, i, to + i * pitch);
+void pack_tiles(const std::byte* const* rows, int64_t offset, int64_t count, std::byte* to, int64_t pitch) {
+  constexpr auto kRowNbytes = static_cast<int64_t>(kTile / 2 * sizeof(Pair));
+  for (int64_t i = 0; i < count; ++i) pack_tile<Pair>(rows, offset + i * kRowNbytes, to + i * pitch);
 }
 
 }  // namespace
 
 const BranchOps& scalar_branch_ops() {
-  static const BranchOps ops{find_scaled_row, pack_tiles<uint32_t>, pack_tiles<uint64_t>};
+  static const BranchOps ops{find_scaled_row, pack_tiles<uint32_t>, pack_tiles<uint64_t>, [] {}};
   return ops;
 }
 

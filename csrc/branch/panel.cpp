@@ -21,107 +21,148 @@ int nan_byte(DType dtype) {
 }
 
 template <class Bits>
-void gather(const std::byte* row, const Axis& axis, const Extent& extent, int none, std::byte* out) {
+void gather_strided(const std::byte* row, int64_t first, int64_t stride, int64_t count, std::byte* out) {
   constexpr auto kSize = static_cast<int64_t>(sizeof(Bits));
-  for (int64_t at = extent.begin; at < extent.end; ++at, out += kSize) {
-    const int64_t from = axis.source(at);
-    if (from < 0)
+  for (int64_t i = 0; i < count; ++i)
+    std::memcpy(out + i * kSize, row + (first + i) * stride * kSize, sizeof(Bits));
+}
+
+template <class Bits>
+void gather_mapped(const std::byte* row, const int32_t* map, int64_t stride, int64_t count, std::byte* out,
+                   int none) {
+  constexpr auto kSize = static_cast<int64_t>(sizeof(Bits));
+  for (int64_t i = 0; i < count; ++i, out += kSize) {
+    if (map[i] < 0)
       std::memset(out, none, sizeof(Bits));
     else
-      std::memcpy(out, row + from * axis.stride * kSize, sizeof(Bits));
+      std::memcpy(out, row + map[i] * stride * kSize, sizeof(Bits));
   }
+}
+
+// Columns `columns` of a row whose element 0 is at `row`; `none` in every byte of those that are left alone.
+template <class Bits>
+void gather(const std::byte* row, const Axis& axis, const Extent& columns, std::byte* out, int none) {
+  const int64_t first = columns.begin - axis.origin;
+  if (axis.map)
+    gather_mapped<Bits>(row, axis.map + first, axis.stride, columns.size(), out, none);
+  else
+    gather_strided<Bits>(row, first, axis.stride, columns.size(), out);
 }
 
 }  // namespace
 
-bool Panel::has_all_rows() const {
-  return n.size() == kTile && std::find(rows, rows + kTile, nullptr) == rows + kTile;
-}
-
 PanelReader::PanelReader(const FactorWrite& write, const Axes& axes, const BranchOps& ops)
     : write_(write),
       axes_(axes),
+      factor_nbytes_(dtype_bits(write.factor_dtype) / 8),
+      branch_nbytes_(dtype_bits(write.dtype) / 8),
       scale_(static_cast<float>(write.scale)),
       copies_(write.factor_dtype == write.dtype && scale_ == 1),
-      widened_(!is_scalable(write.factor_dtype)),
-      scaled_row_(ops.scaled_row(widened_ ? DType::F32 : write.factor_dtype, write.dtype)) {}
+      in_a_row_(axes.k.stride == 1 && !axes.k.map),
+      regular_(in_a_row_ && !axes.n.map && !write.zeros),
+      widens_(!is_scalable(write.factor_dtype)),
+      scaled_row_(ops.scaled_row(widens_ ? DType::F32 : write.factor_dtype, write.dtype)) {}
 
 const Panel& PanelReader::read(const Extent& n, const Extent& k) {
   panel_.n = n;
   panel_.k = k;
-  if (!read_rows_at_once())
-    for (int64_t at = n.begin; at < n.end; ++at) read_row(at);
+  panel_.has_all_rows = n.size() == kTile;
+  if (regular_) {
+    read_regular_rows();
+    return panel_;
+  }
+  for (int64_t at = n.begin; at < n.end; ++at) {
+    const std::byte* row = axes_.n.leaves(at) ? nullptr : write_.zeros ? kZeros : read_row(at);
+    panel_.rows[at % kTile] = row;
+    panel_.has_all_rows &= row != nullptr;
+  }
   return panel_;
 }
 
-void PanelReader::read_row(int64_t at) {
-  const std::byte*& row = panel_.rows[at % kTile];
-  if (axes_.n.leaves(at)) {
-    row = nullptr;
-  } else if (write_.zeros) {
-    row = kZeros;
-  } else if (copies_ && axes_.k.stride == 1 && !axes_.k.map) {
-    row = element(at, panel_.k.begin);
-  } else {
-    const int64_t row_nbytes = kPanelCols * (dtype_bits(write_.dtype) / 8);
-    std::byte* values = values_ + at % kTile * row_nbytes;
-    const bool direct = axes_.k.stride == 1 && !axes_.k.map;
-    const std::byte* from = direct ? element(at, panel_.k.begin) : contiguous(element(at, axes_.k.origin));
-    convert(from, panel_.k.size(), values);
-    row = values;
+// Rows that follow each other in memory take one conversion, and no prefetch: the hardware sees them.
+void PanelReader::read_regular_rows() {
+  const Extent& n = panel_.n;
+  const Extent& k = panel_.k;
+  const bool follow = axes_.n.stride == k.size();
+  if (!follow)
+    for (int64_t at = n.begin; at < n.end; ++at) prefetch_after(at);
+  const std::byte* first = element(n.begin, k.begin);
+  int64_t step = axes_.n.stride * factor_nbytes_;
+  if (!copies_) {
+    const int64_t row_nbytes = k.size() * branch_nbytes_;
+    if (follow)
+      convert(first, n.size() * k.size(), values_);
+    else
+      for (int64_t i = 0; i < n.size(); ++i) convert(first + i * step, k.size(), values_ + i * row_nbytes);
+    first = values_;
+    step = row_nbytes;
   }
+  for (int64_t i = 0; i < n.size(); ++i) panel_.rows[n.begin % kTile + i] = first + i * step;
 }
 
-// Rows that follow each other in memory take one conversion. False where they do not.
-bool PanelReader::read_rows_at_once() {
-  const auto& [n, k] = axes_;
-  const int64_t cols = panel_.k.size();
-  if (write_.zeros || copies_ || n.map || k.map || k.stride != 1 || n.stride != cols) return false;
-  convert(element(panel_.n.begin, panel_.k.begin), panel_.n.size() * cols, values_);
-  for (int64_t i = 0; i < panel_.n.size(); ++i)
-    panel_.rows[(panel_.n.begin + i) % kTile] = values_ + i * cols * (dtype_bits(write_.dtype) / 8);
-  return true;
+const std::byte* PanelReader::read_row(int64_t at) {
+  const std::byte* from;
+  if (in_a_row_) {
+    prefetch_after(at);
+    from = element(at, panel_.k.begin);
+    if (copies_) return from;
+  } else {
+    from = gathered(element(at, axes_.k.origin));
+  }
+  std::byte* values = values_ + at % kTile * kPanelCols * branch_nbytes_;
+  convert(from, panel_.k.size(), values);
+  return values;
 }
 
 // The columns' map is not looked at.
 const std::byte* PanelReader::element(int64_t n, int64_t k) const {
-  return element_at(write_.factor, write_.factor_dtype,
-                    axes_.n.source(n) * axes_.n.stride + (k - axes_.k.origin) * axes_.k.stride);
+  const int64_t index = axes_.n.source(n) * axes_.n.stride + (k - axes_.k.origin) * axes_.k.stride;
+  return static_cast<const std::byte*>(write_.factor) + index * factor_nbytes_;
+}
+
+// What the next panel has instead of this row.
+void PanelReader::prefetch_after(int64_t row) const {
+  const auto& [n, k] = axes_;
+  int64_t col = panel_.k.end;
+  if (col == k.extent.end) {
+    row += kTile;
+    col = k.extent.begin;
+  }
+  if (row >= n.extent.end || n.leaves(row)) return;
+  prefetch_row(element(row, col), std::min(k.extent.end - col, kPanelCols) * factor_nbytes_);
 }
 
 // The panel's columns of a row whose element 0 is at `row`.
-const std::byte* PanelReader::contiguous(const std::byte* row) {
+const std::byte* PanelReader::gathered(const std::byte* row) {
   const int none = nan_byte(write_.factor_dtype);
-  switch (dtype_bits(write_.factor_dtype)) {
-    case 8:
-      gather<uint8_t>(row, axes_.k, panel_.k, none, gathered_);
+  switch (factor_nbytes_) {
+    case 1:
+      gather<uint8_t>(row, axes_.k, panel_.k, gathered_, none);
       break;
-    case 16:
-      gather<uint16_t>(row, axes_.k, panel_.k, none, gathered_);
+    case 2:
+      gather<uint16_t>(row, axes_.k, panel_.k, gathered_, none);
       break;
-    case 32:
-      gather<uint32_t>(row, axes_.k, panel_.k, none, gathered_);
+    case 4:
+      gather<uint32_t>(row, axes_.k, panel_.k, gathered_, none);
       break;
     default:
-      gather<uint64_t>(row, axes_.k, panel_.k, none, gathered_);
+      gather<uint64_t>(row, axes_.k, panel_.k, gathered_, none);
   }
   return gathered_;
 }
 
 void PanelReader::convert(const std::byte* from, int64_t count, std::byte* to) {
-  const int64_t from_nbytes = dtype_bits(write_.factor_dtype) / 8;
-  const int64_t to_nbytes = dtype_bits(write_.dtype) / 8;
   if (copies_) {
-    std::memcpy(to, from, static_cast<size_t>(count * to_nbytes));
+    std::memcpy(to, from, static_cast<size_t>(count * branch_nbytes_));
     return;
   }
   while (count > 0) {
-    const int64_t part = widened_ ? std::min(count, kPanelCols) : count;
-    if (widened_) read_factor_row({write_.factor_dtype, from}, part, widened_row_);
-    const void* values = widened_ ? static_cast<const void*>(widened_row_) : from;
+    const int64_t part = widens_ ? std::min(count, kPanelCols) : count;
+    if (widens_) read_factor_row({write_.factor_dtype, from}, part, widened_);
+    const void* values = widens_ ? static_cast<const void*>(widened_) : from;
     if (scaled_row_(values, to, part, scale_)) overflowed_ += count_overflowed(from, to, part);
-    from += part * from_nbytes;
-    to += part * to_nbytes;
+    from += part * factor_nbytes_;
+    to += part * branch_nbytes_;
     count -= part;
   }
 }

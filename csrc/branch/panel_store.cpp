@@ -21,13 +21,10 @@ class Store {
       : branch_(static_cast<std::byte*>(write.branch)), axes_(axes), panel_(panel) {}
 
   void into_tiles(PackTiles pack) const {
-    const bool has_all_rows = panel_.has_all_rows();
     for (int64_t k = panel_.k.begin; k < panel_.k.end;) {
-      const int64_t whole = has_all_rows ? whole_tiles(k) : 0;
+      const int64_t whole = panel_.has_all_rows ? whole_tiles(k) : 0;
       if (whole > 0) {
-        const std::byte* rows[kTile];
-        for (int64_t n = 0; n < kTile; ++n) rows[n] = value(n, k);
-        pack(rows, whole, tile(k), axes_.k.pitch * kSize);
+        pack(panel_.rows, (k - panel_.k.begin) * kSize, whole, tile(k), axes_.k.pitch * kSize);
         k += whole * kTile;
       } else {
         const Extent part{k, std::min(tile_begin(k) + kTile, panel_.k.end)};
@@ -75,12 +72,33 @@ class Store {
   }
 
   void into_part_of_tile(const Extent& part) const {
-    std::byte* to = tile(part.begin);
+    const bool leaves = leaves_any(axes_.k, part);
     for (int64_t n = panel_.n.begin; n < panel_.n.end; ++n) {
       if (!panel_.rows[n % kTile]) continue;
-      for (int64_t k = part.begin; k < part.end; ++k)
-        if (!axes_.k.leaves(k)) put(value(n % kTile, k), to + tile_offset(n % kTile, k % kTile) * kSize);
+      if (leaves)
+        into_row_with_gaps(n % kTile, part);
+      else
+        into_row(n % kTile, part);
     }
+  }
+
+  void into_row_with_gaps(int64_t row, const Extent& part) const {
+    std::byte* to = tile(part.begin);
+    for (int64_t k = part.begin; k < part.end; ++k)
+      if (!axes_.k.leaves(k)) put(value(row, k), to + tile_offset(row, k % kTile) * kSize);
+  }
+
+  // Two neighbours at a time, which stay neighbours.
+  void into_row(int64_t row, const Extent& part) const {
+    std::byte* to = tile(part.begin);
+    int64_t k = part.begin;
+    if (k % 2) {
+      put(value(row, k), to + tile_offset(row, k % kTile) * kSize);
+      ++k;
+    }
+    for (; k + 1 < part.end; k += 2)
+      std::memcpy(to + tile_offset(row, k % kTile) * kSize, value(row, k), 2 * sizeof(Bits));
+    if (k < part.end) put(value(row, k), to + tile_offset(row, k % kTile) * kSize);
   }
 
   std::byte* const branch_;

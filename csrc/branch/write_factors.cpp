@@ -46,6 +46,7 @@ int64_t write_piece(const FactorWrite& write, const Extent& features, const Bran
       store_panel(write, axes, reader.read(rows, cols), ops);
     }
   }
+  ops.publish();
   return reader.overflowed();
 }
 
