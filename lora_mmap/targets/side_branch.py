@@ -1,8 +1,8 @@
 """Linear modules with a weight of 8 bits or fewer, or of a kind that nobody here knows: a branch beside their forward.
 
 The module gets a subclass of its own class whose call adds ``(x @ down^T) @ up`` to what the module returns, hooks and
-wrappers of its ``forward`` included: no closure, and nothing in its parameters, buffers, ``state_dict`` or repr. With
-the last rank the class and the factors go.
+wrappers of its ``forward`` included (they see what it returns without a branch): nothing is in its parameters, buffers,
+``state_dict`` or repr. With the last rank the class and the factors go.
 """
 
 from __future__ import annotations

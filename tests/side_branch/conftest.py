@@ -1,5 +1,6 @@
 import pytest
 import torch
+from composed_linears import adapters
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -9,3 +10,9 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def entries(tmp_path):
+    """What is composed into the model of int8_linears.py."""
+    return adapters(tmp_path)
