@@ -46,7 +46,6 @@ ScaledRow find_scaled_row(DType from, DType to) {
   }
 }
 
-// Two neighbours along k stay neighbours, so a tile moves pair by pair.
 template <class Pair>
 void pack_tile(const std::byte* const* rows, int64_t offset, std::byte* to) {
   constexpr auto kPair = static_cast<int64_t>(sizeof(Pair));
@@ -54,7 +53,7 @@ void pack_tile(const std::byte* const* rows, int64_t offset, std::byte* to) {
     Pair pairs[kTile / 2];
     std::memcpy(pairs, rows[n] + offset, sizeof(pairs));
     for (int64_t i = 0; i < kTile / 2; ++i)
-      std::memcpy(to + tile_offset(n, 2 * i) / 2 * kPair, &pairs[i], sizeof(Pair));
+      std::memcpy(to + (row_offset(n) + column_offset(2 * i)) / 2 * kPair, &pairs[i], sizeof(Pair));
   }
 }
 

@@ -63,6 +63,25 @@ PanelReader::PanelReader(const FactorWrite& write, const Axes& axes, const Branc
       widens_(!is_scalable(write.factor_dtype)),
       scaled_row_(ops.scaled_row(widens_ ? DType::F32 : write.factor_dtype, write.dtype)) {}
 
+// The columns' map is not looked at.
+const std::byte* PanelReader::element(int64_t n, int64_t k) const {
+  const int64_t index = axes_.n.source(n) * axes_.n.stride + (k - axes_.k.origin) * axes_.k.stride;
+  return static_cast<const std::byte*>(write_.factor) + index * factor_nbytes_;
+}
+
+// What the next panel has instead of this row; empty if nothing is known of it. Not the fetch itself: GCC
+// drops calls of a function that does nothing else.
+PanelReader::Bytes PanelReader::after(int64_t row) const {
+  const auto& [n, k] = axes_;
+  int64_t col = panel_.k.end;
+  if (col == k.extent.end) {
+    row += kTile;
+    col = k.extent.begin;
+  }
+  if (row >= n.extent.end || n.leaves(row)) return {nullptr, 0};
+  return {element(row, col), std::min(k.extent.end - col, kPanelCols) * factor_nbytes_};
+}
+
 const Panel& PanelReader::read(const Extent& n, const Extent& k) {
   panel_.n = n;
   panel_.k = k;
@@ -73,7 +92,7 @@ const Panel& PanelReader::read(const Extent& n, const Extent& k) {
   }
   for (int64_t at = n.begin; at < n.end; ++at) {
     const std::byte* row = axes_.n.leaves(at) ? nullptr : write_.zeros ? kZeros : read_row(at);
-    panel_.rows[at % kTile] = row;
+    panel_.rows[within_tile(at)] = row;
     panel_.has_all_rows &= row != nullptr;
   }
   return panel_;
@@ -82,54 +101,35 @@ const Panel& PanelReader::read(const Extent& n, const Extent& k) {
 // Rows that follow each other in memory take one conversion, and no prefetch: the hardware sees them.
 void PanelReader::read_regular_rows() {
   const Extent& n = panel_.n;
-  const Extent& k = panel_.k;
-  const bool follow = axes_.n.stride == k.size();
-  if (!follow)
-    for (int64_t at = n.begin; at < n.end; ++at) prefetch_after(at);
-  const std::byte* first = element(n.begin, k.begin);
-  int64_t step = axes_.n.stride * factor_nbytes_;
-  if (!copies_) {
-    const int64_t row_nbytes = k.size() * branch_nbytes_;
-    if (follow)
-      convert(first, n.size() * k.size(), values_);
-    else
-      for (int64_t i = 0; i < n.size(); ++i) convert(first + i * step, k.size(), values_ + i * row_nbytes);
-    first = values_;
-    step = row_nbytes;
+  const int64_t cols = panel_.k.size();
+  const bool follow = axes_.n.stride == cols;
+  const std::byte* from = element(n.begin, panel_.k.begin);
+  const int64_t step = axes_.n.stride * factor_nbytes_;
+  if (follow && !copies_) convert(from, n.size() * cols, values_);
+  for (int64_t i = 0; i < n.size(); ++i, from += step) {
+    std::byte* values = values_ + i * cols * branch_nbytes_;
+    if (!follow) {
+      const auto [next, nbytes] = after(n.begin + i);
+      prefetch_row(next, nbytes);
+      if (!copies_) convert(from, cols, values);
+    }
+    panel_.rows[within_tile(n.begin) + i] = copies_ ? from : values;
   }
-  for (int64_t i = 0; i < n.size(); ++i) panel_.rows[n.begin % kTile + i] = first + i * step;
 }
 
 const std::byte* PanelReader::read_row(int64_t at) {
   const std::byte* from;
   if (in_a_row_) {
-    prefetch_after(at);
+    const auto [next, nbytes] = after(at);
+    prefetch_row(next, nbytes);
     from = element(at, panel_.k.begin);
     if (copies_) return from;
   } else {
     from = gathered(element(at, axes_.k.origin));
   }
-  std::byte* values = values_ + at % kTile * kPanelCols * branch_nbytes_;
+  std::byte* values = values_ + within_tile(at) * kPanelCols * branch_nbytes_;
   convert(from, panel_.k.size(), values);
   return values;
-}
-
-// The columns' map is not looked at.
-const std::byte* PanelReader::element(int64_t n, int64_t k) const {
-  const int64_t index = axes_.n.source(n) * axes_.n.stride + (k - axes_.k.origin) * axes_.k.stride;
-  return static_cast<const std::byte*>(write_.factor) + index * factor_nbytes_;
-}
-
-// What the next panel has instead of this row.
-void PanelReader::prefetch_after(int64_t row) const {
-  const auto& [n, k] = axes_;
-  int64_t col = panel_.k.end;
-  if (col == k.extent.end) {
-    row += kTile;
-    col = k.extent.begin;
-  }
-  if (row >= n.extent.end || n.leaves(row)) return;
-  prefetch_row(element(row, col), std::min(k.extent.end - col, kPanelCols) * factor_nbytes_);
 }
 
 // The panel's columns of a row whose element 0 is at `row`.

@@ -33,10 +33,15 @@ class PanelReader {
   int64_t overflowed() const { return overflowed_; }
 
  private:
+  struct Bytes {
+    const std::byte* begin;
+    int64_t count;
+  };
+
   const std::byte* read_row(int64_t at);
   void read_regular_rows();
   const std::byte* element(int64_t n, int64_t k) const;
-  void prefetch_after(int64_t row) const;
+  Bytes after(int64_t row) const;
   const std::byte* gathered(const std::byte* row);
   void convert(const std::byte* from, int64_t count, std::byte* to);
   int64_t count_overflowed(const std::byte* from, const std::byte* to, int64_t count) const;

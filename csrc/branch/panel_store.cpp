@@ -37,15 +37,15 @@ class Store {
   void into_plain() const {
     const bool one_run = axes_.k.pitch == 1 && !leaves_any(axes_.k, panel_.k);
     for (int64_t row = panel_.n.begin; row < panel_.n.end; ++row) {
-      if (!panel_.rows[row % kTile]) continue;
+      if (!panel_.rows[within_tile(row)]) continue;
       std::byte* to = branch_ + row * axes_.n.pitch * kSize;
       if (one_run) {
-        std::memcpy(to + panel_.k.begin * kSize, panel_.rows[row % kTile],
+        std::memcpy(to + panel_.k.begin * kSize, panel_.rows[within_tile(row)],
                     static_cast<size_t>(panel_.k.size() * kSize));
         continue;
       }
       for (int64_t k = panel_.k.begin; k < panel_.k.end; ++k)
-        if (!axes_.k.leaves(k)) put(value(row % kTile, k), to + k * axes_.k.pitch * kSize);
+        if (!axes_.k.leaves(k)) put(value(row, k), to + k * axes_.k.pitch * kSize);
     }
   }
 
@@ -55,7 +55,7 @@ class Store {
   static void put(const std::byte* from, std::byte* to) { std::memcpy(to, from, sizeof(Bits)); }
 
   const std::byte* value(int64_t row, int64_t k) const {
-    return panel_.rows[row] + (k - panel_.k.begin) * kSize;
+    return panel_.rows[within_tile(row)] + (k - panel_.k.begin) * kSize;
   }
 
   // The one that has column k.
@@ -65,40 +65,41 @@ class Store {
 
   // The number of tiles that begin at k, one after another, and are written whole.
   int64_t whole_tiles(int64_t k) const {
-    if (k % kTile) return 0;
+    if (within_tile(k)) return 0;
     int64_t count = 0;
     for (; k + kTile <= panel_.k.end && !leaves_any(axes_.k, {k, k + kTile}); k += kTile) ++count;
     return count;
   }
 
   void into_part_of_tile(const Extent& part) const {
+    std::byte* to = tile(part.begin);
     const bool leaves = leaves_any(axes_.k, part);
     for (int64_t n = panel_.n.begin; n < panel_.n.end; ++n) {
-      if (!panel_.rows[n % kTile]) continue;
+      if (!panel_.rows[within_tile(n)]) continue;
+      std::byte* row = to + row_offset(within_tile(n)) * kSize;
       if (leaves)
-        into_row_with_gaps(n % kTile, part);
+        into_row_with_gaps(value(n, part.begin), part, row);
       else
-        into_row(n % kTile, part);
+        into_row(value(n, part.begin), part, row);
     }
   }
 
-  void into_row_with_gaps(int64_t row, const Extent& part) const {
-    std::byte* to = tile(part.begin);
-    for (int64_t k = part.begin; k < part.end; ++k)
-      if (!axes_.k.leaves(k)) put(value(row, k), to + tile_offset(row, k % kTile) * kSize);
+  void into_row_with_gaps(const std::byte* from, const Extent& part, std::byte* to) const {
+    for (int64_t k = part.begin; k < part.end; ++k, from += kSize)
+      if (!axes_.k.leaves(k)) put(from, to + column_offset(within_tile(k)) * kSize);
   }
 
-  // Two neighbours at a time, which stay neighbours.
-  void into_row(int64_t row, const Extent& part) const {
-    std::byte* to = tile(part.begin);
-    int64_t k = part.begin;
-    if (k % 2) {
-      put(value(row, k), to + tile_offset(row, k % kTile) * kSize);
-      ++k;
+  // Two neighbours at a time where there are two.
+  static void into_row(const std::byte* from, const Extent& part, std::byte* to) {
+    int64_t k = within_tile(part.begin);
+    const int64_t end = k + part.size();
+    if (k & 1) {
+      put(from, to + column_offset(k++) * kSize);
+      from += kSize;
     }
-    for (; k + 1 < part.end; k += 2)
-      std::memcpy(to + tile_offset(row, k % kTile) * kSize, value(row, k), 2 * sizeof(Bits));
-    if (k < part.end) put(value(row, k), to + tile_offset(row, k % kTile) * kSize);
+    for (; k + 1 < end; k += 2, from += 2 * kSize)
+      std::memcpy(to + column_offset(k) * kSize, from, 2 * sizeof(Bits));
+    if (k < end) put(from, to + column_offset(k) * kSize);
   }
 
   std::byte* const branch_;

@@ -9,14 +9,23 @@ namespace lora_mmap {
 constexpr int64_t kTile = 16;
 constexpr int64_t kTileElements = kTile * kTile;
 
-// Where element (n, k) of a tile lies, both below 16.
-constexpr int64_t tile_offset(int64_t n, int64_t k) {
-  return n % 8 * 32 + k % 8 / 2 * 8 + n / 8 * 4 + k / 8 * 2 + k % 2;
+constexpr int64_t within_tile(int64_t i) {
+  return i & (kTile - 1);
 }
 
-// The index where the tile begins that has index `i`.
+// Element (n, k) of a tile, both below 16, lies at row_offset(n) + column_offset(k).
+constexpr int64_t row_offset(int64_t n) {
+  return (n & 7) << 5 | (n >> 3) << 2;
+}
+
+// An even k and the next one are neighbours.
+constexpr int64_t column_offset(int64_t k) {
+  return (k & 6) << 2 | (k >> 3) << 1 | (k & 1);
+}
+
+// The index where the tile begins that has index `i`, which is not negative.
 constexpr int64_t tile_begin(int64_t i) {
-  return i / kTile * kTile;
+  return i & -kTile;
 }
 
 }  // namespace lora_mmap

@@ -58,11 +58,34 @@ def test_parts_of_tiles(isa, layout, features, ranks, generator):
 def test_a_tail_of_ranks_handed_over_by_its_address(isa, layout, generator):
     branch = Branch(layout, 32, 64, torch.float16, generator)
     factor = numbers(generator, 32, 20, dtype=torch.float16)
-    named, address, *others = branch.job(factor, (0, 32), (32, 52))
-    others[5:7] = [0, 20]
-    tail = (named, address + 2 * 32 // 16 * 256, *others[:3], *others[3:5], *others[5:])
-    _C.write_factors([tail], 1, isa)
+    job = list(branch.job(factor, (0, 32), (32, 52)))
+    job[1] += 2 * (32 // 16 * 256)
+    job[7:9] = [0, 20]
+    _C.write_factors([tuple(job)], 1, isa)
     branch.check_every_bit()
+
+
+def moved(tensor, nbytes):
+    """The same values at an address that is ``nbytes`` beyond a multiple of 64; what has to be kept alive too."""
+    memory = torch.zeros(tensor.numel() * tensor.element_size() + 128, dtype=torch.uint8)
+    first = -memory.data_ptr() % 64 + nbytes
+    memory[first : first + tensor.numel() * tensor.element_size()] = tensor.view(-1).view(torch.uint8)
+    return memory.data_ptr() + first, memory[first:], memory
+
+
+@pytest.mark.parametrize("dtype", BRANCH_DTYPES, ids=NAMES.get)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_alignment(isa, layout, dtype, generator):
+    for of_branch, of_factor in [(1, 0), (2, 1), (4, 3), (16, 7), (32, 0), (33, 33)]:
+        branch = Branch(layout, 48, 32, dtype, generator)
+        factor = numbers(generator, 48, 32)
+        job = list(branch.job(factor, (0, 48), (0, 31), 0.7))
+        address, memory, _kept = moved(branch.memory, of_branch)
+        job[1] += address - branch.memory.data_ptr()
+        job[9], _factor, _kept_too = moved(factor, of_factor)
+        assert _C.write_factors([tuple(job)], 1, isa) == [0]
+        branch.memory.view(torch.uint8)[:] = memory[: branch.memory.numel() * branch.memory.element_size()]
+        branch.check()
 
 
 STRIDES = {
@@ -81,11 +104,8 @@ STRIDES = {
 def test_strides_of_factors(isa, layout, strides, factor_dtype, generator):
     branch = Branch(layout, 560, 48, torch.float16, generator)  # more columns than a panel has
     factor = numbers(generator, 544, 37).to(factor_dtype)
-    strided = STRIDES[strides](factor.float()).to(factor_dtype)
-    if strides in ("padded", "padded by rank", "spread", "one row"):
-        strided = STRIDES[strides](factor.view(torch.uint8) if factor.element_size() == 1 else factor).view(
-            factor_dtype
-        )
+    integers = {1: torch.uint8, 2: torch.int16, 8: torch.int64}[factor.element_size()]
+    strided = STRIDES[strides](factor.view(integers)).view(factor_dtype)
     _C.write_factors([branch.job(strided, (7, 551), (2, 39))], 1, isa)
     branch.check()
 
@@ -94,11 +114,9 @@ def test_strides_of_factors(isa, layout, strides, factor_dtype, generator):
 def test_negative_strides(isa, layout, generator):
     branch = Branch(layout, 32, 32, torch.float32, generator)
     factor = numbers(generator, 32, 32)
-    *job, _address, _dtype, _feature_stride, _rank_stride, scale, no_map = branch.job(
-        factor.flip(0, 1), (0, 32), (0, 32)
-    )
-    last = factor.data_ptr() + 4 * (32 * 32 - 1)
-    _C.write_factors([(*job, last, "F32", -32, -1, scale, no_map)], 1, isa)
+    *job, scale, no_map = branch.job(factor.flip(0, 1), (0, 32), (0, 32))
+    job[-4:] = [factor.data_ptr() + 4 * (32 * 32 - 1), "F32", -32, -1]
+    _C.write_factors([(*job, scale, no_map)], 1, isa)
     branch.check_every_bit()
 
 
