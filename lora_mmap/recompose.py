@@ -115,7 +115,6 @@ def make_report(
     return Report(
         plan.entries,
         index.module_names,
-        branches={branch.geometry.name: branch.describe() for branch in plan.branches},
         bytes_read=sum(adapter.opening_nbytes for adapter in opened)
         + sum(adapter.take_alphas_nbytes() for adapter in {entry.adapter for entry in plan.entries}),
         files_opened=len([adapter for adapter in opened if adapter.path]),

@@ -15,7 +15,9 @@ class _Overlay(ChainMap):  # type: ignore[type-arg]
 
 def present(module: nn.Module, key: str) -> torch.Tensor:
     """The tensor that a module computes with as ``key``; on the meta device where it is nowhere."""
-    value: torch.Tensor = getattr(module, key)
+    value = module._parameters.get(key)
+    if value is None:
+        value = getattr(module, key)
     hook = _hook(module, key) if value.is_meta else None
     return value if hook is None else hook.weights_map[key]
 

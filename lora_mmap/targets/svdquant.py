@@ -62,6 +62,10 @@ class PackedBranch(Branch):
     def device(self) -> torch.device:
         return present(self.module, _KEYS[0]).device
 
+    @property
+    def ranks(self) -> int:
+        return self.ranks_in(present(self.module, _KEYS[0]))
+
     def factors(self) -> Factors:
         return Factors(present(self.module, _KEYS[0]).data, present(self.module, _KEYS[1]).data)
 
