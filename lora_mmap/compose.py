@@ -49,7 +49,8 @@ def compose(
 
     Args:
         model: any ``nn.Module`` with float16, bfloat16, float32 or float64 weights, on the CPU, on CUDA devices, or on
-            several of them.
+            several of them. Linear modules with other weights, quantised ones, keep these: factors go into a low-rank
+            branch beside them, at its dtype (see :mod:`lora_mmap.targets`).
         adapters: ``(source, strength)`` or ``(source, strength, anything)``; a source is whatever
             :func:`open_adapter` takes, or an open :class:`Adapter` (which stays open).
             ``|strength| < 1e-5`` is skipped.
@@ -59,7 +60,8 @@ def compose(
             names, for weights that hold its bytes. ``"backup"``: copies. ``"auto"``: the file where there is one, the
             journal otherwise. What none of them suits is copied: float64 weights, DoRA, (IA)3, set weights, a journal
             that would exceed 60 % of a copy, what ``numerics="fast"`` made. ``"none"`` commits and forgets: the fused
-            weights are the new pristine ones.
+            weights are the new pristine ones. Branches of quantised modules still have their own ranks, and need none
+            of it; with ``"backup"`` their very tensors are kept.
         base: a ``.safetensors`` file, or a folder with one or with an index of several, that the model's weights were
             loaded from. Its tensors are compared with the weights; a conversion of dtype on the way is repeated.
         retain: where the factors are kept that undoing and other strengths need: ``"memory"``, at their own dtype, or
@@ -85,7 +87,8 @@ def compose(
 
     Raises:
         ArgumentError, AdapterError and its kinds (HeaderError, ReadError, UnmatchedKeysError, AmbiguousKeyError),
-        ModelError (also where somebody else wrote to a weight that adapters are in, or the model is a copy of one),
+        ModelError (also where somebody else wrote to a weight that adapters are in, the model is a copy of one, or a
+        branch would get more ranks than its kernels take),
         FusionOverflowError, CudaError, MemoryError, OSError. After any of them every weight holds the bytes it held
         before.
     """
