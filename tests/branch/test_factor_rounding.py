@@ -75,6 +75,23 @@ def test_features_left_alone_do_not_overflow(isa, factor_dtype, generator):
         branch.check()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tie"),
+    [(torch.float16, 0x477FF000), (torch.bfloat16, 0x7F7F8000), (torch.float32, 0x7F800000)],
+    ids=["F16", "BF16", "F32"],
+)
+@pytest.mark.parametrize("position", [0, 7, 255])
+def test_one_that_barely_overflows(isa, dtype, tie, position, generator):
+    """The least that rounds to infinity, and the greatest that does not, alone among ones."""
+    for pattern, overflowed in [(tie - 1, 0), (tie, 1 if dtype != torch.float32 else 0)]:
+        for sign in (1.0, -1.0):
+            factor = torch.ones(16, 16)
+            factor.view(-1)[position] = torch.tensor(pattern, dtype=torch.int32).view(torch.float32)
+            branch = Branch("up", 16, 16, dtype, generator)
+            assert _C.write_factors([branch.job(factor, (0, 16), (0, 16), sign)], 1, isa) == [overflowed]
+            branch.check()
+
+
 def test_every_job_has_its_count(isa, generator):
     """Spread over many pieces of each job."""
     factor = torch.ones(9000, 16)
