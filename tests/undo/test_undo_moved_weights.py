@@ -38,13 +38,19 @@ def assign(model):
     model.load_state_dict({name: tensor.clone() for name, tensor in model.state_dict().items()}, assign=True)
 
 
+def emptied(model):
+    model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        parameter.data.fill_(0.25)  # new memory may happen to hold the very bytes that were fused, which would be ours
+
+
 # What happens to the model, and the weights that adapters are in and that it moves.
 MOVES = {
     "half": (lambda model: model.half(), MODULES),
     "double": (lambda model: model.double(), MODULES),
     "there and back": (convert_and_back, MODULES),
     "meta": (lambda model: model.to("meta"), MODULES),
-    "to_empty": (lambda model: model.to_empty(device="cpu"), MODULES),
+    "to_empty": (emptied, MODULES),
     "assigned": (assign, MODULES),
     "one replaced": (replace, ["first"]),
     "one of other content": (other_content, ["first"]),
