@@ -13,7 +13,6 @@ from .batches import batches
 from .factor_store import FactorStore
 from .factor_stream import Window
 from .foreign import Foreign, require_ours
-from .geometry import Geometry
 from .held import JOURNALED, Held, Move
 from .host_operands import KeptFactors
 from .host_pristine import HostPristine
@@ -22,7 +21,7 @@ from .lowering.operands import Operands
 from .outcomes import EntryPlan
 from .overflow import require_finite
 from .restore import mark_written, place_of_copy, save
-from .site import Manner, Site
+from .site import Manner, SynchronousSite
 from .staging import HostStream
 from .terms import WeightPlan
 
@@ -34,7 +33,7 @@ _BASE_NBYTES = 64 << 20
 _RESERVE_NBYTES = 32 << 20
 
 
-class HostSite(Site):
+class HostSite(SynchronousSite):
     """``old`` is what the weights hold, with the adapters of its entries and their factors; ``store`` takes those of
     the new composition. ``replayable`` unless the old factors are out of reach, so that no move could be taken back."""
 
@@ -100,16 +99,6 @@ class HostSite(Site):
             self._old_factors.let_go()
             yield
         self._restore_seconds += time.perf_counter() - begin
-
-    @property
-    def is_asynchronous(self) -> bool:
-        return False
-
-    def is_done(self) -> bool:
-        return True
-
-    def finish(self) -> list[Geometry]:
-        return []
 
     def roll_back(self) -> None:
         """Every move taken back, the last one first; one that had stopped in the middle as far as it had come.

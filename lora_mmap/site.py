@@ -94,3 +94,17 @@ class Site(ABC):
     @abstractmethod
     def memory(self) -> dict[str, int]:
         """Bytes that were needed, by kind."""
+
+
+class SynchronousSite(Site):
+    """One that has done everything when a call returns."""
+
+    @property
+    def is_asynchronous(self) -> bool:
+        return False
+
+    def is_done(self) -> bool:
+        return True
+
+    def finish(self) -> list[Geometry]:
+        return []

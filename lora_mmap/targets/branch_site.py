@@ -11,12 +11,11 @@ import torch
 from .. import fault_points
 from ..factor_store import FactorStore
 from ..factor_stream import Window
-from ..geometry import Geometry
 from ..held import Held
 from ..outcomes import EntryPlan
 from ..overflow import require_finite
 from ..plan import Plan
-from ..site import Manner, Site
+from ..site import Manner, SynchronousSite
 from ..staging import HostStream
 from .branch import Branch, Factors
 from .branch_place import key_of
@@ -41,7 +40,7 @@ class _Step:
     tails: Factors | None = None
 
 
-class BranchSite(Site):
+class BranchSite(SynchronousSite):
     """``old`` is what branches hold, by module. While something is composed, what nothing is put into any more keeps
     its ranks as zeros: pointers stay. Works on torch's current stream, and has done everything when it returns."""
 
@@ -95,16 +94,6 @@ class BranchSite(Site):
             self._clear(left[first : first + _AT_ONCE])
             yield
         self._restore_seconds += time.perf_counter() - begin
-
-    @property
-    def is_asynchronous(self) -> bool:
-        return False
-
-    def is_done(self) -> bool:
-        return True
-
-    def finish(self) -> list[Geometry]:
-        return []
 
     def roll_back(self) -> None:
         """Every step taken back, the last one first. New tensors are made where there were fewer ranks or more."""
