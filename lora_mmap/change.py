@@ -91,8 +91,10 @@ class Change:
         report.restore = cost([*composition.held.values(), *composition.branches.values()])
         report.tiers = cost_by_module(composition.held.values())
         for branch in composition.branches.values():
-            report.tiers[branch.place.name] = {"tier": branch.tier, "bytes": branch.nbytes}
-            report.branches[branch.place.name] = branch.describe()
+            tier = {"tier": branch.tier, "bytes": branch.nbytes}
+            report.tiers.update(dict.fromkeys(branch.names, tier))
+        for branch in self._fresh.branches.values():
+            report.branches.update(dict.fromkeys(branch.names, branch.describe()))
         memory = self._transaction.memory()
         memory["transient"] += self._passing_nbytes
         report.memory = {

@@ -189,7 +189,7 @@ def check(
             plan.raise_if_unfit(strict)
         report = make_report(plan, weights.index, _opened(leases), stages)
         report.dry_run = True
-        report.branches = {branch.geometry.name: branch.describe() for branch in plan.branches}
+        report.branches = {name: branch.describe() for branch in plan.branches for name in branch.names}
         plan.forget_weights()
         return report
     finally:

@@ -60,6 +60,8 @@ def recompose(root: nn.Module, state: ModelState, request: Request, stages: dict
         found.require_all(function)
         require_unchanged(function, previous.branches.values())
     branches = within_reach(previous.branches)
+    for key in previous.branches.keys() - branches.keys():  # by force only: what became of them is the modules' own
+        previous.branches[key].becomes_base()
     if fresh.base is not None:
         fresh.base.learn_names(parameter_names(weights.index))
     plan = make_plan(weights, entries, fresh.component, wishes=fresh.wishes)

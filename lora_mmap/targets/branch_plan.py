@@ -114,6 +114,11 @@ class BranchPlan(Planned):
             f"{listed}; expected at most {branch.limit}: compose fewer adapters, or cut them down with svd_rank="
         )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that terms call the module by."""
+        return tuple(dict.fromkeys(term.cut.geometry.name for term in self.terms))
+
     def describe(self) -> dict[str, Any]:
         """For the report."""
         return {"target": self.geometry.kind, "base_rank": self.geometry.branch.base_rank, "rank": self.needed}

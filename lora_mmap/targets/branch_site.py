@@ -128,7 +128,7 @@ class BranchSite(SynchronousSite):
         if held is None:
             originals = factors if self._manner.restore == "backup" else None
             held = HeldBranch(place, branch.ranks_in(factors.down), 0, 0, factors.down.dtype, originals=originals)
-        new = replace(held, capacity=max(plan.needed, held.capacity), used=plan.needed, retained={})
+        new = replace(held, capacity=max(plan.needed, held.capacity), used=plan.needed, names=plan.names, retained={})
         return _Step(branch, held, new, factors)
 
     def _save(self, steps: Sequence[_Step]) -> None:

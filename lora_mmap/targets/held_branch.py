@@ -17,8 +17,8 @@ from .branch_place import BranchPlace
 class HeldBranch:
     """``base`` ranks of the module's own, then ``capacity`` of ours, of which ``used`` hold adapters.
 
-    ``retained`` are the parts of squared norms that cutting down left, by entry. ``originals`` are kept for
-    ``restore="backup"`` only: the module gets its very tensors back.
+    ``names`` are all that lead to the module. ``retained`` are the parts of squared norms that cutting down left, by
+    entry. ``originals`` are kept for ``restore="backup"`` only: the module gets its very tensors back.
     """
 
     place: BranchPlace
@@ -26,6 +26,7 @@ class HeldBranch:
     capacity: int
     used: int
     dtype: torch.dtype
+    names: tuple[str, ...] = ()
     retained: dict[int, float] = field(default_factory=dict)
     originals: Factors | None = None
 
@@ -83,17 +84,12 @@ def require_unchanged(function: str, held: Iterable[HeldBranch]) -> None:
 
 
 def within_reach(held: Mapping[int, HeldBranch]) -> dict[int, HeldBranch]:
-    """Those that can be undone: their modules live and have the ranks that were put there, if in another dtype. What
-    became of the others is the modules' own from now on."""
+    """Those that can be undone: their modules live and have the ranks that were put there, if in another dtype."""
     found = {}
     for key, one in held.items():
         branch = one.branch
-        if branch is None:
-            continue
-        if is_marked(branch.module) and branch.ranks == one.base + one.capacity:
+        if branch is not None and is_marked(branch.module) and branch.ranks == one.base + one.capacity:
             found[key] = replace(one, dtype=branch.dtype)
-        else:
-            branch.unmark()
     return found
 
 

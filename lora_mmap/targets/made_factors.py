@@ -14,7 +14,7 @@ from .exact_rank import Shapes, small_form
 Values = Callable[[int], torch.Tensor]  # a tensor of the file, as float32 in one dimension
 
 
-class Factors(NamedTuple):
+class Made(NamedTuple):
     """``up`` [rows, rank] and ``down`` [rank, columns] in float32. ``retained`` is the part of the squared Frobenius
     norm of the whole that they hold: 1 where nothing was cut off."""
 
@@ -23,7 +23,7 @@ class Factors(NamedTuple):
     retained: float = 1.0
 
 
-def make(formula: Pair | Formula, shapes: Shapes, values: Values, most: int) -> Factors:
+def make(formula: Pair | Formula, shapes: Shapes, values: Values, most: int) -> Made:
     """The factors of a formula without its scale, of ``most`` ranks at most unless that is 0.
 
     An elementwise product of ``U V`` and ``X Y`` has the products of each column of U with each of X, and of each row
@@ -39,14 +39,14 @@ def make(formula: Pair | Formula, shapes: Shapes, values: Values, most: int) -> 
     return whole if not most or len(whole.down) <= most else _cut(whole, most)
 
 
-def _factors(matrix: Matrix, shapes: Shapes, values: Values) -> Factors:
+def _factors(matrix: Matrix, shapes: Shapes, values: Values) -> Made:
     rows, cols = small_form(matrix, shapes)
     if matrix.up is not None:
-        return Factors(_view(matrix.up, rows, matrix.rank, values), _view(matrix.down, matrix.rank, cols, values))
+        return Made(_view(matrix.up, rows, matrix.rank, values), _view(matrix.down, matrix.rank, cols, values))
     whole = _view(matrix.down, rows, cols, values)
     if rows <= cols:
-        return Factors(_unit(rows), whole)
-    return Factors(whole, _unit(cols))
+        return Made(_unit(rows), whole)
+    return Made(whole, _unit(cols))
 
 
 def _unit(size: int) -> torch.Tensor:
@@ -65,7 +65,7 @@ def _core(core: Core, values: Values) -> torch.Tensor:
     return torch.einsum("rik,ij->rjk", outer, inner).reshape(-1)
 
 
-def _folded_product(matrices: tuple[Matrix, ...], parts: list[Factors], most: int) -> Factors:
+def _folded_product(matrices: tuple[Matrix, ...], parts: list[Made], most: int) -> Made:
     """All pairs of ranks, or the ``most`` pairs of largest product where the parts' ranks are singular values."""
     (up1, down1, _), (up2, down2, _) = parts
     weight = (up1.norm(dim=0)[:, None] * up2.norm(dim=0)).flatten() * (
@@ -79,7 +79,7 @@ def _folded_product(matrices: tuple[Matrix, ...], parts: list[Factors], most: in
     down = down1[:, cols[0]][first] * down2[:, cols[1]][second]
     energy = weight.double().square()
     total = float(energy.sum())
-    return Factors(up, down, float(energy[kept].sum()) / total if most and total else 1.0)
+    return Made(up, down, float(energy[kept].sum()) / total if most and total else 1.0)
 
 
 def _fold_out(folds: list[Fold | None], size: int) -> list[torch.Tensor]:
@@ -89,7 +89,7 @@ def _fold_out(folds: list[Fold | None], size: int) -> list[torch.Tensor]:
     return [index if fold is None else index // fold.step % fold.size for fold in folds]
 
 
-def _cut(factors: Factors, most: int) -> Factors:
+def _cut(factors: Made, most: int) -> Made:
     """The same product by its singular values, the largest ``most`` of them (all for 0)."""
     rows, small = torch.linalg.qr(factors.up.double())
     cols, other = torch.linalg.qr(factors.down.double().t())
@@ -98,4 +98,4 @@ def _cut(factors: Factors, most: int) -> Factors:
     root = s[kept].sqrt()
     up, down = rows @ u[:, kept] * root, root[:, None] * (v[kept] @ cols.t())
     total = float(s.square().sum())
-    return Factors(up.float(), down.float(), float(s[kept].square().sum()) / total if total else 1.0)
+    return Made(up.float(), down.float(), float(s[kept].square().sum()) / total if total else 1.0)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import MethodType
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -24,7 +23,7 @@ _COMPUTING = (*_FLOATS, torch.float64)
 _TELLING = ("bias", "wscales", "scales", "scale", "weight")
 RANK_LIMIT = 1024
 
-_classes: WeakKeyDictionary[type[nn.Module], type[nn.Module]] = WeakKeyDictionary()
+_classes: dict[type[nn.Module], type[nn.Module]] = {}  # by what they add to; kept, or compiled code would be made anew
 
 
 class _Beside:

@@ -17,7 +17,7 @@ from .offloading import hold, present, replace
 _TILE = 16
 _KEYS = ("proj_down", "proj_up")
 _DTYPES = (torch.float16, torch.bfloat16)
-# More ranks than the kernels take.
+# As many as the kernels take.
 RANK_LIMIT = 1024
 # Above this the branch costs more than what was quantised saves.
 RANK_ADVISED = 256

@@ -119,7 +119,10 @@ def test_reset_whatever_restore_says(model, files, restore):
 
 
 def test_none_makes_it_the_models_own(model, files):
-    lora_mmap.compose(model, [(files[0][0], 1.0)], restore="none", apply_awq_mod=True)
+    report = lora_mmap.compose(model, [(files[0][0], 1.0)], restore="none", apply_awq_mod=True)
+    assert report.to_dict()["modules"]["transformer_blocks.0.attn.to_qkv"]["target"] == "svdquant"
+    report = lora_mmap.check(model, files[0][0])
+    assert report.to_dict()["modules"]["transformer_blocks.0.attn.to_qkv"]["base_rank"] > 32
     committed, given = state(model), inputs(model)
     base = outputs(model, given)
     assert not lora_mmap.reset(model)
@@ -155,6 +158,34 @@ def test_a_converted_model_is_refused_and_forced(model, files):
         lora_mmap.reset(model)
     assert lora_mmap.reset(model, force=True)
     assert {module.rank for module in model.modules() if hasattr(module, "rank")} == {32}
+
+
+def test_ranks_that_somebody_took_off_are_refused_and_forgotten_by_force(model, files):
+    lora_mmap.compose_loras_v2(model, [(files[0][0], 1.0)])
+    layer = model.get_submodule("transformer_blocks.0.attn.to_qkv")
+    layer.proj_down.data, layer.proj_up.data = (value[:, :32].clone() for value in (layer.proj_down, layer.proj_up))
+    layer.rank = 32
+    with pytest.raises(ModelError, match=r"to_qkv.*expected \d+ ranks, 32 of them its own, found 32"):
+        lora_mmap.reset(model)
+    assert lora_mmap.reset(model, force=True)
+    assert {module.rank for module in model.modules() if hasattr(module, "rank")} == {32}
+    assert lora_mmap.compose_loras_v2(model, [(files[0][0], 1.0)])
+    assert lora_mmap.reset(model)
+
+
+def test_a_module_under_two_names_is_told_of_under_both(model, files, tmp_path):
+    model.again = model.transformer_blocks[0].attn.to_add_out
+    path, deltas = write(tmp_path, model, "diffusers", seed=5, parts=lambda part: part.endswith("attn.to_add_out"))
+    given = inputs(model)
+    base = outputs(model, given)
+    own = {f"again.lora_{x}.weight": torch.ones(*form) * 0.1 for x, form in (("A", (2, 128)), ("B", (128, 2)))}
+    report = lora_mmap.compose(model, [(path, 1.0), (own, 0.5)])
+    modules = report.to_dict()["modules"]
+    assert {modules[name]["target"] for name in ("again", "transformer_blocks.0.attn.to_add_out")} == {"svdquant"}
+    name = "transformer_blocks.0.attn.to_add_out"
+    expected = base[name] + given[name] @ (deltas[name] + 0.5 * 0.02 * torch.ones(128, 128)).t()
+    torch.testing.assert_close(model.again(given[name]), expected, rtol=2e-2, atol=2e-2)
+    assert lora_mmap.reset(model)
 
 
 def test_a_module_that_two_models_share(model, files):
