@@ -67,6 +67,7 @@ struct F16 : Fp32 {
     return {_mm256_set_m128i(_mm256_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT),
                              _mm256_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT))};
   }
+  static Row guess(Vec low, Vec high) { return round(low, high); }
 };
 
 // Even columns in the low register, odd ones in the high: widening is a shift and a mask, and no lane is
@@ -94,6 +95,11 @@ struct BF16 : Fp32 {
     return {_mm256_blend_epi16(_mm256_srli_epi32(low, 16), high, 0xAA)};
   }
   static Row round(Vec low, Vec high) { return merge(round_up(low), round_up(high)); }
+  // As BF16Weight has it.
+  static __m256i nearest(Vec value) {
+    return _mm256_add_epi32(_mm256_castps_si256(value), _mm256_set1_epi32(0x8000));
+  }
+  static Row guess(Vec low, Vec high) { return merge(nearest(low), nearest(high)); }
 };
 
 struct F32 : Fp32 {
@@ -106,6 +112,7 @@ struct F32 : Fp32 {
   static Vec low(const Row& row) { return _mm256_castsi256_ps(row.part[0]); }
   static Vec high(const Row& row) { return _mm256_castsi256_ps(row.part[1]); }
   static Row round(Vec low, Vec high) { return {_mm256_castps_si256(low), _mm256_castps_si256(high)}; }
+  static Row guess(Vec low, Vec high) { return round(low, high); }
 };
 
 struct F64 : Fp64 {

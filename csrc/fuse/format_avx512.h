@@ -53,26 +53,41 @@ __m512i load_bits(const void* from) {
   return _mm512_loadu_si512(from);
 }
 
+// Results, and what they are as the compute type.
+template <class Format>
+struct WideResults {
+  typename Format::Row row;
+  typename Format::Vec low;
+  typename Format::Vec high;
+};
+
 struct F16 : Fp32 {
   using Element = uint16_t;
   using Row = Bits<1>;
   static __m512i exponent() { return _mm512_set1_epi16(0x7C00); }
   static uint32_t equal(__m512i a, __m512i b) { return _mm512_cmpeq_epi16_mask(a, b); }
   static __m512i blend(uint32_t mask, __m512i a, __m512i b) { return _mm512_mask_blend_epi16(mask, a, b); }
-  static __m256i add_round_half(const Element* from, Vec sums) {
-    const __m512 old = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-    return _mm512_cvtps_ph(_mm512_add_ps(old, sums), _MM_FROUND_TO_NEAREST_INT);
+  static __m256i round_half(Vec value) { return _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT); }
+  static Row merge(__m256i low, __m256i high) {
+    return {_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1)};
   }
+  static Vec low(const Element* from) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  }
+  static Vec high(const Element* from) { return low(from + 16); }
   static Row add_round(const Element* from, Vec low, Vec high) {
-    return {_mm512_inserti64x4(_mm512_castsi256_si512(add_round_half(from, low)),
-                               add_round_half(from + 16, high), 1)};
+    return round(_mm512_add_ps(F16::low(from), low), _mm512_add_ps(F16::high(from), high));
+  }
+  // Widened before they are merged, which spares taking them apart again.
+  static WideResults<F16> add_round_wide(const Element* from, Vec low, Vec high) {
+    const __m256i first = round_half(_mm512_add_ps(F16::low(from), low));
+    const __m256i second = round_half(_mm512_add_ps(F16::high(from), high));
+    return {merge(first, second), _mm512_cvtph_ps(first), _mm512_cvtph_ps(second)};
   }
   static Vec low(const Row& row) { return _mm512_cvtph_ps(_mm512_castsi512_si256(row.part[0])); }
   static Vec high(const Row& row) { return _mm512_cvtph_ps(_mm512_extracti64x4_epi64(row.part[0], 1)); }
-  static Row round(Vec low, Vec high) {
-    return {_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT)),
-                               _mm512_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT), 1)};
-  }
+  static Row round(Vec low, Vec high) { return merge(round_half(low), round_half(high)); }
+  static Row guess(Vec low, Vec high) { return round(low, high); }
 };
 
 // Even columns in the low register, odd ones in the high: widening is a shift and a mask, and no lane is
@@ -95,6 +110,17 @@ struct BF16 : Fp32 {
     const __m512i upper = round_up(_mm512_add_ps(BF16::high(old), high));
     return merge(round_up(_mm512_add_ps(BF16::low(old), low)), upper);
   }
+  static WideResults<BF16> add_round_wide(const Element* from, Vec low, Vec high) {
+    const Row row = add_round(from, low, high);
+    return {row, BF16::low(row), BF16::high(row)};
+  }
+  static Vec low(const Element* from) { return low(Row{load_bits(from)}); }
+  static Vec high(const Element* from) { return high(Row{load_bits(from)}); }
+  // As BF16Weight has it.
+  static __m512i nearest(Vec value) {
+    return _mm512_add_epi32(_mm512_castps_si512(value), _mm512_set1_epi32(0x8000));
+  }
+  static Row guess(Vec low, Vec high) { return merge(nearest(low), nearest(high)); }
   static Row merge(__m512i low, __m512i high) {
     return {_mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(low, 16), high)};
   }
@@ -114,10 +140,17 @@ struct F32 : Fp32 {
   static __m512i blend(uint32_t mask, __m512i a, __m512i b) {
     return _mm512_mask_blend_epi32(static_cast<__mmask16>(mask), a, b);
   }
+  static Vec low(const Element* from) { return _mm512_loadu_ps(from); }
+  static Vec high(const Element* from) { return low(from + 16); }
   static Row add_round(const Element* from, Vec low, Vec high) {
-    return {_mm512_castps_si512(_mm512_add_ps(_mm512_loadu_ps(from), low)),
-            _mm512_castps_si512(_mm512_add_ps(_mm512_loadu_ps(from + 16), high))};
+    return round(_mm512_add_ps(F32::low(from), low), _mm512_add_ps(F32::high(from), high));
   }
+  static WideResults<F32> add_round_wide(const Element* from, Vec low, Vec high) {
+    const __m512 first = _mm512_add_ps(F32::low(from), low);
+    const __m512 second = _mm512_add_ps(F32::high(from), high);
+    return {round(first, second), first, second};
+  }
+  static Row guess(Vec low, Vec high) { return round(low, high); }
   static Vec low(const Row& row) { return _mm512_castsi512_ps(row.part[0]); }
   static Vec high(const Row& row) { return _mm512_castsi512_ps(row.part[1]); }
   static Row round(Vec low, Vec high) { return {_mm512_castps_si512(low), _mm512_castps_si512(high)}; }

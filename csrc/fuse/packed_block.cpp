@@ -56,7 +56,7 @@ PackedLayout::PackedLayout(const TileOps& ops, const Job& job, int64_t rows, int
 }
 
 PackedBlock::PackedBlock(const TileOps& ops, const Job& job, const Block& block, const PackedLayout& layout,
-                         Workspace& workspace, std::byte* scratch, double sign)
+                         Workspace& workspace, std::byte* scratch)
     : ops_(ops),
       job_(job),
       block_(block),
@@ -66,8 +66,7 @@ PackedBlock::PackedBlock(const TileOps& ops, const Job& job, const Block& block,
       up_stride_(up_stride(job)),
       layout_(layout),
       workspace_(workspace),
-      scratch_(scratch),
-      sign_(sign) {}
+      scratch_(scratch) {}
 
 Sweep PackedBlock::sweep_of(int64_t begin, int64_t end, const void* base, int64_t base_stride, void* weight,
                             int64_t weight_stride) const {
@@ -162,7 +161,7 @@ void PackedBlock::pack(int64_t begin, int64_t end) {
     const int64_t to = std::min(end - first, term.matrix.rank);
     if (from < to) {
       if (!down_is_packed) pack_down(term.matrix, from, to, first + from - begin, end - begin);
-      pack_up(term.matrix, sign_ * term.scale, from, to, first + from - begin);
+      pack_up(term.matrix, term.scale, from, to, first + from - begin);
     }
     first += term.matrix.rank;
   }

@@ -24,10 +24,9 @@ struct PackedLayout {
 
 class PackedBlock {
  public:
-  // `scratch` is the workspace's, with `layout` from its beginning. `sign`, 1 or -1, goes to every scale. All
-  // references outlive the object.
+  // `scratch` is the workspace's, with `layout` from its beginning. All references outlive the object.
   PackedBlock(const TileOps& ops, const Job& job, const Block& block, const PackedLayout& layout,
-              Workspace& workspace, std::byte* scratch, double sign = 1);
+              Workspace& workspace, std::byte* scratch);
 
   // weight = round(base + acc), strides of rows in elements. True if a result is not finite where the base
   // is.
@@ -104,7 +103,6 @@ class PackedBlock {
   const PackedLayout& layout_;
   Workspace& workspace_;
   std::byte* scratch_;
-  const double sign_;
   const void* ahead_ = nullptr;
   int64_t ahead_row_stride_ = 0;
 };

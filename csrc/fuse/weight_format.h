@@ -9,12 +9,15 @@
 
 namespace lora_mmap {
 
+// guess() is how a sum subtracted again is rounded: any way will do that gives the same bits on every
+// instruction set.
 struct F16Weight {
   using Bits = uint16_t;
   using Compute = float;
   static constexpr Bits kExponent = 0x7C00;
   static float widen(Bits bits) { return f16_to_float(bits); }
   static Bits round(float value) { return float_to_f16(value); }
+  static Bits guess(float value) { return round(value); }
 };
 
 struct BF16Weight {
@@ -23,6 +26,10 @@ struct BF16Weight {
   static constexpr Bits kExponent = 0x7F80;
   static float widen(Bits bits) { return bf16_to_float(bits); }
   static Bits round(float value) { return float_to_bf16(value); }
+  // To nearest, ties away from zero: a single addition. Not for NaNs.
+  static Bits guess(float value) {
+    return static_cast<Bits>((std::bit_cast<uint32_t>(value) + 0x8000) >> 16);
+  }
 };
 
 struct F32Weight {
@@ -31,6 +38,7 @@ struct F32Weight {
   static constexpr Bits kExponent = 0x7F800000;
   static float widen(Bits bits) { return std::bit_cast<float>(bits); }
   static Bits round(float value) { return std::bit_cast<Bits>(value); }
+  static Bits guess(float value) { return round(value); }
 };
 
 struct F64Weight {
@@ -39,6 +47,7 @@ struct F64Weight {
   static constexpr Bits kExponent = 0x7FF0000000000000;
   static double widen(Bits bits) { return std::bit_cast<double>(bits); }
   static Bits round(double value) { return std::bit_cast<Bits>(value); }
+  static Bits guess(double value) { return round(value); }
 };
 
 inline bool is_weight_dtype(DType dtype) {

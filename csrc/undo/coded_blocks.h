@@ -12,7 +12,7 @@
 #include <cstring>
 
 #include "undo/corrections.h"
-#include "undo/ordered_bits.h"
+#include "undo/steps.h"
 
 namespace lora_mmap {
 namespace {

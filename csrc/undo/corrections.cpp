@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "undo/coded_blocks.h"
-#include "undo/ordered_bits.h"
+#include "undo/steps.h"
 
 namespace lora_mmap {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "undo/corrections.h"
-#include "undo/ordered_bits.h"
+#include "undo/steps.h"
 #include "undo/tile_kernel.h"
 
 namespace lora_mmap {

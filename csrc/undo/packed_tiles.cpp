@@ -104,7 +104,6 @@ bool PackedTiles::record(const Job& job, const Block& tile, TileRows x, TileRows
   return overflow;
 }
 
-// Low-rank sums come out negative with negative scales, but for the sign of a zero, which is dropped.
 void PackedTiles::undo(const Job& job, const Block& tile, TileRows fused, TileRows undone, TileRows ahead,
                        Workspace& workspace) const {
   const int64_t nbytes = dtype_bits(job.dtype) / 8;
@@ -114,11 +113,10 @@ void PackedTiles::undo(const Job& job, const Block& tile, TileRows fused, TileRo
           rows_.undo_row(job.dtype, acc, cols, fused.at(m, col, nbytes), undone.at(m, col, nbytes));
         });
   const PackedLayout layout(ops_, job, tile.rows, tile.cols);
-  PackedBlock packed(ops_, job, tile, layout, workspace, workspace.reserve(layout.nbytes), -1);
+  PackedBlock packed(ops_, job, tile, layout, workspace, workspace.reserve(layout.nbytes));
   packed.fetch(ahead.data, ahead.stride);
-  packed.fuse(fused.data, fused.stride, undone.data, undone.stride);
-  for (int64_t m = 0; m < tile.rows; ++m)
-    rows_.drop_minus_zeros(job.dtype, undone.at(m, 0, nbytes), tile.cols);
+  packed.sweep(fused.data, fused.stride, undone.data, undone.stride,
+               [&](const Sweep& sweep) { return rows_.undo_sweep(job.dtype, sweep); });
 }
 
 }  // namespace lora_mmap

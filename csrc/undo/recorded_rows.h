@@ -2,8 +2,7 @@
 // fuse/tile.h.
 //
 // A format F is one of fuse/format_<isa>.h with: keep(guess, fused), the bits of `fused` where they are not
-// finite; any_minus_zero(row); plus_zeros(row) and round_to_plus_zeros(low, high), with +0 for -0;
-// steps(guess, pristine), as steps_between() has them.
+// finite; steps(guess, pristine), as steps_between() has them.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +28,7 @@ struct PanelSums {
 template <class F>
 [[gnu::always_inline]] inline typename F::Row guess_of(const typename F::Row& fused,
                                                        const PanelSums<F>& acc) {
-  return F::round_to_plus_zeros(F::subtract(F::low(fused), acc.low), F::subtract(F::high(fused), acc.high));
+  return F::guess(F::subtract(F::low(fused), acc.low), F::subtract(F::high(fused), acc.high));
 }
 
 // Results that are not finite throughout. True if one is not where x is.
@@ -114,19 +113,6 @@ void undo_row_as(PanelRow acc, int64_t cols, const void* fused, void* undone) {
   std::memcpy(edge, from + col, nbytes);
   undo_panel<F>(PanelSums<F>::of(acc, col / F::kCols), edge, edge);
   std::memcpy(to + col, edge, nbytes);
-}
-
-template <class F>
-void drop_minus_zeros_as(void* values, int64_t count) {
-  auto* to = static_cast<typename F::Element*>(values);
-  int64_t i = 0;
-  for (; i + F::kCols <= count; i += F::kCols) {
-    const typename F::Row row = F::load_row(to + i);
-    if (F::any_minus_zero(row)) [[unlikely]]
-      F::store_row(to + i, F::plus_zeros(row));
-  }
-  for (; i < count; ++i)
-    if (static_cast<typename F::Element>(to[i] << 1) == 0) to[i] = 0;
 }
 
 }  // namespace

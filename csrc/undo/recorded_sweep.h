@@ -43,12 +43,13 @@ struct Recording {
   }
 
   [[gnu::always_inline]] static bool finish(const Place& at, int i, Vec low, Vec high) {
-    const Row fused = F::add_round(at.base_row(i), low, high);
-    if (!F::all_finite(fused)) [[unlikely]]
+    const auto fused = F::add_round_wide(at.base_row(i), low, high);
+    if (!F::all_finite(fused.row)) [[unlikely]]
       return false;
     const Row origin = F::load_row(at.pristine_row(i));
-    F::store_row(at.weight_row(i), fused);
-    F::store_row(at.steps_row(i), F::steps(guess_of<F>(fused, {low, high}), origin));
+    F::store_row(at.weight_row(i), fused.row);
+    const Row guess = F::guess(F::subtract(fused.low, low), F::subtract(fused.high, high));
+    F::store_row(at.steps_row(i), F::steps(guess, origin));
     return true;
   }
 

@@ -35,11 +35,8 @@ struct RowOps {
   // of fused, pristine). True if a result is not finite where x is.
   bool (*record_row)(DType weight, PanelRow acc, const RecordedRow& row);
 
-  // undone = round(fused - acc), +0 for -0, where `fused` is finite, else its bits.
+  // undone = guess(fused - acc) where `fused` is finite, else its bits; guess() as in weight_format.h.
   void (*undo_row)(DType weight, PanelRow acc, int64_t cols, const void* fused, void* undone);
-
-  // +0 for -0.
-  void (*drop_minus_zeros)(DType weight, void* values, int64_t count);
 
   // A bit for each of `count` steps, a multiple of 64, that is not zero.
   void (*mark_nonzero)(DType weight, const void* steps, int64_t count, uint64_t* nonzero);
@@ -47,7 +44,11 @@ struct RowOps {
   HashSteps hash_steps;
   EncodeCorrections encode;
 
-  // A sweep as the TileOps' own that ends as record_row does, or null: then sums go through memory.
+  // A sweep as the TileOps' own that ends as undo_row does, from `base` to `weight`; what it returns means
+  // nothing.
+  bool (*undo_sweep)(DType weight, const Sweep& sweep);
+
+  // One that ends as record_row does, or null: then sums go through memory.
   bool (*record_sweep)(DType weight, const RecordSweep& sweep);
 };
 

@@ -3,6 +3,7 @@
 #if defined(__AVX2__)
 
 #include "fuse/format_avx2.h"
+#include "fuse/tile.h"
 #include "undo/recorded_rows.h"
 
 namespace lora_mmap {
@@ -14,21 +15,16 @@ struct Integers;
 template <>
 struct Integers<2> {
   static __m256i subtract(__m256i a, __m256i b) { return _mm256_sub_epi16(a, b); }
-  static __m256i signs(__m256i a) { return _mm256_srai_epi16(a, 15); }
-  static __m256i magnitude() { return _mm256_set1_epi16(0x7FFF); }
 };
 
 template <>
 struct Integers<4> {
   static __m256i subtract(__m256i a, __m256i b) { return _mm256_sub_epi32(a, b); }
-  static __m256i signs(__m256i a) { return _mm256_srai_epi32(a, 31); }
-  static __m256i magnitude() { return _mm256_set1_epi32(0x7FFFFFFF); }
 };
 
 template <class Format>
 struct Recorded : Weight<Format> {
   using Row = typename Format::Row;
-  using Vec = typename Format::Vec;
   using Ints = Integers<sizeof(typename Format::Element)>;
   static constexpr int kParts = Weight<Format>::kParts;
 
@@ -38,34 +34,19 @@ struct Recorded : Weight<Format> {
           _mm256_blendv_epi8(guess.part[i], fused.part[i], Weight<Format>::non_finite(fused.part[i]));
     return guess;
   }
-  static __m256i minus_zeros(__m256i bits) {
-    return Format::equal(bits, _mm256_xor_si256(Ints::magnitude(), _mm256_set1_epi32(-1)));
-  }
-  static bool any_minus_zero(const Row& row) {
-    __m256i any = minus_zeros(row.part[0]);
-    if constexpr (kParts == 2) any = _mm256_or_si256(any, minus_zeros(row.part[1]));
-    return !_mm256_testz_si256(any, any);
-  }
-  static Row plus_zeros(Row row) {
-    for (int i = 0; i < kParts; ++i) row.part[i] = _mm256_andnot_si256(minus_zeros(row.part[i]), row.part[i]);
-    return row;
-  }
-  // Adding a zero takes none of the pipes of the FMAs. Only what is not rounded has all its zeros by then.
-  static Row round_to_plus_zeros(Vec low, Vec high) {
-    if constexpr (sizeof(typename Format::Element) == 4)
-      return Format::round(Format::add(low, Format::zero()), Format::add(high, Format::zero()));
-    else
-      return plus_zeros(Format::round(low, high));
-  }
-  static __m256i ordered(__m256i bits) {
-    return _mm256_xor_si256(bits, _mm256_and_si256(Ints::signs(bits), Ints::magnitude()));
-  }
   static Row steps(const Row& guess, const Row& pristine) {
     Row apart;
-    for (int i = 0; i < kParts; ++i)
-      apart.part[i] = Ints::subtract(ordered(pristine.part[i]), ordered(guess.part[i]));
+    for (int i = 0; i < kParts; ++i) apart.part[i] = Ints::subtract(pristine.part[i], guess.part[i]);
     return apart;
   }
+};
+
+// A format in which a fusion is the way back: the sums are subtracted, and the results guesses.
+template <class Format>
+struct Undone : Format {
+  using Vec = typename Format::Vec;
+  static Vec add(Vec value, Vec sum) { return Format::subtract(value, sum); }
+  static typename Format::Row round(Vec low, Vec high) { return Format::guess(low, high); }
 };
 
 bool record_row(DType weight, PanelRow acc, const RecordedRow& row) {
@@ -78,11 +59,6 @@ void undo_row(DType weight, PanelRow acc, int64_t cols, const void* fused, void*
   if (weight == DType::F16) return undo_row_as<Recorded<F16>>(acc, cols, fused, undone);
   if (weight == DType::BF16) return undo_row_as<Recorded<BF16>>(acc, cols, fused, undone);
   return undo_row_as<Recorded<F32>>(acc, cols, fused, undone);
-}
-
-void drop_minus_zeros(DType weight, void* values, int64_t count) {
-  if (weight == DType::F32) return drop_minus_zeros_as<Recorded<F32>>(values, count);
-  return drop_minus_zeros_as<Recorded<F16>>(values, count);
 }
 
 // A bit for each of 32 steps of 16 bits.
@@ -131,8 +107,14 @@ void hash_steps_avx2(uint32_t* lanes, const HashedRows& from) {
   for (int i = 0; i < kRegisters; ++i) _mm256_store_si256(state + i, h[i]);
 }
 
-constexpr RowOps kOps{record_row,      undo_row,           drop_minus_zeros, mark_nonzero,
-                      hash_steps_avx2, encode_corrections, nullptr};
+bool undo_sweep(DType weight, const Sweep& sweep) {
+  if (weight == DType::F16) return sweep_in_groups<Undone<Weight<F16>>, 6, 4, 2, 1>(sweep);
+  if (weight == DType::BF16) return sweep_in_groups<Undone<Weight<BF16>>, 6, 4, 2, 1>(sweep);
+  return sweep_in_groups<Undone<Weight<F32>>, 6, 4, 2, 1>(sweep);
+}
+
+constexpr RowOps kOps{record_row,         undo_row,   mark_nonzero, hash_steps_avx2,
+                      encode_corrections, undo_sweep, nullptr};
 
 }  // namespace
 

@@ -22,21 +22,16 @@ struct Integers;
 template <>
 struct Integers<2> {
   static __m512i subtract(__m512i a, __m512i b) { return _mm512_sub_epi16(a, b); }
-  static __m512i signs(__m512i a) { return _mm512_srai_epi16(a, 15); }
-  static __m512i magnitude() { return _mm512_set1_epi16(0x7FFF); }
 };
 
 template <>
 struct Integers<4> {
   static __m512i subtract(__m512i a, __m512i b) { return _mm512_sub_epi32(a, b); }
-  static __m512i signs(__m512i a) { return _mm512_srai_epi32(a, 31); }
-  static __m512i magnitude() { return _mm512_set1_epi32(0x7FFFFFFF); }
 };
 
 template <class Format>
 struct Recorded : Weight<Format> {
   using Row = typename Format::Row;
-  using Vec = typename Format::Vec;
   using Ints = Integers<sizeof(typename Format::Element)>;
   static constexpr int kParts = Weight<Format>::kParts;
 
@@ -45,35 +40,21 @@ struct Recorded : Weight<Format> {
       guess.part[i] = Format::blend(Weight<Format>::non_finite(fused.part[i]), guess.part[i], fused.part[i]);
     return guess;
   }
-  static uint32_t minus_zeros(__m512i bits) {
-    return Format::equal(bits, _mm512_xor_si512(Ints::magnitude(), _mm512_set1_epi32(-1)));
-  }
-  static bool any_minus_zero(const Row& row) {
-    uint32_t any = minus_zeros(row.part[0]);
-    if constexpr (kParts == 2) any |= minus_zeros(row.part[1]);
-    return any != 0;
-  }
-  static Row plus_zeros(Row row) {
-    for (int i = 0; i < kParts; ++i)
-      row.part[i] = Format::blend(minus_zeros(row.part[i]), row.part[i], _mm512_setzero_si512());
-    return row;
-  }
-  // Adding a zero takes none of the pipes of the FMAs. Only what is not rounded has all its zeros by then.
-  static Row round_to_plus_zeros(Vec low, Vec high) {
-    if constexpr (sizeof(typename Format::Element) == 4)
-      return Format::round(Format::add(low, Format::zero()), Format::add(high, Format::zero()));
-    else
-      return plus_zeros(Format::round(low, high));
-  }
-  static __m512i ordered(__m512i bits) {
-    constexpr int kXorAnd = 0x78;  // a ^ (b & c)
-    return _mm512_ternarylogic_epi32(bits, Ints::signs(bits), Ints::magnitude(), kXorAnd);
-  }
   static Row steps(const Row& guess, const Row& pristine) {
     Row apart;
-    for (int i = 0; i < kParts; ++i)
-      apart.part[i] = Ints::subtract(ordered(pristine.part[i]), ordered(guess.part[i]));
+    for (int i = 0; i < kParts; ++i) apart.part[i] = Ints::subtract(pristine.part[i], guess.part[i]);
     return apart;
+  }
+};
+
+// A format in which a fusion is the way back: the sums are subtracted, and the results guesses.
+template <class Format>
+struct Undone : Format {
+  using Row = typename Format::Row;
+  using Vec = typename Format::Vec;
+  static Row add_round(const typename Format::Element* from, Vec low, Vec high) {
+    return Format::guess(Format::subtract(Format::low(from), low),
+                         Format::subtract(Format::high(from), high));
   }
 };
 
@@ -87,11 +68,6 @@ void undo_row(DType weight, PanelRow acc, int64_t cols, const void* fused, void*
   if (weight == DType::F16) return undo_row_as<Recorded<F16>>(acc, cols, fused, undone);
   if (weight == DType::BF16) return undo_row_as<Recorded<BF16>>(acc, cols, fused, undone);
   return undo_row_as<Recorded<F32>>(acc, cols, fused, undone);
-}
-
-void drop_minus_zeros(DType weight, void* values, int64_t count) {
-  if (weight == DType::F32) return drop_minus_zeros_as<Recorded<F32>>(values, count);
-  return drop_minus_zeros_as<Recorded<F16>>(values, count);
 }
 
 void mark_nonzero(DType weight, const void* steps, int64_t count, uint64_t* nonzero) {
@@ -137,9 +113,14 @@ bool record_sweep(DType weight, const RecordSweep& sweep) {
   return sweep_in_groups<Recording<Recorded<F32>>, 6, 4, 2, 1>(sweep);
 }
 
-constexpr RowOps kOps{record_row,   undo_row,          drop_minus_zeros,
-                      mark_nonzero, hash_steps_avx512, encode_corrections_avx512,
-                      record_sweep};
+bool undo_sweep(DType weight, const Sweep& sweep) {
+  if (weight == DType::F16) return sweep_in_groups<Fusing<Undone<Weight<F16>>>, 6, 4, 2, 1>(sweep);
+  if (weight == DType::BF16) return sweep_in_groups<Fusing<Undone<Weight<BF16>>>, 6, 4, 2, 1>(sweep);
+  return sweep_in_groups<Fusing<Undone<Weight<F32>>>, 6, 4, 2, 1>(sweep);
+}
+
+constexpr RowOps kOps{record_row, undo_row,    mark_nonzero, hash_steps_avx512, encode_corrections_avx512,
+                      undo_sweep, record_sweep};
 
 }  // namespace
 

@@ -1,7 +1,6 @@
 #include "undo/scalar_tiles.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "fuse/scalar_tile.h"
 #include "fuse/weight_format.h"
@@ -38,10 +37,7 @@ typename Format::Bits* bits_at(TileRows rows, int64_t m, int64_t n) {
 
 template <class Format>
 typename Format::Bits undone_bits(typename Format::Bits fused, typename Format::Compute acc) {
-  constexpr typename Format::Bits kMinusZero = std::numeric_limits<typename Format::Bits>::max() / 2 + 1;
-  if (!is_finite<Format>(fused)) return fused;
-  const auto guess = Format::round(Format::widen(fused) - acc);
-  return guess == kMinusZero ? typename Format::Bits{0} : guess;
+  return is_finite<Format>(fused) ? Format::guess(Format::widen(fused) - acc) : fused;
 }
 
 // write(row, column, fused bits, acc) for every element.

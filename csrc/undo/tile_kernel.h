@@ -46,7 +46,8 @@ class TileKernel {
   virtual bool record(const Job& job, const Block& tile, TileRows x, TileRows pristine, TileRows fused,
                       const Corrections& corrections, TileRows ahead, Workspace& workspace) const = 0;
 
-  // undone = round(fused - acc), +0 for -0, where `fused` is finite, else its bits. No term needs the base.
+  // undone = guess(fused - acc), as weight_format.h has it, where `fused` is finite, else its bits. No term
+  // needs the base.
   virtual void undo(const Job& job, const Block& tile, TileRows fused, TileRows undone, TileRows ahead,
                     Workspace& workspace) const = 0;
 

@@ -6,7 +6,7 @@
 
 #include "undo/corrections.h"
 #include "undo/corrections_avx512.h"
-#include "undo/ordered_bits.h"
+#include "undo/steps.h"
 
 namespace lora_mmap {
 namespace {
