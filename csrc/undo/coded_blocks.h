@@ -1,7 +1,8 @@
 // How the blocks of corrections.h are written, for an instruction set to instantiate with its ways. In an
 // unnamed namespace for the reason given in fuse/tile.h.
 //
-// Ways has: Sparse<Number>(block, nonzero), what is not zero of a block: `numbers`, folded, `positions`,
+// Ways has: Gathered<Number>(steps, nonzero, blocks), what is not zero of up to kGathered blocks, whose
+// take(block, nonzero), asked for each in turn, is a Sparse: `numbers`, folded, `positions` in the block,
 // their count `set` and `any`, all numbers or'ed; Wider<>(numbers, set), whose than(width), asked with
 // falling widths, is how many need more bits; put_numbers(numbers, set, width, out), number - 1 in `width`
 // bits each, all of them set for those that need more; and put_escaped<Number>(numbers, set, width, out),
@@ -19,6 +20,7 @@ namespace {
 
 constexpr int64_t kWords = kCorrectionBlock / 64;  // of a block's mask
 constexpr int64_t kRaw = 255;
+constexpr int64_t kGathered = 16;  // blocks
 
 constexpr int64_t bytes_of_bits(int64_t bits) {
   return (bits + 7) / 8;
@@ -74,14 +76,23 @@ uint8_t* put_raw(const Number* block, int64_t size, uint8_t* out) {
   return out;
 }
 
-template <class Ways, class Number>
-uint8_t* put_block(const Number* block, const uint64_t* nonzero, int64_t size, uint8_t* out) {
-  if ((nonzero[0] | nonzero[1] | nonzero[2] | nonzero[3]) == 0) {
+// What is not zero of a block.
+template <class Number>
+struct Sparse {
+  const Number* numbers;
+  const uint8_t* positions;
+  int64_t set;
+  Number any;
+};
+
+template <class Ways, class Number, class Wide>
+uint8_t* put_block(const Number* block, const uint64_t* nonzero, const Sparse<Wide>& sparse, int64_t size,
+                   uint8_t* out) {
+  const int64_t set = sparse.set;
+  if (set == 0) {
     *out = 0;
     return out + 1;
   }
-  const typename Ways::template Sparse<Number> sparse(block, nonzero);
-  const int64_t set = sparse.set;
   if (set >= kRaw) return put_raw(block, size, out);
   const auto* numbers = sparse.numbers;
   const Width width = best_width<Ways, Number>(numbers, set, width_of(sparse.any));
@@ -103,11 +114,17 @@ size_t encode_as(const Number* steps, const uint64_t* nonzero, int64_t count, ui
   static_assert(kWords == 4);
   uint8_t* end = out;
   bool any = false;
-  for (int64_t at = 0; at < count; at += kCorrectionBlock, nonzero += kWords) {
-    const int64_t size = count - at < kCorrectionBlock ? count - at : kCorrectionBlock;
-    const uint8_t* begin = end;
-    end = put_block<Ways>(steps + at, nonzero, size, end);
-    any |= *begin != 0;
+  for (int64_t first = 0; first < count; first += kGathered * kCorrectionBlock) {
+    const int64_t left = (count - first + kCorrectionBlock - 1) / kCorrectionBlock;
+    const int64_t blocks = left < kGathered ? left : kGathered;
+    typename Ways::template Gathered<Number> gathered(steps + first, nonzero, blocks);
+    for (int64_t b = 0; b < blocks; ++b, nonzero += kWords) {
+      const int64_t at = first + b * kCorrectionBlock;
+      const int64_t size = count - at < kCorrectionBlock ? count - at : kCorrectionBlock;
+      const auto sparse = gathered.take(steps + at, nonzero);
+      end = put_block<Ways>(steps + at, nonzero, sparse, size, end);
+      any |= sparse.set != 0;
+    }
   }
   return any ? static_cast<size_t>(end - out) : 0;
 }

@@ -34,23 +34,28 @@ class BitWriter {
 };
 
 struct Scalar {
+  // One block at a time.
   template <class Number>
-  struct Sparse {
-    Number numbers[kCorrectionBlock];
-    uint8_t positions[kCorrectionBlock];
-    int64_t set = 0;
-    Number any = 0;
+  class Gathered {
+   public:
+    Gathered(const Number*, const uint64_t*, int64_t) {}
 
-    Sparse(const Number* block, const uint64_t* nonzero) {
+    Sparse<Number> take(const Number* block, const uint64_t* nonzero) {
+      Sparse<Number> sparse{numbers_, positions_, 0, 0};
       for (int64_t word = 0; word < kWords; ++word)
         for (uint64_t bits = nonzero[word]; bits; bits &= bits - 1) {
           const int64_t at = word * 64 + std::countr_zero(bits);
-          positions[set] = static_cast<uint8_t>(at);
+          positions_[sparse.set] = static_cast<uint8_t>(at);
           const Number number = folded(block[at]);
-          numbers[set++] = number;
-          any = static_cast<Number>(any | number);
+          numbers_[sparse.set++] = number;
+          sparse.any = static_cast<Number>(sparse.any | number);
         }
+      return sparse;
     }
+
+   private:
+    Number numbers_[kCorrectionBlock];
+    uint8_t positions_[kCorrectionBlock];
   };
 
   template <class Number>
