@@ -70,21 +70,22 @@ void undo_row(DType weight, PanelRow acc, int64_t cols, const void* fused, void*
   return undo_row_as<Recorded<F32>>(acc, cols, fused, undone);
 }
 
+// Masks go to memory as they come.
 void mark_nonzero(DType weight, const void* steps, int64_t count, uint64_t* nonzero) {
-  for (int64_t i = 0; i < count; i += 64) {
-    uint64_t marks = 0;
-    if (weight == DType::F32) {
-      const auto* from = static_cast<const uint32_t*>(steps) + i;
-      for (int k = 0; k < 64; k += 16) {
-        const __m512i steps_16 = load_bits(from + k);
-        marks |= uint64_t{_mm512_test_epi32_mask(steps_16, steps_16)} << k;
-      }
-    } else {
-      const auto* from = static_cast<const uint16_t*>(steps) + i;
-      const __m512i low = load_bits(from), high = load_bits(from + 32);
-      marks = _mm512_test_epi16_mask(low, low) | uint64_t{_mm512_test_epi16_mask(high, high)} << 32;
+  const auto* from = static_cast<const std::byte*>(steps);
+  auto* to = reinterpret_cast<std::byte*>(nonzero);
+  if (weight == DType::F32) {
+    for (int64_t i = 0; i < count; i += 16, from += 64, to += 2) {
+      const __m512i steps_16 = load_bits(from);
+      const __mmask16 marks = _mm512_test_epi32_mask(steps_16, steps_16);
+      std::memcpy(to, &marks, sizeof(marks));
     }
-    *nonzero++ = marks;
+  } else {
+    for (int64_t i = 0; i < count; i += 32, from += 64, to += 4) {
+      const __m512i steps_32 = load_bits(from);
+      const __mmask32 marks = _mm512_test_epi16_mask(steps_32, steps_32);
+      std::memcpy(to, &marks, sizeof(marks));
+    }
   }
 }
 
