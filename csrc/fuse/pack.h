@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/dtype.h"
+#include "fuse/up_rows.h"
 
 namespace lora_mmap {
 namespace {
@@ -22,13 +23,23 @@ void pack_down_f64(const void* source, int64_t count, char* panels, int64_t pane
   }
 }
 
-void pack_up_f64(const void* source, int64_t count, double scale, double* out) {
-  const char* from = static_cast<const char*>(source);
-  for (int64_t i = 0; i < count; ++i) {
-    double value;
-    std::memcpy(&value, from + i * 8, 8);
-    out[i] = value * scale;
-  }
+// use(row, out) for each row and where it goes.
+template <class Use>
+void for_each_up_row(const UpRows& rows, void* out, int64_t out_stride_nbytes, Use use) {
+  const char* from = static_cast<const char*>(rows.data);
+  char* to = static_cast<char*>(out);
+  for (int64_t m = 0; m < rows.rows; ++m, from += rows.stride_nbytes, to += out_stride_nbytes) use(from, to);
+}
+
+void pack_up_f64(const UpRows& rows, double scale, void* out, int64_t out_stride_nbytes) {
+  for_each_up_row(rows, out, out_stride_nbytes, [&](const char* from, char* to) {
+    for (int64_t i = 0; i < rows.count; ++i) {
+      double value;
+      std::memcpy(&value, from + i * 8, 8);
+      value *= scale;
+      std::memcpy(to + i * 8, &value, 8);
+    }
+  });
 }
 
 template <class Isa>
@@ -44,14 +55,23 @@ void pack_down(DType weight, DType source_dtype, const void* source, int64_t cou
   return Isa::template down<typename Isa::F32>(split, source, count, to, panel_stride);
 }
 
+template <class Isa, class Source>
+void pack_up_rows(const UpRows& rows, float scale, void* out, int64_t out_stride_nbytes) {
+  for_each_up_row(rows, out, out_stride_nbytes, [&](const char* from, char* to) {
+    Isa::template up<Source>(from, rows.count, scale, reinterpret_cast<float*>(to));
+  });
+}
+
 template <class Isa>
-void pack_up(DType weight, DType source_dtype, const void* source, int64_t count, double scale, void* out) {
-  if (weight == DType::F64) return pack_up_f64(source, count, scale, static_cast<double*>(out));
+void pack_up(DType weight, DType source_dtype, const UpRows& rows, double scale, void* out,
+             int64_t out_stride_nbytes) {
+  if (weight == DType::F64) return pack_up_f64(rows, scale, out, out_stride_nbytes);
   const float s = static_cast<float>(scale);
-  float* to = static_cast<float*>(out);
-  if (source_dtype == DType::F16) return Isa::template up<typename Isa::F16>(source, count, s, to);
-  if (source_dtype == DType::BF16) return Isa::template up<typename Isa::BF16>(source, count, s, to);
-  return Isa::template up<typename Isa::F32>(source, count, s, to);
+  if (source_dtype == DType::F16)
+    return pack_up_rows<Isa, typename Isa::F16>(rows, s, out, out_stride_nbytes);
+  if (source_dtype == DType::BF16)
+    return pack_up_rows<Isa, typename Isa::BF16>(rows, s, out, out_stride_nbytes);
+  return pack_up_rows<Isa, typename Isa::F32>(rows, s, out, out_stride_nbytes);
 }
 
 }  // namespace

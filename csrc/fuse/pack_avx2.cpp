@@ -81,9 +81,9 @@ void pack_down_avx2(DType weight, DType source_dtype, const void* source, int64_
   pack_down<Avx2>(weight, source_dtype, source, count, panels, panel_stride);
 }
 
-void pack_up_avx2(DType weight, DType source_dtype, const void* source, int64_t count, double scale,
-                  void* out) {
-  pack_up<Avx2>(weight, source_dtype, source, count, scale, out);
+void pack_up_avx2(DType weight, DType source_dtype, const UpRows& rows, double scale, void* out,
+                  int64_t out_stride_nbytes) {
+  pack_up<Avx2>(weight, source_dtype, rows, scale, out, out_stride_nbytes);
 }
 
 }  // namespace lora_mmap

@@ -106,9 +106,9 @@ void pack_down_avx512(DType weight, DType source_dtype, const void* source, int6
   pack_down<Avx512>(weight, source_dtype, source, count, panels, panel_stride);
 }
 
-void pack_up_avx512(DType weight, DType source_dtype, const void* source, int64_t count, double scale,
-                    void* out) {
-  pack_up<Avx512>(weight, source_dtype, source, count, scale, out);
+void pack_up_avx512(DType weight, DType source_dtype, const UpRows& rows, double scale, void* out,
+                    int64_t out_stride_nbytes) {
+  pack_up<Avx512>(weight, source_dtype, rows, scale, out, out_stride_nbytes);
 }
 
 }  // namespace lora_mmap

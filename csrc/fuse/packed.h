@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "fuse/kernel.h"
+#include "fuse/up_rows.h"
 
 namespace lora_mmap {
 
@@ -42,10 +43,10 @@ struct TileOps {
   void (*pack_down)(DType weight, DType source_dtype, const void* source, int64_t count, void* panels,
                     int64_t panel_stride);
 
-  // out[i] = source[i] * scale for `count` elements, each rounded once to the compute type. Same source types
-  // as pack_down; `out` is aligned to the compute type only: terms follow one another at any rank.
-  void (*pack_up)(DType weight, DType source_dtype, const void* source, int64_t count, double scale,
-                  void* out);
+  // Elements times `scale`, each rounded once to the compute type, row by row. Same source types as
+  // pack_down; `out` is aligned to the compute type only: terms follow one another at any rank.
+  void (*pack_up)(DType weight, DType source_dtype, const UpRows& rows, double scale, void* out,
+                  int64_t out_stride_nbytes);
 
   // True when a result is not finite where the base was.
   bool (*sweep)(DType weight, const Sweep& sweep);

@@ -184,12 +184,18 @@ void PackedBlock::pack_up(const Matrix& term, double scale, int64_t from, int64_
     const int64_t up_row = term.row_map ? term.row_map[block_.row + m] : block_.row + m;
     return element_at(term.up, term.up_dtype, up_row * term.up_row_stride + from * term.up_col_stride);
   };
-  const int64_t row_nbytes = (to - from) * (dtype_bits(term.up_dtype) / 8);
+  const int64_t element_nbytes = dtype_bits(term.up_dtype) / 8;
+  const int64_t below = std::min(block_.rows, job_.rows - block_.row - block_.rows);
+  for (int64_t m = 0; m < below; ++m) fetch_row(row_at(block_.rows + m), (to - from) * element_nbytes);
+  std::byte* out = scratch_ + layout_.up + slot * size_;
+  const int64_t stride = up_stride_ * size_;
+  if (term.up_col_stride == 1 && !term.row_map && is_packable(job_.dtype, term.up_dtype)) {
+    const UpRows rows{row_at(0), to - from, block_.rows, term.up_row_stride * element_nbytes};
+    return ops_.pack_up(job_.dtype, term.up_dtype, rows, scale, out, stride);
+  }
   for (int64_t m = 0; m < block_.rows; ++m) {
-    if (block_.row + block_.rows + m < job_.rows) fetch_row(row_at(block_.rows + m), row_nbytes);
     const FactorRow row = packable({term.up_dtype, row_at(m), term.up_col_stride}, to - from);
-    ops_.pack_up(job_.dtype, row.dtype, row.data, to - from, scale,
-                 scratch_ + layout_.up + (m * up_stride_ + slot) * size_);
+    ops_.pack_up(job_.dtype, row.dtype, {row.data, to - from}, scale, out + m * stride, stride);
   }
 }
 

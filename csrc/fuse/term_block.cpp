@@ -234,7 +234,7 @@ void TermBlock::pack_up(const Matrix& matrix, int64_t begin, int64_t end, double
     const std::byte* data = element_at(matrix.up, matrix.up_dtype, first);
     const FactorRow source = packable_row(order_, {matrix.up_dtype, data, matrix.up_col_stride}, end - begin,
                                           scratch_ + layout_.copy);
-    ops_.pack_up(order_, source.dtype, source.data, end - begin, scale, to);
+    ops_.pack_up(order_, source.dtype, {source.data, end - begin}, scale, to, 0);
     to += TermNeeds::kRanks * shape_.element_nbytes;
   }
 }
