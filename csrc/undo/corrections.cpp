@@ -96,12 +96,14 @@ struct Scalar {
   }
 };
 
+// Of widths up to 32.
 class BitReader {
  public:
-  explicit BitReader(const uint8_t* in) : in_(in) {}
+  // Reads nothing from `end` on.
+  BitReader(const uint8_t* in, const uint8_t* end) : in_(in), end_(end) {}
 
   uint64_t take(int width) {
-    for (; filled_ < width; filled_ += 8) waiting_ |= uint64_t{*in_++} << filled_;
+    if (filled_ < width) fill();
     const uint64_t value = waiting_ & ((uint64_t{1} << width) - 1);
     waiting_ >>= width;
     filled_ -= width;
@@ -109,7 +111,21 @@ class BitReader {
   }
 
  private:
+  void fill() {
+    const auto room = static_cast<size_t>((64 - filled_) / 8);
+    const size_t nbytes = std::min(room, static_cast<size_t>(end_ - in_));
+    uint64_t more = 0;
+    if (end_ - in_ >= 8)
+      std::memcpy(&more, in_, 8);
+    else
+      std::memcpy(&more, in_, nbytes);
+    waiting_ |= more << filled_;  // what it has no room for is read again
+    filled_ += static_cast<int>(nbytes * 8);
+    in_ += nbytes;
+  }
+
   const uint8_t* in_;
+  const uint8_t* end_;
   uint64_t waiting_ = 0;
   int filled_ = 0;
 };
@@ -167,7 +183,8 @@ class Positions {
 };
 
 template <class Number>
-const uint8_t* apply_block(const uint8_t* in, const BlockGuesses<Number>& guesses, int64_t size) {
+const uint8_t* apply_block(const uint8_t* in, const uint8_t* end, const BlockGuesses<Number>& guesses,
+                           int64_t size) {
   const int64_t set = *in++;
   if (set == 0) return in;
   if (set == kRaw) return apply_raw(in, guesses, size);
@@ -176,7 +193,7 @@ const uint8_t* apply_block(const uint8_t* in, const BlockGuesses<Number>& guesse
   in += position_nbytes(set, size);
   const uint8_t* escapes = in + bytes_of_bits(set * width);
   const uint64_t escape = (uint64_t{1} << width) - 1;
-  BitReader bits(in);
+  BitReader bits(in, end);
   for (int64_t i = 0; i < set; ++i) {
     const uint64_t less_one = bits.take(width);
     auto number = static_cast<Number>(less_one + 1);
@@ -203,9 +220,10 @@ template <class Number>
 void apply_corrections(const uint8_t* coded, size_t coded_nbytes, const Guesses<Number>& guesses) {
   if (coded_nbytes == 0) return;
   const int64_t count = guesses.rows * guesses.cols;
+  const uint8_t* const end = coded + coded_nbytes;
   for (int64_t at = 0; at < count; at += kCorrectionBlock) {
     const int64_t size = std::min(kCorrectionBlock, count - at);
-    coded = apply_block(coded, BlockGuesses<Number>(guesses, at, size), size);
+    coded = apply_block(coded, end, BlockGuesses<Number>(guesses, at, size), size);
   }
 }
 
