@@ -40,6 +40,7 @@ _PROMISES = (
     (_JOURNAL, _FUSE, 1.3, 64),
     (_HASHES, _FUSE, None, 0),
     (_UNDO, _FUSE, 1.0, 64),
+    (_UNDO, _JOURNAL, None, 64),  # the fuse that it takes back
     (_SWITCH, _FUSE_BOTH, 1.2, 64),
     (_RESTORE, _MEMCPY, 1 / 0.8, 0),
     (_RESTORE, _COPY, None, 0),
