@@ -177,6 +177,33 @@ def test_records_do_not_depend_on_the_instruction_set(generator, dtype, relative
     assert (sizes.pop() - empty) * 8 / (rows * cols) <= most[dtype][relative]
 
 
+def with_ties(dtype, generator, rows, cols):
+    """Weights and whole sums of half a unit in the last place of 16-bit values near 1, and zeros of both signs."""
+    weight = torch.randint(-3, 4, (rows, cols), generator=generator).to(dtype)
+    weight[weight == 0] *= -1
+    half = 2.0 ** (-9 if dtype == torch.bfloat16 else -12)
+    down = torch.randint(-2, 3, (1, cols), generator=generator).to(torch.float16)
+    return weight, [Term(down, torch.ones(rows, 1, dtype=torch.float16), half)]
+
+
+@pytest.mark.parametrize("dtype", JOURNALS)
+@pytest.mark.parametrize("made", ["patterns", "ties"])
+def test_what_one_instruction_set_recorded_another_undoes(generator, dtype, made):
+    rows, cols = 29, 96
+    if made == "ties":
+        pristine, terms = with_ties(dtype, generator, rows, cols)
+    else:
+        pristine, terms = every_pattern(dtype, generator, rows, cols), [random_term(generator, rows, cols, 3)]
+    for recording in _C.isas():
+        for undoing in _C.isas():
+            weight = pristine.clone()
+            old = layer(terms, record_of(weight))
+            assert _C.step([step(weight, new=old)], 1, recording)[1] == []
+            assert not same_bits(weight, pristine)
+            assert _C.step([step(weight, old)], 1, undoing) == ([], [])
+            assert same_bits(weight, pristine)
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_any_weight_and_any_base_round_trip(data):
