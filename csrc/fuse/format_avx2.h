@@ -95,7 +95,7 @@ struct BF16 : Fp32 {
     return {_mm256_blend_epi16(_mm256_srli_epi32(low, 16), high, 0xAA)};
   }
   static Row round(Vec low, Vec high) { return merge(round_up(low), round_up(high)); }
-  // As BF16Weight has it.
+  // As BF16Weight has it. NaNs stay such, as in round_up().
   static __m256i nearest(Vec value) {
     return _mm256_add_epi32(_mm256_castps_si256(value), _mm256_set1_epi32(0x8000));
   }

@@ -116,7 +116,7 @@ struct BF16 : Fp32 {
   }
   static Vec low(const Element* from) { return low(Row{load_bits(from)}); }
   static Vec high(const Element* from) { return high(Row{load_bits(from)}); }
-  // As BF16Weight has it.
+  // As BF16Weight has it. NaNs stay such, as in round_up().
   static __m512i nearest(Vec value) {
     return _mm512_add_epi32(_mm512_castps_si512(value), _mm512_set1_epi32(0x8000));
   }

@@ -12,8 +12,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "undo/bit_steps.h"
 #include "undo/corrections.h"
-#include "undo/steps.h"
 
 namespace lora_mmap {
 namespace {

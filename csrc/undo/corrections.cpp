@@ -4,8 +4,8 @@
 #include <bit>
 #include <cstring>
 
+#include "undo/bit_steps.h"
 #include "undo/coded_blocks.h"
-#include "undo/steps.h"
 
 namespace lora_mmap {
 namespace {

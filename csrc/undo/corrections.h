@@ -23,7 +23,7 @@ constexpr size_t most_coded_nbytes(int64_t count, size_t number_nbytes) {
   return static_cast<size_t>(blocks) + static_cast<size_t>(count) * number_nbytes + 64;
 }
 
-// The blocks of `count` steps (steps_between() of steps.h) one after the other, each folded() to a
+// The blocks of `count` steps (steps_between() of bit_steps.h) one after the other, each folded() to a
 // number; the number of bytes written, 0 if all steps are zero. Steps are uint32_t for F32 weights, uint16_t
 // for others, and readable to the end of the last block. `nonzero`: a bit for each, the first in the lowest
 // of the first word, zeros to the end of the last block. All instruction sets write the same bytes.

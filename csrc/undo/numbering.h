@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "undo/bit_steps.h"
 #include "undo/corrections.h"
-#include "undo/steps.h"
 #include "undo/tile_kernel.h"
 
 namespace lora_mmap {

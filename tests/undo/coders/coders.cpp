@@ -4,9 +4,9 @@
 #include <random>
 #include <vector>
 
+#include "undo/bit_steps.h"
 #include "undo/corrections.h"
 #include "undo/corrections_avx512.h"
-#include "undo/steps.h"
 
 namespace lora_mmap {
 namespace {
