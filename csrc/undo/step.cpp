@@ -21,7 +21,7 @@ namespace {
 // have its share.
 int64_t tiles_at_once(int64_t tiles, int workers) {
   if (workers == 1) return std::max<int64_t>(tiles, 1);
-  return std::clamp<int64_t>(tiles / (workers * int64_t{16}), 1, 8);
+  return std::clamp<int64_t>(tiles / (workers * int64_t{16}), 1, 64);
 }
 
 // The tiles of all steps as one sequence, and what came of them.
