@@ -2,7 +2,8 @@
 // fuse/tile.h.
 //
 // A format F is one of fuse/format_<isa>.h with: keep(guess, fused), the bits of `fused` where they are not
-// finite; steps(guess, pristine), as steps_between() has them.
+// finite; guess(low, high), as weight_format.h has it; steps(guess, pristine), as steps_between() has them.
+// For recorded_sweep.h also add_round_wide(elements, low, high), what add_round() makes and its WideResults.
 #pragma once
 
 #include <cstdint>

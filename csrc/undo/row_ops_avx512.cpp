@@ -70,7 +70,7 @@ void undo_row(DType weight, PanelRow acc, int64_t cols, const void* fused, void*
   return undo_row_as<Recorded<F32>>(acc, cols, fused, undone);
 }
 
-// Masks go to memory as they come.
+// Masks go to memory as they come: to put them together in registers takes longer.
 void mark_nonzero(DType weight, const void* steps, int64_t count, uint64_t* nonzero) {
   const auto* from = static_cast<const std::byte*>(steps);
   auto* to = reinterpret_cast<std::byte*>(nonzero);

@@ -178,12 +178,18 @@ def test_records_do_not_depend_on_the_instruction_set(generator, dtype, relative
 
 
 def with_ties(dtype, generator, rows, cols):
-    """Weights and whole sums of half a unit in the last place of 16-bit values near 1, and zeros of both signs."""
-    weight = torch.randint(-3, 4, (rows, cols), generator=generator).to(dtype)
-    weight[weight == 0] *= -1
-    half = 2.0 ** (-9 if dtype == torch.bfloat16 else -12)
+    """Weights a few units in the last place above 1 or below -1, zeros of both signs, and sums of half such units:
+    what comes of either, and what it leaves when the sum is subtracted, lies halfway between two weights."""
+    unit = torch.finfo(dtype).eps
+    weight = (1 + unit * torch.randint(0, 6, (rows, cols), generator=generator)).to(dtype)
+    weight *= torch.randint(-1, 2, (rows, cols), generator=generator)
+    weight[:, ::7] = -0.0
     down = torch.randint(-2, 3, (1, cols), generator=generator).to(torch.float16)
-    return weight, [Term(down, torch.ones(rows, 1, dtype=torch.float16), half)]
+    term = Term(down, torch.ones(rows, 1, dtype=torch.float16), unit / 2)
+    fused, _ = expected(weight, [term])
+    left = fused.double() - down * (unit / 2)
+    assert ((left / unit) % 1 == 0.5).any()
+    return weight, [term]
 
 
 @pytest.mark.parametrize("dtype", JOURNALS)
